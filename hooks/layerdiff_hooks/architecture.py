@@ -1,0 +1,177 @@
+"""Architectures as data: which points a model has and where torch shows each of them.
+
+A description is a TOML file in ``architectures/``. Nothing here knows a particular model.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Any
+
+from layerdiff_hooks.errors import LayerdiffError
+from layerdiff_hooks.expression import evaluate, lookup
+
+LAYER = "{i}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where torch shows a value: the `torch` entry of a component.
+
+    Attributes:
+        module: path of the module, relative to the decoder layer for a point of a layer.
+        take: ``output``, ``output.N``, ``input``, ``input.N`` or ``input.NAME``.
+        call: functions called within the module's forward; empty for the module itself.
+        nth: which of the calls of one function, counted from 0; None where there is one.
+        cache: read this state from the cache, after the call.
+        layout: how the value becomes the point's tensor; see `layerdiff_hooks.layout`.
+    """
+
+    module: str
+    take: str
+    call: tuple[str, ...] = ()
+    nth: int | None = None
+    cache: str | None = None
+    layout: str | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """A named place in a concrete model where a tensor is captured."""
+
+    name: str
+    layer: int | None
+    shape: tuple[str, ...]
+    dtype: str | None
+    inputs: tuple[str, ...]
+    source: Source
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One parsed description."""
+
+    name: str
+    data: Mapping[str, Any]
+
+    @property
+    def modeling_module(self) -> str:
+        """Name of the Transformers module that holds the model's code."""
+        return self.data["torch"]["module"]
+
+    @property
+    def decoder_layer(self) -> str:
+        """Class name of a decoder layer in that module."""
+        return self.data["torch"]["decoder_layer"]
+
+    @property
+    def module_prefixes(self) -> tuple[str, ...]:
+        """What may stand for the leading ``model.`` of a module path."""
+        return tuple(self.data.get("weight_prefixes", ["model."]))
+
+    def text_config(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The part of a configuration that describes the text decoder."""
+        section = config.get(self.data.get("config_section", ""))
+        return section if isinstance(section, Mapping) else config
+
+    def layer_types(self, config: Mapping[str, Any]) -> list[str]:
+        """The type of each decoder layer.
+
+        Raises:
+            LayerdiffError: the list of types does not have one for each layer.
+        """
+        config, layers = self.text_config(config), self.data["layers"]
+        count = int(lookup(config, layers["count"]))
+        types = config.get(layers.get("types_key", ""))
+        if types is None:
+            interval = config.get(layers.get("interval_key", "")) or layers["interval_default"]
+            types = [
+                layers["interval_type"] if (i + 1) % interval == 0 else layers["other_type"]
+                for i in range(count)
+            ]
+        if len(types) != count:
+            raise LayerdiffError(f"{len(types)} layer types for {count} layers")
+        return list(types)
+
+    def points(self, config: Mapping[str, Any]) -> list[Point]:
+        """All points of a model with this configuration, in the order of the description.
+
+        Components that follow each other and belong to layers are repeated layer by layer.
+        """
+        types = self.layer_types(config)
+        found: list[Point] = []
+        block: list[Mapping[str, Any]] = []
+        for component in [*self.data["component"], None]:
+            if component is not None and LAYER in component["point"]:
+                block.append(component)
+                continue
+            for i, layer_type in enumerate(types):
+                found += [
+                    _point(c, i) for c in block if c.get("layer_type", layer_type) == layer_type
+                ]
+            block = []
+            if component is not None:
+                found.append(_point(component, None))
+        return found
+
+    def sizes(self, config: Mapping[str, Any]) -> dict[str, int]:
+        """The value of every named size; `tokens` and `context` belong to the step."""
+        text = self.text_config(config)
+        return {name: evaluate(size, text) for name, size in self.data["dims"].items()}
+
+
+def _point(component: Mapping[str, Any], layer: int | None) -> Point:
+    def filled(name: str) -> str:
+        return name if layer is None else name.replace(LAYER, str(layer))
+
+    entry = dict(component["torch"])
+    call = entry.pop("call", ())
+    return Point(
+        name=filled(component["point"]),
+        layer=layer,
+        shape=tuple(component["shape"]),
+        dtype=component.get("dtype"),
+        inputs=tuple(filled(name) for name in component["inputs"]),
+        source=Source(call=(call,) if isinstance(call, str) else tuple(call), **entry),
+    )
+
+
+def matching(points: list[Point], pattern: str) -> set[str]:
+    """Names of the points that a shell pattern selects; ``*`` also matches dots.
+
+    Raises:
+        LayerdiffError: it selects none.
+    """
+    names = [point.name for point in points]
+    found = {name for name in names if fnmatchcase(name, pattern)}
+    if not found:
+        close = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
+        raise LayerdiffError(
+            f"no point matches {pattern!r}", f"did you mean {close[0]!r}?" if close else None
+        )
+    return found
+
+
+def load_architecture(model_type: str, folder: Traversable | None = None) -> Architecture:
+    """The description whose `model_types` name the given one.
+
+    Raises:
+        LayerdiffError: no description does.
+    """
+    folder = folder or resources.files("layerdiff_hooks") / "architectures"
+    known: list[str] = []
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if not file.name.endswith(".toml"):
+            continue
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+        if model_type in data["model_types"]:
+            return Architecture(data["name"], data)
+        known += data["model_types"]
+    raise LayerdiffError(
+        f"no architecture description for model type {model_type!r}",
+        f"known model types: {', '.join(known)}; a new architecture is one more TOML file",
+    )

@@ -1,0 +1,106 @@
+"""The command line. Nothing here needs torch until a command does.
+
+Exit codes: 0 done, 2 bad input or a missing library, 130 interrupted.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerdiff_hooks import __version__
+from layerdiff_hooks.doctor import examine
+from layerdiff_hooks.errors import LayerdiffError
+
+INSTALL_HINT = "install what is missing: pip install torch 'transformers>=5.23' safetensors"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except LayerdiffError as error:
+        return _fail(error.message, error.hint)
+    except KeyboardInterrupt:
+        print("interrupted; nothing is left behind", file=sys.stderr)
+        return 130
+
+
+def _fail(message: str, hint: str | None) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+    return 2
+
+
+def _capture(options: argparse.Namespace) -> int:
+    try:
+        from layerdiff_hooks.command import capture
+    except ImportError as error:
+        return _fail(f"cannot capture: {error}", INSTALL_HINT)
+    return capture(options)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    found = examine()
+    if options.json:
+        print(json.dumps(found))
+    else:
+        for name, version in {"python": found["python"], **found["libraries"]}.items():
+            print(f"{name:14}{version or 'missing'}")
+    if not found["ok"]:
+        return _fail("; ".join(found["problems"]), INSTALL_HINT)
+    return 0
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _not_negative(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m layerdiff_hooks", description="Capture layerdiff traces from PyTorch."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    capture = commands.add_parser("capture", help="run prompts and write a trace")
+    add = capture.add_argument
+    add("--model", type=Path, required=True, metavar="DIR", help="checkpoint directory")
+    add("--prompts", type=Path, required=True, metavar="FILE", help="prompts, one JSON a line")
+    add("--out", type=Path, required=True, metavar="TRACE", help="the trace; must not exist")
+    add("--prompt", action="append", default=[], metavar="ID", help="only this prompt; repeatable")
+    add("--points", default="*", metavar="GLOB", help="only these points (default: all)")
+    add(
+        "--dtype",
+        choices=["float32", "float64", "bfloat16", "float16"],
+        default="float32",
+        help="what the model computes in; float64 also replaces its casts to float32",
+    )
+    add(
+        "--attention",
+        choices=["eager", "sdpa"],
+        default="eager",
+        help="sdpa does not show scores and probabilities",
+    )
+    add("--steps", type=_not_negative, default=0, metavar="N", help="tokens to decode (default 0)")
+    add("--threads", type=_positive, metavar="N", help="torch threads")
+    add("--progress", choices=["auto", "json"], default="auto", help="talk on stderr")
+    capture.set_defaults(run=_capture)
+
+    doctor = commands.add_parser("doctor", help="say whether this Python can capture")
+    doctor.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    doctor.set_defaults(run=_doctor)
+    return parser

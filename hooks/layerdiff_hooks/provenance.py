@@ -1,0 +1,75 @@
+"""Who wrote a trace: engine, precision, machine and the files that it ran."""
+
+import hashlib
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+import transformers
+
+# Name in a trace → flag in /proc/cpuinfo.
+CPU_FEATURES = {
+    "avx": "avx",
+    "avx2": "avx2",
+    "avx512f": "avx512f",
+    "f16c": "f16c",
+    "fma": "fma",
+    "neon": "asimd",
+}
+
+
+def provenance(dtype: torch.dtype, attention: str, model_dir: Path | None) -> dict[str, Any]:
+    """The manifest's `provenance`; a hash is None where the file is not known."""
+    return {
+        "engine": "torch",
+        "engine_version": torch.__version__,
+        "path": "prefill",
+        "dtype": str(dtype).removeprefix("torch."),
+        "attention_implementation": attention,
+        "cpu_features": cpu_features(),
+        "host": f"{platform.system()}-{platform.machine()}".lower(),
+        "threads": torch.get_num_threads(),
+        "hashes": {
+            "weights": _weights_hash(model_dir) if model_dir else None,
+            "tokenizer": _file_hash(model_dir / "tokenizer.json") if model_dir else None,
+            "config": _file_hash(model_dir / "config.json") if model_dir else None,
+        },
+        "libraries": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "safetensors": safetensors.__version__,
+            "python": platform.python_version(),
+        },
+        "command": None,
+    }
+
+
+def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """The vector extensions of this processor that change how numbers are summed, sorted."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    flags = set(" ".join(re.findall(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)).split())
+    return [name for name, flag in CPU_FEATURES.items() if flag in flags]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _file_hash(path: Path) -> str | None:
+    return f"sha256:{_digest(path)}" if path.is_file() else None
+
+
+def _weights_hash(folder: Path) -> str | None:
+    """One hash over the names and hashes of all safetensors files, in byte order of names."""
+    files = sorted(folder.glob("*.safetensors"), key=lambda path: path.name.encode())
+    if not files:
+        return None
+    lines = "".join(f"{path.name} {_digest(path)}\n" for path in files)
+    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
