@@ -1,0 +1,120 @@
+//! The one error type: cause, expected and got, path, and a hint what to do.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// What went wrong, in the words that a user needs to mend it.
+///
+/// Every error ends the command with exit code 2: the input or the setup was bad, or less
+/// than was asked for could be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    message: String,
+    expected: Option<(String, String)>,
+    path: Option<PathBuf>,
+    hint: Option<String>,
+}
+
+/// The result of all fallible functions of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error with its cause in one clause, lower case, without a full stop.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), expected: None, path: None, hint: None }
+    }
+
+    /// Adds the value that was expected and the one that was there.
+    pub fn expected(mut self, expected: impl fmt::Display, got: impl fmt::Display) -> Self {
+        self.expected = Some((expected.to_string(), got.to_string()));
+        self
+    }
+
+    /// Adds the file or directory concerned, unless a deeper place has already named one.
+    pub fn at(mut self, path: impl AsRef<Path>) -> Self {
+        self.path.get_or_insert_with(|| path.as_ref().to_path_buf());
+        self
+    }
+
+    /// Adds what the user can do, unless a deeper place has already said it.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint.get_or_insert_with(|| hint.into());
+        self
+    }
+
+    /// The cause alone.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// An error of the operating system while doing `what` with `path`.
+    pub fn io(what: &str, path: impl AsRef<Path>, source: &std::io::Error) -> Self {
+        let error = Self::new(format!("cannot {what}: {source}")).at(path);
+        match source.kind() {
+            std::io::ErrorKind::NotFound => {
+                error.hint("check the path; relative paths start at the current directory")
+            }
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+                error.hint("choose a place where you may write, or change its permissions")
+            }
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                error.hint("free some disk space, or choose fewer points with --points")
+            }
+            _ => error,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.message)?;
+        if let Some((expected, got)) = &self.expected {
+            write!(f, "\n  expected: {expected}\n       got: {got}")?;
+        }
+        if let Some(path) = &self.path {
+            write!(f, "\n      path: {}", path.display())?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\n  hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The nearest of `known` to a mistyped `name`, for a hint: "did you mean".
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(score, _)| *score > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_prints_cause_values_path_and_hint_in_this_order() {
+        let error = Error::new("shape differs").expected("[2, 3]", "[3, 2]").at("a/b").hint("transpose it");
+        assert_eq!(
+            error.to_string(),
+            "shape differs\n  expected: [2, 3]\n       got: [3, 2]\n      path: a/b\n  hint: transpose it"
+        );
+    }
+
+    #[test]
+    fn the_deepest_path_and_hint_win() {
+        let error = Error::new("x").at("deep").hint("first").at("shallow").hint("second");
+        assert_eq!(error.to_string(), "x\n      path: deep\n  hint: first");
+    }
+
+    #[test]
+    fn a_near_name_is_offered_and_a_far_one_is_not() {
+        assert_eq!(nearest("code-1", ["code-01", "reasoning-01"]), Some("code-01"));
+        assert_eq!(nearest("zzz", ["code-01"]), None);
+    }
+}

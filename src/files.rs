@@ -1,0 +1,146 @@
+//! Files that appear whole or not at all.
+
+use crate::error::{Error, Result};
+use std::io::Write;
+use std::path::Path;
+use tempfile::TempDir;
+
+fn parent(target: &Path) -> &Path {
+    match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// A hidden directory beside `target`, which must not exist; it is removed when dropped.
+pub fn staging_dir(target: &Path) -> Result<TempDir> {
+    if target.symlink_metadata().is_ok() {
+        return Err(Error::new("the output already exists")
+            .at(target)
+            .hint("nothing is ever overwritten: choose another name, or remove it first"));
+    }
+    stage_beside(target)
+}
+
+fn stage_beside(target: &Path) -> Result<TempDir> {
+    let parent = parent(target);
+    std::fs::create_dir_all(parent).map_err(|e| Error::io("create the output's directory", parent, &e))?;
+    let name = target.file_name().ok_or_else(|| {
+        Error::new("the output has no name").at(target).hint("name a directory that does not exist yet")
+    })?;
+    tempfile::Builder::new()
+        .prefix(&format!(".{}.", name.to_string_lossy()))
+        .tempdir_in(parent)
+        .map_err(|e| Error::io("create the output", target, &e))
+}
+
+/// Gives a staged directory its name.
+pub fn publish_dir(dir: TempDir, target: &Path) -> Result<()> {
+    open_permissions(dir.path());
+    std::fs::rename(dir.path(), target).map_err(|e| Error::io("put the output in place", target, &e))?;
+    let _moved = dir.keep();
+    Ok(())
+}
+
+/// Temporary directories are private to their owner; a result is as readable as any other file.
+fn open_permissions(path: &Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Failure leaves the stricter permissions, which is no reason to lose the result.
+        let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755));
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+}
+
+/// A staged directory that may take the place of an earlier one of the same kind, known by `mark`.
+///
+/// A directory without a file `mark` is not ours and is left alone.
+#[derive(Debug)]
+pub struct ReplacedDir {
+    dir: TempDir,
+    target: std::path::PathBuf,
+}
+
+impl ReplacedDir {
+    /// Prepares the replacement.
+    pub fn stage(target: &Path, mark: &str) -> Result<Self> {
+        if target.symlink_metadata().is_ok() && !target.join(mark).is_file() {
+            let empty = std::fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none());
+            if !empty {
+                return Err(Error::new(format!("the output exists and holds no {mark}"))
+                    .at(target)
+                    .hint("only an earlier report is replaced: choose another directory with --out"));
+            }
+        }
+        Ok(Self { dir: stage_beside(target)?, target: target.to_path_buf() })
+    }
+
+    /// Where to write.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Puts the new directory in place; the old one is there until then.
+    pub fn publish(self) -> Result<()> {
+        if self.target.symlink_metadata().is_err() {
+            return publish_dir(self.dir, &self.target);
+        }
+        let old = stage_beside(&self.target)?;
+        let aside = old.path().join("old");
+        std::fs::rename(&self.target, &aside)
+            .map_err(|e| Error::io("move the earlier output aside", &self.target, &e))?;
+        publish_dir(self.dir, &self.target).inspect_err(|_| {
+            // The old one goes back; if that fails too, the first error is the one to report.
+            let _ = std::fs::rename(&aside, &self.target);
+        })
+    }
+}
+
+/// Writes one file through a temporary sibling.
+pub fn write_atomically(target: &Path, bytes: &[u8]) -> Result<()> {
+    let parent = parent(target);
+    std::fs::create_dir_all(parent).map_err(|e| Error::io("create the output's directory", parent, &e))?;
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(parent)?;
+        file.write_all(bytes)?;
+        file.persist(target).map_err(|e| e.error)?;
+        Ok(())
+    };
+    write().map_err(|e| Error::io("write the output", target, &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_staged_directory_that_is_dropped_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        drop(staging_dir(&root.path().join("out")).unwrap());
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_existing_output_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(staging_dir(root.path()).unwrap_err().to_string().contains("already exists"));
+    }
+
+    #[test]
+    fn a_report_replaces_an_earlier_report_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("latest");
+        for text in ["one", "two"] {
+            let staged = ReplacedDir::stage(&target, "report.json").unwrap();
+            std::fs::write(staged.path().join("report.json"), text).unwrap();
+            staged.publish().unwrap();
+            assert_eq!(std::fs::read_to_string(target.join("report.json")).unwrap(), text);
+        }
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
+        std::fs::remove_file(target.join("report.json")).unwrap();
+        std::fs::write(target.join("thesis.tex"), "years").unwrap();
+        assert!(ReplacedDir::stage(&target, "report.json").is_err());
+    }
+}

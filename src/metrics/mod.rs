@@ -1,0 +1,223 @@
+//! How far two tensors are apart: all metrics in one pass over the data.
+//!
+//! With reference r, candidate c and d = c − r. Both sides are widened to f64, which is exact,
+//! and sums are f64 in the order of the elements: a result repeats bit for bit, whatever the
+//! number of threads.
+//!
+//! **Numbers that are not finite.** A place where both sides have the same infinity, or both have
+//! NaN, agrees; it is counted and takes no part in the sums. A place where only one side is
+//! finite, or the infinities differ, is a *non-finite mismatch*: it is counted, its first
+//! coordinate is kept, and it makes [`Metrics::rel_l2`] and [`Metrics::max_abs`] infinite, so that
+//! no maximum and no mean can hide it. +0 and −0 are equal.
+
+mod histogram;
+
+pub use histogram::Histogram;
+
+use crate::tensor::TensorView;
+use serde::{Deserialize, Serialize};
+
+/// The distance between a reference and a candidate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Number of elements of each side.
+    pub elements: u64,
+    /// *How large is the error, measured by the size of what it spoils?* `√Σd² / √Σr²`.
+    /// 0 when both sums are 0; infinite when only Σr² is, or at a non-finite mismatch.
+    #[serde(with = "crate::number")]
+    pub rel_l2: f64,
+    /// *How large is a typical reference value?* `√(Σr²/n)`; the denominator of `rel_l2`, which
+    /// is printed beside it because a relative error also jumps when its denominator does.
+    #[serde(with = "crate::number")]
+    pub rms_reference: f64,
+    /// *How large is a typical error?* `√(Σd²/n)`.
+    #[serde(with = "crate::number")]
+    pub rms_difference: f64,
+    /// *How large is the worst error?* `max |d|`; infinite at a non-finite mismatch.
+    #[serde(with = "crate::number")]
+    pub max_abs: f64,
+    /// Where the worst error is: the first non-finite mismatch, else the first place of `max |d|`.
+    pub max_abs_at: Option<Place>,
+    /// *Do both point the same way?* `Σrc / (√Σr² √Σc²)`. Blind to a constant factor, therefore
+    /// never used alone. 1 when both are zero, 0 when one is.
+    #[serde(with = "crate::number")]
+    pub cosine: f64,
+    /// *Has the candidate the right size?* `√Σc² / √Σr²`. 1 when both are zero.
+    #[serde(with = "crate::number")]
+    pub norm_ratio: f64,
+    /// *How is the error distributed?* Quantiles of |d|, with a relative error of at most 1.6 %.
+    pub quantiles: Quantiles,
+    /// Numbers that are not finite, by side.
+    pub non_finite: NonFinite,
+    /// *Which tokens are hit?* `rel_l2` of each token's elements; empty without a token axis.
+    #[serde(with = "crate::number::list", default)]
+    pub per_token: Vec<f64>,
+}
+
+/// A coordinate with both values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Place {
+    pub index: Vec<usize>,
+    #[serde(with = "crate::number")]
+    pub reference: f64,
+    #[serde(with = "crate::number")]
+    pub candidate: f64,
+}
+
+/// Quantiles of the absolute difference over the places where both sides are finite.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Quantiles {
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub p999: f64,
+}
+
+/// Counts of numbers that are not finite.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct NonFinite {
+    pub reference_nan: u64,
+    pub candidate_nan: u64,
+    pub reference_inf: u64,
+    pub candidate_inf: u64,
+    /// Places where both sides have NaN: nothing can be said about them.
+    pub both_nan: u64,
+    /// Places where only one side is finite, or both differ in what they are.
+    pub mismatches: u64,
+}
+
+/// Sums of one part of a tensor.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    rr: f64,
+    cc: f64,
+    rc: f64,
+    dd: f64,
+    mismatch: bool,
+}
+
+impl Sums {
+    #[inline]
+    fn add(&mut self, r: f64, c: f64, d: f64) {
+        self.rr += r * r;
+        self.cc += c * c;
+        self.rc += r * c;
+        self.dd += d * d;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.rr += other.rr;
+        self.cc += other.cc;
+        self.rc += other.rc;
+        self.dd += other.dd;
+        self.mismatch |= other.mismatch;
+    }
+
+    fn rel_l2(&self) -> f64 {
+        if self.mismatch { f64::INFINITY } else { ratio(self.dd.sqrt(), self.rr.sqrt(), 0.0) }
+    }
+}
+
+/// `a / b`; `both_zero` when both are 0.
+fn ratio(a: f64, b: f64, both_zero: f64) -> f64 {
+    if a == 0.0 && b == 0.0 { both_zero } else { a / b }
+}
+
+const CHUNK: usize = 4096;
+
+/// Compares two tensors of the same shape; `token_axis` is the axis that counts tokens.
+///
+/// # Panics
+/// When the shapes differ: alignment has to exclude that.
+pub fn compare(reference: TensorView<'_>, candidate: TensorView<'_>, token_axis: Option<usize>) -> Metrics {
+    assert_eq!(reference.shape, candidate.shape);
+    let shape = reference.shape;
+    let inner: usize =
+        token_axis.map_or(usize::MAX, |axis| shape[axis + 1..].iter().product::<usize>().max(1));
+    let tokens = token_axis.map_or(1, |axis| shape[axis].max(1));
+    let mut sums = vec![Sums::default(); tokens];
+    let mut histogram = Histogram::default();
+    let mut non_finite = NonFinite::default();
+    let mut first_mismatch = None;
+    let mut worst: Option<(f64, usize, f64, f64)> = None;
+    let (mut r_chunk, mut c_chunk) = (vec![0.0; CHUNK], vec![0.0; CHUNK]);
+    let n = reference.len();
+    for start in (0..n).step_by(CHUNK) {
+        let len = CHUNK.min(n - start);
+        reference.read_into(start, &mut r_chunk[..len]);
+        candidate.read_into(start, &mut c_chunk[..len]);
+        for (offset, (&r, &c)) in r_chunk[..len].iter().zip(&c_chunk[..len]).enumerate() {
+            let i = start + offset;
+            let token = if token_axis.is_some() { i / inner % tokens } else { 0 };
+            if r.is_finite() && c.is_finite() {
+                let d = c - r;
+                sums[token].add(r, c, d);
+                histogram.add(d.abs());
+                if worst.is_none_or(|(max, ..)| d.abs() > max) {
+                    worst = Some((d.abs(), i, r, c));
+                }
+            } else if non_finite.count(r, c) {
+                sums[token].mismatch = true;
+                first_mismatch.get_or_insert((f64::INFINITY, i, r, c));
+            }
+        }
+    }
+    let per_token = if token_axis.is_some() { sums.iter().map(Sums::rel_l2).collect() } else { Vec::new() };
+    let mut total = Sums::default();
+    sums.iter().for_each(|s| total.merge(s));
+    let worst = first_mismatch.or(worst);
+    let (norm_r, norm_c) = (total.rr.sqrt(), total.cc.sqrt());
+    Metrics {
+        elements: n as u64,
+        rel_l2: total.rel_l2(),
+        rms_reference: (total.rr / n.max(1) as f64).sqrt(),
+        rms_difference: (total.dd / n.max(1) as f64).sqrt(),
+        max_abs: worst.map_or(0.0, |(max, ..)| max),
+        max_abs_at: worst.map(|(_, i, reference, candidate)| Place {
+            index: coordinate(i, shape),
+            reference,
+            candidate,
+        }),
+        cosine: if norm_r == 0.0 && norm_c == 0.0 { 1.0 } else { ratio(total.rc, norm_r * norm_c, 0.0) },
+        norm_ratio: ratio(norm_c, norm_r, 1.0),
+        quantiles: Quantiles {
+            p50: histogram.quantile(0.5),
+            p90: histogram.quantile(0.9),
+            p99: histogram.quantile(0.99),
+            p999: histogram.quantile(0.999),
+        },
+        non_finite,
+        per_token,
+    }
+}
+
+impl NonFinite {
+    /// Counts a place where at least one side is not finite; true at a mismatch.
+    fn count(&mut self, r: f64, c: f64) -> bool {
+        self.reference_nan += u64::from(r.is_nan());
+        self.candidate_nan += u64::from(c.is_nan());
+        self.reference_inf += u64::from(r.is_infinite());
+        self.candidate_inf += u64::from(c.is_infinite());
+        let both_nan = r.is_nan() && c.is_nan();
+        self.both_nan += u64::from(both_nan);
+        let mismatch = !both_nan && r != c;
+        self.mismatches += u64::from(mismatch);
+        mismatch
+    }
+}
+
+/// The coordinate of the flat index `i`.
+fn coordinate(mut i: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index = vec![0; shape.len()];
+    for (place, &size) in index.iter_mut().zip(shape).rev() {
+        *place = i % size.max(1);
+        i /= size.max(1);
+    }
+    index
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! The description of an architecture: a TOML file that both sides of layerdiff read.
+//!
+//! | key | meaning |
+//! |---|---|
+//! | `name`, `title` | short name for traces, long one for people |
+//! | `model_types` | the `model_type`s in `config.json` that this describes |
+//! | `config_section` | the nested object that holds the decoder's keys, if there is one |
+//! | `weight_prefixes` | what may stand for `model.` in the checkpoint's tensor names |
+//! | `ignored_weights` | prefixes of tensors that belong to other parts |
+//! | `[layers]` | number of layers and how to know each one's type |
+//! | `[torch]` | read by the Python side only |
+//! | `[dims]` | sizes by name, as expressions over the configuration |
+//! | `[[component]]` | the computations, in order of execution |
+//!
+//! In a component, `{i}` is the layer's number; a component with it exists once for each layer of
+//! its `layer_type`, or for each layer when it names none. `inputs` are points; `@layer_input` is
+//! the previous layer's output (the embedding for layer 0) and `@last_layer` the last one's. An
+//! input that the layer's type does not have is left out.
+
+use crate::error::{Error, Result, nearest};
+use crate::tensor::DType;
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The descriptions that are built in. A new architecture is one more file and one more line.
+pub const ARCHITECTURES: [&str; 1] = [include_str!("../../hooks/layerdiff_hooks/architectures/qwen3_5.toml")];
+
+/// What a component computes. The formula of each stands where it is recomputed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Op {
+    Embedding,
+    RopeTable,
+    RmsNorm,
+    GatedRmsNorm,
+    L2Norm,
+    Linear,
+    SplitHeads,
+    Rope,
+    CausalMask,
+    AttentionScores,
+    Softmax,
+    AttentionContext,
+    SigmoidGate,
+    Sigmoid,
+    CausalConvSilu,
+    ConvState,
+    GdnDecay,
+    DeltaRule,
+    DeltaRuleState,
+    Add,
+    SiluMul,
+}
+
+/// The basis that a component's output is in when the checkpoint's residual stream is rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis {
+    /// Rotation does not touch it.
+    #[default]
+    Original,
+    /// Rotated as the residual stream is.
+    Residual,
+    /// Rotated, and the norm's gain has been folded into the linears that follow.
+    ResidualNormed,
+    /// Rotated, and the norm's gain has been folded into the head.
+    ResidualFinalNormed,
+}
+
+/// One architecture, as its TOML file states it.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct Description {
+    pub name: String,
+    pub title: String,
+    pub model_types: Vec<String>,
+    pub config_section: String,
+    pub weight_prefixes: Vec<String>,
+    #[serde(default)]
+    pub ignored_weights: Vec<String>,
+    pub(super) layers: Layers,
+    pub(super) dims: BTreeMap<String, String>,
+    #[serde(rename = "component")]
+    pub(super) components: Vec<Template>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Layers {
+    pub count: String,
+    pub types_key: String,
+    pub interval_key: String,
+    pub interval_default: usize,
+    pub interval_type: String,
+    pub other_type: String,
+}
+
+/// A component before the layer's number is put in.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Template {
+    pub point: String,
+    pub family: String,
+    pub layer_type: Option<String>,
+    pub op: Op,
+    pub inputs: Vec<String>,
+    pub params: Vec<String>,
+    pub tied: Option<Tied>,
+    #[serde(default)]
+    pub attrs: BTreeMap<String, Value>,
+    pub shape: Vec<String>,
+    #[serde(default)]
+    pub basis: Basis,
+    pub dtype: Option<DType>,
+}
+
+/// Other parameters for a component when the configuration's `flag` is true.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Tied {
+    pub flag: String,
+    pub params: Vec<String>,
+}
+
+impl Description {
+    /// Parses a description.
+    pub fn parse(text: &str) -> Result<Self> {
+        toml::from_str(text).map_err(|e| Error::new(format!("malformed architecture description: {e}")))
+    }
+
+    /// The built-in description with this name, as a trace's manifest has it.
+    pub fn named(name: &str) -> Result<Self> {
+        find(|d| d.name == name)?.ok_or_else(|| unknown("architecture", name))
+    }
+
+    /// The built-in description for a model whose configuration names these types.
+    pub fn for_model_types(types: &[&str]) -> Result<Self> {
+        find(|d| types.iter().any(|t| d.model_types.iter().any(|known| known == t)))?
+            .ok_or_else(|| unknown("model_type", types.first().copied().unwrap_or("(none)")))
+    }
+}
+
+fn find(accept: impl Fn(&Description) -> bool) -> Result<Option<Description>> {
+    for text in ARCHITECTURES {
+        let description = Description::parse(text)?;
+        if accept(&description) {
+            return Ok(Some(description));
+        }
+    }
+    Ok(None)
+}
+
+fn unknown(what: &str, name: &str) -> Error {
+    let known: Vec<String> = ARCHITECTURES
+        .iter()
+        .filter_map(|text| Description::parse(text).ok())
+        .flat_map(|d| std::iter::once(d.name).chain(d.model_types))
+        .collect();
+    let list = known.join(", ");
+    Error::new(format!("no description for {what} `{name}`")).hint(
+        match nearest(name, known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`? known: {list}"),
+            None => format!("known: {list}"),
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_description_parses() {
+        for text in ARCHITECTURES {
+            Description::parse(text).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_unknown_architecture_offers_the_nearest() {
+        let error = Description::named("qwen3.5").unwrap_err().to_string();
+        assert!(error.contains("did you mean `qwen3_5`"), "{error}");
+    }
+}

@@ -1,0 +1,66 @@
+//! Names of points, and the glob that chooses some of them.
+
+use crate::error::{Error, Result};
+use globset::{Glob, GlobMatcher};
+
+/// The layer's number in a point's name: 3 for `model.layers.3.self_attn.k_rope`.
+pub fn layer_of(point: &str) -> Option<usize> {
+    let (_, rest) = point.split_once("layers.")?;
+    rest.split('.').next()?.parse().ok()
+}
+
+/// Chooses points by a glob such as `*.self_attn.*`; `*` crosses dots.
+#[derive(Debug, Clone)]
+pub struct PointFilter {
+    glob: String,
+    matcher: GlobMatcher,
+}
+
+impl PointFilter {
+    /// Compiles a glob.
+    pub fn new(glob: &str) -> Result<Self> {
+        let matcher = Glob::new(glob)
+            .map_err(|e| {
+                Error::new(format!("bad glob for points: {}", e.kind()))
+                    .expected("a glob such as `*.self_attn.*`", format!("`{glob}`"))
+            })?
+            .compile_matcher();
+        Ok(Self { glob: glob.to_owned(), matcher })
+    }
+
+    /// True when the point is chosen.
+    pub fn accepts(&self, point: &str) -> bool {
+        self.matcher.is_match(point)
+    }
+
+    /// The glob as given.
+    pub fn as_str(&self) -> &str {
+        &self.glob
+    }
+}
+
+impl Default for PointFilter {
+    fn default() -> Self {
+        Self::new("*").expect("a star is a valid glob")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layer_is_the_number_after_layers() {
+        assert_eq!(layer_of("model.layers.12.mlp.act"), Some(12));
+        assert_eq!(layer_of("model.layers.3"), Some(3));
+        assert_eq!(layer_of("model.norm"), None);
+    }
+
+    #[test]
+    fn a_star_crosses_dots() {
+        let filter = PointFilter::new("model.layers.*.k_rope").unwrap();
+        assert!(filter.accepts("model.layers.3.self_attn.k_rope"));
+        assert!(!filter.accepts("model.layers.3.self_attn.q_rope"));
+        assert!(PointFilter::new("[").is_err());
+    }
+}

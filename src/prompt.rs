@@ -1,0 +1,147 @@
+//! Prompts: the sets in `prompts/`, and the token ids that both engines get.
+
+use crate::error::{Error, Result, nearest};
+use crate::trace::is_plain_id;
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::path::Path;
+use tokenizers::Tokenizer;
+
+/// A prompt with its tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prompt {
+    /// Unique name: letters, digits, `-`, `_`, `.`.
+    pub id: String,
+    /// Group, for example `code`.
+    #[serde(default)]
+    pub category: Option<String>,
+    /// The text; none when only tokens are known.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// The token ids that the engine was given.
+    #[serde(default)]
+    pub token_ids: Vec<u32>,
+}
+
+/// Reads a JSONL file of prompts: `id`, `text`, and optionally `category` and `token_ids`.
+pub fn read_prompts(path: &Path) -> Result<Vec<Prompt>> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read the prompts", path, &e))?;
+    parse_prompts(&text).map_err(|e| e.at(path))
+}
+
+/// Parses JSONL; blank lines are skipped.
+pub fn parse_prompts(text: &str) -> Result<Vec<Prompt>> {
+    let mut prompts: Vec<Prompt> = Vec::new();
+    let mut ids = HashSet::new();
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let prompt: Prompt = serde_json::from_str(line).map_err(|e| {
+            Error::new(format!("line {} of the prompts is malformed: {e}", number + 1))
+                .hint(r#"each line is an object such as {"id": "code-01", "category": "code", "text": "…"}"#)
+        })?;
+        if !is_plain_id(&prompt.id) {
+            return Err(Error::new(format!("line {} of the prompts has a bad id", number + 1))
+                .expected("letters, digits, `-`, `_`, `.`", format!("{:?}", prompt.id)));
+        }
+        if prompt.text.as_deref().unwrap_or_default().is_empty() && prompt.token_ids.is_empty() {
+            return Err(Error::new(format!("prompt `{}` has neither text nor token_ids", prompt.id)));
+        }
+        if !ids.insert(prompt.id.clone()) {
+            return Err(Error::new(format!("two prompts share the id `{}`", prompt.id)));
+        }
+        prompts.push(prompt);
+    }
+    if prompts.is_empty() {
+        return Err(Error::new("the set of prompts is empty"));
+    }
+    Ok(prompts)
+}
+
+/// Keeps the prompts with the `wanted` ids, in the set's order; all when none is named.
+pub fn select(prompts: Vec<Prompt>, wanted: &[String]) -> Result<Vec<Prompt>> {
+    if wanted.is_empty() {
+        return Ok(prompts);
+    }
+    for id in wanted {
+        if !prompts.iter().any(|p| p.id == *id) {
+            let known = prompts.iter().map(|p| p.id.as_str());
+            let hint = match nearest(id, known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!(
+                    "the set holds {} prompts, `{}` to `{}`",
+                    prompts.len(),
+                    prompts[0].id,
+                    prompts[prompts.len() - 1].id
+                ),
+            };
+            return Err(Error::new(format!("no prompt `{id}`")).hint(hint));
+        }
+    }
+    Ok(prompts.into_iter().filter(|p| wanted.contains(&p.id)).collect())
+}
+
+/// Gives every prompt without tokens those that the model's `tokenizer.json` makes of its text,
+/// without special tokens; checks that all ids are in the vocabulary and that the prompt fits.
+pub fn tokenize(prompts: &mut [Prompt], model_dir: &Path, vocab: usize, max_tokens: usize) -> Result<()> {
+    let path = model_dir.join("tokenizer.json");
+    let mut tokenizer = None;
+    for prompt in prompts {
+        if prompt.token_ids.is_empty() {
+            if tokenizer.is_none() {
+                tokenizer = Some(Tokenizer::from_file(&path).map_err(|e| {
+                    Error::new(format!("cannot read the tokenizer: {e}"))
+                        .at(&path)
+                        .hint("a model's directory needs tokenizer.json, or the prompts need token_ids")
+                })?);
+            }
+            let text = prompt.text.as_deref().unwrap_or_default();
+            let encoding = tokenizer
+                .as_ref()
+                .expect("set above")
+                .encode(text, false)
+                .map_err(|e| Error::new(format!("cannot tokenize prompt `{}`: {e}", prompt.id)))?;
+            prompt.token_ids = encoding.get_ids().to_vec();
+        }
+        if prompt.token_ids.is_empty() {
+            return Err(Error::new(format!("prompt `{}` has no tokens", prompt.id)));
+        }
+        if let Some(id) = prompt.token_ids.iter().find(|id| **id as usize >= vocab) {
+            return Err(Error::new(format!(
+                "prompt `{}` has a token outside the model's vocabulary",
+                prompt.id
+            ))
+            .expected(format!("an id below {vocab}"), id)
+            .hint("does the tokenizer belong to this model?"));
+        }
+        if prompt.token_ids.len() > max_tokens {
+            return Err(Error::new(format!("prompt `{}` is too long for this model", prompt.id))
+                .expected(format!("at most {max_tokens} tokens"), prompt.token_ids.len()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn malformed_prompts_are_refused_with_their_line() {
+        for (text, part) in [
+            ("", "empty"),
+            ("{\"id\": \"a\"}", "neither text nor token_ids"),
+            ("{\"id\": \"a/b\", \"text\": \"x\"}", "bad id"),
+            ("\n{\"id\": 3}", "line 2"),
+            ("{\"id\":\"a\",\"text\":\"x\"}\n{\"id\":\"a\",\"text\":\"y\"}", "share the id"),
+        ] {
+            let error = parse_prompts(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn selecting_an_unknown_prompt_offers_the_nearest() {
+        let prompts = parse_prompts("{\"id\":\"code-01\",\"text\":\"x\"}").unwrap();
+        let error = select(prompts, &["code-1".into()]).unwrap_err().to_string();
+        assert!(error.contains("did you mean `code-01`"), "{error}");
+    }
+}

@@ -1,0 +1,249 @@
+//! `manifest.json` as types, and the rules that it must keep by itself.
+
+use crate::error::{Error, Result};
+use crate::prompt::Prompt;
+use crate::tensor::DType;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashSet};
+
+/// Everything about a trace but the values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Manifest {
+    pub format: String,
+    pub version: u32,
+    pub architecture: String,
+    pub config: Value,
+    pub provenance: Provenance,
+    pub self_check: Option<SelfCheck>,
+    pub prompts: Vec<Prompt>,
+    pub shards: Vec<Shard>,
+    pub tensors: Vec<Entry>,
+}
+
+/// Who computed the values, with what.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The engine's name, as `--engine` takes it: `torch`, `lattice-f16`, ….
+    pub engine: String,
+    /// Its version.
+    pub engine_version: String,
+    /// Which of the engine's numeric paths ran: `serial`, `batched`, `prefill`, ….
+    pub path: String,
+    /// Precision of the computation: for example `float32`.
+    pub dtype: String,
+    /// Which attention implementation ran, where there is a choice.
+    #[serde(default)]
+    pub attention_implementation: Option<String>,
+    /// SIMD features of the processor that change the engine's numbers.
+    #[serde(default)]
+    pub cpu_features: Vec<String>,
+    /// Operating system and processor.
+    #[serde(default)]
+    pub host: String,
+    /// Number of threads.
+    #[serde(default)]
+    pub threads: Option<usize>,
+    /// Hashes of what the model's directory held.
+    #[serde(default)]
+    pub hashes: Hashes,
+    /// Versions of the libraries used.
+    #[serde(default)]
+    pub libraries: BTreeMap<String, String>,
+    /// Relative L2 error that this engine's storage format adds to each parameter of the
+    /// checkpoint; parameters that it holds exactly are not listed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "crate::number::map")]
+    pub parameter_error: BTreeMap<String, f64>,
+}
+
+/// SHA-256 of a model's files, as `sha256:` and hex digits; none where unknown.
+///
+/// `weights` is the hash over the lines `NAME HASH\n` of all `*.safetensors` files, sorted by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Hashes {
+    pub weights: Option<String>,
+    pub tokenizer: Option<String>,
+    pub config: Option<String>,
+}
+
+/// Whether the capture disturbed the engine, and how that is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelfCheck {
+    /// The outcome over all evidence.
+    pub status: Status,
+    /// What was compared.
+    pub evidence: Vec<Evidence>,
+}
+
+/// Outcome of a self-check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// All evidence agrees bit for bit.
+    BitEqual,
+    /// Some evidence does not: the trace says nothing about the real engine.
+    Different,
+    /// Nothing was compared.
+    Unmeasured,
+}
+
+/// One comparison of the instrumented engine with the un-instrumented one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// What was compared, in words.
+    pub what: String,
+    /// The engine's own entry point that gave the other side.
+    pub entry_point: String,
+    /// How many numbers were compared.
+    pub elements: u64,
+    /// How many of them differ in any bit.
+    pub mismatches: u64,
+}
+
+/// A file with tensors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Shard {
+    pub file: String,
+    pub bytes: u64,
+}
+
+/// A tensor in the trace. The [format](super) says what each field means.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Entry {
+    pub order: u64,
+    pub prompt: String,
+    pub step: u32,
+    pub point: String,
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    pub basis: String,
+    #[serde(default)]
+    pub derived: bool,
+    pub shard: usize,
+}
+
+impl Entry {
+    /// The tensor's name in its shard.
+    pub fn key(&self) -> String {
+        format!("{}/{}/{}", self.prompt, self.step, self.point)
+    }
+
+    /// Bytes of the tensor's values; none when the product does not fit.
+    pub fn byte_len(&self) -> Option<usize> {
+        self.shape.iter().try_fold(self.dtype.size(), |bytes, &n| bytes.checked_mul(n))
+    }
+}
+
+impl SelfCheck {
+    /// The status that follows from the evidence.
+    pub fn new(evidence: Vec<Evidence>) -> Self {
+        let status = if evidence.iter().all(|e| e.elements == 0) {
+            Status::Unmeasured
+        } else if evidence.iter().all(|e| e.mismatches == 0) {
+            Status::BitEqual
+        } else {
+            Status::Different
+        };
+        Self { status, evidence }
+    }
+}
+
+/// True for a name that can be a prompt's id.
+pub fn is_plain_id(id: &str) -> bool {
+    !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
+impl Manifest {
+    /// Checks every rule that needs no file but the manifest.
+    pub fn validate(&self) -> Result<()> {
+        if self.format != "layerdiff-trace" {
+            return Err(Error::new("not a layerdiff trace")
+                .expected("format `layerdiff-trace`", format!("`{}`", self.format)));
+        }
+        if self.version != 1 {
+            return Err(Error::new("unknown version of the trace format")
+                .expected(1, self.version)
+                .hint("a newer layerdiff wrote this trace; update, or capture it again"));
+        }
+        self.validate_prompts()?;
+        self.validate_shards()?;
+        self.validate_tensors()
+    }
+
+    fn validate_prompts(&self) -> Result<()> {
+        let mut ids = HashSet::new();
+        for prompt in &self.prompts {
+            if !is_plain_id(&prompt.id) {
+                return Err(Error::new("bad prompt id in the manifest")
+                    .expected("letters, digits, `-`, `_`, `.`", format!("{:?}", prompt.id)));
+            }
+            if !ids.insert(&prompt.id) {
+                return Err(Error::new(format!("two prompts of the trace share the id `{}`", prompt.id)));
+            }
+            if prompt.token_ids.is_empty() {
+                return Err(Error::new(format!("prompt `{}` of the trace has no tokens", prompt.id)));
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_shards(&self) -> Result<()> {
+        let mut files = HashSet::new();
+        for shard in &self.shards {
+            let name = &shard.file;
+            if name.contains(['/', '\\', '\0']) || name.starts_with('.') || !name.ends_with(".safetensors") {
+                return Err(Error::new("the manifest names a shard outside the trace's directory")
+                    .expected("a plain file name ending in .safetensors", format!("{name:?}"))
+                    .hint("do not use this trace: it was made by a broken or a hostile writer"));
+            }
+            if !files.insert(name) {
+                return Err(Error::new(format!("the manifest lists the shard {name:?} twice")));
+            }
+        }
+        let used: HashSet<usize> = self.tensors.iter().map(|t| t.shard).collect();
+        match (0..self.shards.len()).find(|i| !used.contains(i)) {
+            Some(i) => {
+                Err(Error::new(format!("no tensor of the manifest is in shard {:?}", self.shards[i].file)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn validate_tensors(&self) -> Result<()> {
+        let prompts: HashSet<&str> = self.prompts.iter().map(|p| p.id.as_str()).collect();
+        let mut seen = HashSet::new();
+        for (i, entry) in self.tensors.iter().enumerate() {
+            let name = || format!("`{}` (step {}, prompt `{}`)", entry.point, entry.step, entry.prompt);
+            if entry.order != i as u64 {
+                return Err(Error::new(format!(
+                    "the order of execution has a gap or a repeat at {}",
+                    name()
+                ))
+                .expected(i, entry.order));
+            }
+            if !prompts.contains(entry.prompt.as_str()) {
+                return Err(Error::new(format!("{} belongs to no prompt of the trace", name())));
+            }
+            if entry.shard >= self.shards.len() {
+                return Err(Error::new(format!("{} is in a shard that is not listed", name()))
+                    .expected(format!("an index below {}", self.shards.len()), entry.shard));
+            }
+            if entry.point.is_empty() {
+                return Err(Error::new(format!("tensor {i} of the trace has no point")));
+            }
+            if entry.byte_len().is_none_or(|bytes| bytes > isize::MAX as usize) {
+                return Err(Error::new(format!("{} is impossibly large", name()))
+                    .expected("a shape that fits in memory", format!("{:?}", entry.shape)));
+            }
+            if !seen.insert((entry.prompt.as_str(), entry.step, entry.point.as_str())) {
+                return Err(Error::new(format!("the trace holds {} twice", name()))
+                    .hint("a warm-up pass or a graph replay may have been captured too; capture one pass"));
+            }
+        }
+        Ok(())
+    }
+}

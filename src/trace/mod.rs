@@ -1,0 +1,75 @@
+//! The trace: what an engine leaves behind, and all that the two halves of layerdiff share.
+//!
+//! # Format, version 1
+//!
+//! A trace is a directory. It holds `manifest.json` and the shards that the manifest names,
+//! and a reader ignores nothing: a sentence below that does not hold makes the trace invalid.
+//!
+//! ## `manifest.json`
+//!
+//! One JSON object, UTF-8.
+//!
+//! | key | value |
+//! |---|---|
+//! | `format` | the string `layerdiff-trace` |
+//! | `version` | the number `1` |
+//! | `architecture` | name of the architecture description, for example `qwen3_5` |
+//! | `config` | the model's `config.json`, as an object |
+//! | `provenance` | who wrote the trace; see [`Provenance`] |
+//! | `self_check` | `null`, or what the engine proved about its capture; see [`SelfCheck`] |
+//! | `prompts` | array of `{id, category, text, token_ids}`; `category` and `text` may be null |
+//! | `shards` | array of `{file, bytes}` |
+//! | `tensors` | array of entries, see below |
+//!
+//! Keys that are not listed are ignored, so that a later version can add some.
+//!
+//! A prompt's `id` is not empty and consists of ASCII letters, digits, `-`, `_` and `.`; no two
+//! prompts share one. `token_ids` is not empty.
+//!
+//! A shard's `file` is a plain file name in the trace's directory: no separator, no `..`, not
+//! hidden, ending in `.safetensors`. `bytes` is the file's exact size.
+//!
+//! An entry of `tensors`:
+//!
+//! | key | value |
+//! |---|---|
+//! | `order` | position in the order of execution: 0, 1, 2, … without a gap |
+//! | `prompt` | a prompt's `id` |
+//! | `step` | 0 is the prefill, then one for each decoded token |
+//! | `point` | the point's name, for example `model.layers.3.self_attn.k_rope` |
+//! | `dtype` | `F64`, `F32`, `F16`, `BF16` or `U8` |
+//! | `shape` | array of sizes, row-major; the batch dimension is dropped |
+//! | `basis` | `original`, or the name of the rotated basis that the values are in |
+//! | `derived` | true when the engine goes on with other numbers, from which this was computed |
+//! | `shard` | index into `shards` |
+//!
+//! No two entries share prompt, step and point.
+//!
+//! ## Shards
+//!
+//! A shard is a safetensors file. The entry's tensor is stored in its shard under the name
+//! `prompt/step/point`, for example `code-01/0/model.norm`, with the dtype and shape that the
+//! entry states. A shard holds no tensor without an entry. No shard is without a tensor.
+//! The header's length is at most 100 MB, as safetensors demands.
+//!
+//! ## Values
+//!
+//! Values are as the engine had them, NaN and infinity included. Masks are `U8`, 1 where a token
+//! may look. Scores that the mask forbids are minus infinity.
+//!
+//! ## Writing
+//!
+//! A writer keeps one shard in memory and no more. It writes into a hidden sibling directory and
+//! renames that to the trace's name when it is complete: a trace is there whole or not at all,
+//! and an existing one is never touched.
+
+mod manifest;
+mod read;
+mod write;
+
+pub use manifest::{Entry, Evidence, Hashes, Manifest, Provenance, SelfCheck, Shard, Status, is_plain_id};
+pub use read::Trace;
+pub use write::{TraceWriter, WriteOptions};
+
+/// The manifest's file name.
+pub const MANIFEST: &str = "manifest.json";

@@ -1,0 +1,168 @@
+//! Reading a trace: memory-mapped, checked before the first value is used.
+
+use super::{Entry, MANIFEST, Manifest};
+use crate::error::{Error, Result, nearest};
+use crate::prompt::Prompt;
+use crate::tensor::{DType, TensorView};
+use memmap2::Mmap;
+use safetensors::SafeTensors;
+use safetensors::tensor::Dtype;
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// A trace that has passed every check of the [format](super).
+#[derive(Debug)]
+pub struct Trace {
+    path: PathBuf,
+    manifest: Manifest,
+    shards: Vec<Mmap>,
+    /// Byte range in its shard of the entry with this order.
+    ranges: Vec<Range<usize>>,
+    index: HashMap<(String, u32, String), usize>,
+}
+
+const AGAIN: &str = "the trace is damaged or incomplete: capture it again";
+
+impl Trace {
+    /// Opens and checks a trace.
+    pub fn open(path: &Path) -> Result<Self> {
+        let manifest = read_manifest(path)?;
+        let mut shards = Vec::new();
+        let mut ranges = vec![0..0; manifest.tensors.len()];
+        for (number, shard) in manifest.shards.iter().enumerate() {
+            let file = path.join(&shard.file);
+            let map = map_shard(&file, shard.bytes)?;
+            locate(&map, &manifest, number, &mut ranges).map_err(|e| e.at(&file).hint(AGAIN))?;
+            shards.push(map);
+        }
+        let index = index(&manifest);
+        Ok(Self { path: path.to_path_buf(), manifest, shards, ranges, index })
+    }
+
+    /// The trace's directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The entries, in order of execution.
+    pub fn entries(&self) -> &[Entry] {
+        &self.manifest.tensors
+    }
+
+    /// The trace as if it held no other prompts than these.
+    pub fn restricted_to(mut self, prompts: &[Prompt]) -> Self {
+        let keep = |id: &str| prompts.iter().any(|p| p.id == id);
+        self.manifest.prompts.retain(|p| keep(&p.id));
+        self.manifest.tensors.retain(|e| keep(&e.prompt));
+        self.index = index(&self.manifest);
+        self
+    }
+
+    /// The entry for a point of a step of a prompt.
+    pub fn find(&self, prompt: &str, step: u32, point: &str) -> Option<&Entry> {
+        let key = (prompt.to_owned(), step, point.to_owned());
+        self.index.get(&key).map(|&i| &self.manifest.tensors[i])
+    }
+
+    /// The values of an entry of this trace.
+    pub fn view<'a>(&'a self, entry: &'a Entry) -> TensorView<'a> {
+        let range = self.ranges[entry.order as usize].clone();
+        TensorView { dtype: entry.dtype, shape: &entry.shape, bytes: &self.shards[entry.shard][range] }
+    }
+}
+
+fn index(manifest: &Manifest) -> HashMap<(String, u32, String), usize> {
+    let keys = manifest.tensors.iter().map(|e| (e.prompt.clone(), e.step, e.point.clone()));
+    keys.zip(0..).collect()
+}
+
+fn read_manifest(path: &Path) -> Result<Manifest> {
+    let file = path.join(MANIFEST);
+    let text = std::fs::read_to_string(&file).map_err(|e| {
+        Error::io("read the trace", &file, &e).hint(
+            "a trace is a directory with manifest.json, made by `layerdiff capture` or by layerdiff_hooks",
+        )
+    })?;
+    let manifest: Manifest = serde_json::from_str(&text)
+        .map_err(|e| Error::new(format!("the manifest is malformed: {e}")).at(&file).hint(AGAIN))?;
+    manifest.validate().map_err(|e| e.at(&file))?;
+    Ok(manifest)
+}
+
+fn map_shard(path: &Path, expected: u64) -> Result<Mmap> {
+    let open = |e: std::io::Error| Error::io("read a shard of the trace", path, &e).hint(AGAIN);
+    let kind = path.symlink_metadata().map_err(open)?;
+    if !kind.is_file() {
+        return Err(Error::new("a shard of the trace is not a regular file").at(path).hint(AGAIN));
+    }
+    let file = File::open(path).map_err(open)?;
+    if kind.len() != expected {
+        return Err(Error::new("a shard of the trace has the wrong size")
+            .expected(format!("{expected} bytes"), format!("{} bytes", kind.len()))
+            .at(path)
+            .hint(AGAIN));
+    }
+    // SAFETY: the map is read-only. A file that another process shortens while it is mapped
+    // would raise SIGBUS; traces are written once and renamed into place, never changed.
+    unsafe { Mmap::map(&file) }.map_err(open)
+}
+
+/// Finds the tensors of shard `number` in its bytes and checks them against the manifest.
+fn locate(map: &Mmap, manifest: &Manifest, number: usize, ranges: &mut [Range<usize>]) -> Result<()> {
+    let (header_len, metadata) = SafeTensors::read_metadata(map)
+        .map_err(|e| Error::new(format!("a shard of the trace is malformed: {e}")))?;
+    let data_start = header_len + size_of::<u64>();
+    let stored = metadata.tensors();
+    let mut expected = HashSet::new();
+    for (i, entry) in manifest.tensors.iter().enumerate().filter(|(_, e)| e.shard == number) {
+        let key = entry.key();
+        let info = stored.get(&key).ok_or_else(|| {
+            Error::new(format!("a shard of the trace lacks `{key}`, which the manifest lists"))
+        })?;
+        if dtype(info.dtype) != Some(entry.dtype) {
+            return Err(Error::new(format!("`{key}` is stored with another dtype than the manifest says"))
+                .expected(entry.dtype, format!("{:?}", info.dtype)));
+        }
+        if info.shape != entry.shape {
+            return Err(Error::new(format!("`{key}` is stored with another shape than the manifest says"))
+                .expected(format!("{:?}", entry.shape), format!("{:?}", info.shape)));
+        }
+        ranges[i] = data_start + info.data_offsets.0..data_start + info.data_offsets.1;
+        expected.insert(key);
+    }
+    match stored.keys().find(|key| !expected.contains(*key)) {
+        Some(extra) => {
+            Err(Error::new(format!("a shard of the trace holds `{extra}`, which the manifest does not list")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn dtype(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F64 => Some(DType::F64),
+        Dtype::F32 => Some(DType::F32),
+        Dtype::F16 => Some(DType::F16),
+        Dtype::BF16 => Some(DType::BF16),
+        Dtype::U8 => Some(DType::U8),
+        _ => None,
+    }
+}
+
+impl Trace {
+    /// An error that says that `point` is not in the trace, and what is.
+    pub fn unknown_point(&self, point: &str) -> Error {
+        let error = Error::new(format!("the trace holds no point `{point}`")).at(&self.path);
+        match nearest(point, self.entries().iter().map(|e| e.point.as_str())) {
+            Some(near) => error.hint(format!("did you mean `{near}`?")),
+            None => error.hint("`layerdiff inspect TRACE` lists the points"),
+        }
+    }
+}
