@@ -1,0 +1,98 @@
+//! Capturing an engine's run of some prompts into a trace.
+
+use crate::checkpoint::ModelDir;
+use crate::engine::{self, Engine};
+use crate::error::{Error, Result};
+use crate::hook::CaptureHook;
+use crate::model::PointFilter;
+use crate::progress;
+use crate::prompt::Prompt;
+use crate::trace::{Evidence, SelfCheck, Status, TraceWriter, WriteOptions};
+use std::path::Path;
+
+/// Bytes of tensors that are kept before a shard is written.
+const SHARD_BYTES: usize = 8 << 20;
+
+/// What to capture.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The engine's name.
+    pub engine: &'a str,
+    /// One of its numeric paths; its default when none.
+    pub path: Option<&'a str>,
+    /// The model.
+    pub model: &'a ModelDir,
+    /// The prompts, with token ids.
+    pub prompts: &'a [Prompt],
+    /// Which points.
+    pub points: &'a PointFilter,
+    /// No progress bars.
+    pub quiet: bool,
+}
+
+/// Runs the prompts and writes the trace; fails, and writes nothing, unless the instrumented
+/// engine is bit-identical to the real one on every prompt.
+pub fn capture(request: &Request<'_>, out: &Path) -> Result<()> {
+    let graph = request.model.graph();
+    // The target is tried first: a bad one must not cost a run.
+    drop(crate::files::staging_dir(out)?);
+    let mut engine = engine::open(request.engine, request.model.path(), graph, request.path)?;
+    check_lengths(request.prompts, engine.as_ref())?;
+    let mut provenance = engine.provenance();
+    provenance.hashes = request.model.hashes()?;
+    let options = WriteOptions {
+        architecture: graph.description().name.clone(),
+        config: request.model.config().as_json().clone(),
+        provenance,
+        shard_bytes: SHARD_BYTES,
+    };
+    let mut writer = TraceWriter::create(out, options)?;
+    let mut evidence: Vec<Evidence> = Vec::new();
+    let bar = progress::bar("capturing", request.prompts.len() as u64, request.quiet);
+    for prompt in request.prompts {
+        bar.set_message(prompt.id.clone());
+        writer.start_prompt(prompt);
+        let found = engine.prefill(&prompt.token_ids, &mut CaptureHook::new(&mut writer, request.points))?;
+        merge(&mut evidence, found);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let check = SelfCheck::new(evidence);
+    if check.status == Status::Different {
+        return Err(not_identical(request.engine, &check));
+    }
+    writer.finish(Some(check))
+}
+
+fn check_lengths(prompts: &[Prompt], engine: &dyn Engine) -> Result<()> {
+    let max = engine.max_tokens();
+    match prompts.iter().find(|p| p.token_ids.len() > max) {
+        Some(long) => Err(Error::new(format!("prompt `{}` is too long for this engine", long.id))
+            .expected(format!("at most {max} tokens"), long.token_ids.len())
+            .hint("choose shorter prompts with --prompt ID")),
+        None => Ok(()),
+    }
+}
+
+/// Adds up the evidence of the same kind over the prompts.
+fn merge(all: &mut Vec<Evidence>, found: Vec<Evidence>) {
+    for new in found {
+        match all.iter_mut().find(|e| e.what == new.what && e.entry_point == new.entry_point) {
+            Some(old) => {
+                old.elements += new.elements;
+                old.mismatches += new.mismatches;
+            }
+            None => all.push(new),
+        }
+    }
+}
+
+fn not_identical(engine: &str, check: &SelfCheck) -> Error {
+    let worst = check.evidence.iter().max_by_key(|e| e.mismatches).expect("different evidence is there");
+    Error::new(format!("self-check failed: the instrumented {engine} is not bit-identical to the engine"))
+        .expected(
+            format!("{} as {} gives them", worst.what, worst.entry_point),
+            format!("{} of {} numbers differ", worst.mismatches, worst.elements),
+        )
+        .hint("nothing was written, since nothing could be said about the real engine; please report this with your CPU's features")
+}

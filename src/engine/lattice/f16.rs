@@ -1,0 +1,135 @@
+//! lattice on 16-bit weights: serial only, activations in f32.
+
+use super::pass::{Output, Pass, Path, State};
+use super::self_check::evidence;
+use super::weights::{Sizes, Weights};
+use super::{engine_error, provenance};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::hook::Hook;
+use crate::model::{Graph, Op};
+use crate::trace::{Evidence, Provenance};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use lattice_arch::qwen35_config::Qwen35Config;
+use lattice_compute::rope::RopeTable;
+use lattice_model_qwen35::attention::gdn::qwen35_gdn_geometry;
+use lattice_model_qwen35::forward::cpu_f16::prefill_hidden_states_f16;
+use lattice_model_qwen35::vision::multimodal::Qwen35VisionRequest;
+use lattice_model_qwen35::weights::f16_weights::load_f16_weights;
+use lattice_weights::f16_weights::F16ModelWeights;
+use lattice_weights::f32_weights::SafetensorsFile;
+use std::collections::BTreeMap;
+use std::path::Path as FilePath;
+
+/// The longest rotary table that the f32 engine makes; the F16 engine is held to it too.
+const MAX_POSITIONS: usize = 8192;
+
+/// The F16 engine with a model loaded.
+pub struct F16Engine {
+    config: Qwen35Config,
+    weights: F16ModelWeights,
+    rope: RopeTable,
+    parameter_error: BTreeMap<String, f64>,
+}
+
+impl F16Engine {
+    /// Loads a model's directory, which must keep its weights in one file: lattice's F16 loader
+    /// reads no sharded checkpoint.
+    pub fn open(model_dir: &FilePath, graph: &Graph) -> Result<Self> {
+        let load = |e| engine_error("load the model into 16-bit weights", &e).at(model_dir);
+        let file = model_dir.join("model.safetensors");
+        if !file.exists() && model_dir.join("model.safetensors.index.json").exists() {
+            return Err(Error::new("lattice's F16 engine reads no sharded checkpoint").at(model_dir)
+                .hint("merge the shards into one model.safetensors, or use --engine lattice-f32"));
+        }
+        let config = Qwen35Config::from_model_dir_validated(model_dir).map_err(load)?.into_inner();
+        let tensors = SafetensorsFile::open(&file).map_err(load)?;
+        let weights = load_f16_weights(&tensors, &config).map_err(load)?;
+        let parameter_error = parameter_error(&tensors, graph)?;
+        let positions = config.max_position_embeddings.min(MAX_POSITIONS);
+        let rope = RopeTable::new(config.rope_dim(), positions, config.rope_theta);
+        Ok(Self { config, weights, rope, parameter_error })
+    }
+
+    fn instrumented(&self, tokens: &[u32], hook: &mut dyn Hook) -> Result<Output> {
+        let weights = Weights::of_f16(&self.weights)?;
+        let geometry =
+            qwen35_gdn_geometry(&self.config).map_err(|e| engine_error("use this geometry", &e))?;
+        let mut state = State::new(weights.layers.len(), &geometry);
+        let sizes = Sizes::new(&self.config);
+        Pass { weights: &weights, sizes, rope: &self.rope, path: Path::Serial, step: 0, hook }
+            .run(tokens, &mut state)
+    }
+}
+
+impl Engine for F16Engine {
+    fn provenance(&self) -> Provenance {
+        Provenance {
+            parameter_error: self.parameter_error.clone(),
+            ..provenance("lattice-f16", Path::Serial, "float16 weights, float32 activations")
+        }
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.rope.max_positions()
+    }
+
+    fn prefill(&mut self, tokens: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
+        if tokens.is_empty() {
+            return Err(Error::new("the prompt has no tokens"));
+        }
+        let pass = self.instrumented(tokens, hook)?;
+        let request = Qwen35VisionRequest {
+            input_ids: tokens.to_vec(),
+            image_grids: Vec::new(),
+            post_merger_rows: Vec::new(),
+            image_token_id: u32::MAX,
+            spatial_merge_size: 2,
+            decoder_hidden_size: self.config.hidden_size,
+        };
+        let hidden = prefill_hidden_states_f16(&self.weights, &self.config, &request)
+            .map_err(|e| engine_error("run its un-instrumented pass", &e)
+                .hint("config.json needs rope_parameters with rope_theta and mrope_section"))?;
+        // The engine does not expose its logits; they are one product away from these.
+        Ok(vec![evidence(
+            "hidden states after the final norm, all positions (the engine exposes no logits)",
+            "prefill_hidden_states_f16",
+            &hidden,
+            &pass.hidden,
+        )])
+    }
+}
+
+/// Relative L2 error of each parameter that 16 bits cannot hold exactly.
+fn parameter_error(tensors: &SafetensorsFile, graph: &Graph) -> Result<BTreeMap<String, f64>> {
+    let rounded = graph.components().iter().filter(|c| matches!(c.op, Op::Linear | Op::Embedding));
+    let mut errors = BTreeMap::new();
+    for param in rounded.flat_map(|c| &c.params) {
+        if errors.contains_key(param) {
+            continue;
+        }
+        // The engine takes the embedding for the head, so that an untied head is never read.
+        let Some(name) = stored_name(tensors, graph, param) else { continue };
+        let (values, _) =
+            tensors.get_f32_tensor(&name).map_err(|e| engine_error(&format!("read `{name}`"), &e))?;
+        let mut narrow = vec![f16::ZERO; values.len()];
+        narrow.convert_from_f32_slice(values);
+        let (mut error, mut norm) = (0.0, 0.0);
+        for (wide, narrow) in values.iter().zip(&narrow) {
+            let wide = f64::from(*wide);
+            error += (narrow.to_f64() - wide).powi(2);
+            norm += wide * wide;
+        }
+        errors.insert(param.clone(), if error == 0.0 { 0.0 } else { (error / norm).sqrt() });
+    }
+    errors.retain(|_, error| *error != 0.0);
+    Ok(errors)
+}
+
+fn stored_name(tensors: &SafetensorsFile, graph: &Graph, param: &str) -> Option<String> {
+    let local = param.strip_prefix("model.").unwrap_or(param);
+    let prefixes = graph.description().weight_prefixes.iter();
+    let mut names = prefixes.map(|prefix| format!("{prefix}{local}")).chain([param.to_owned()]);
+    names.find(|name| tensors.has_tensor(name))
+}

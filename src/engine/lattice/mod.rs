@@ -1,0 +1,57 @@
+//! lattice: the published crates, instrumented from outside.
+//!
+//! The passes here call lattice's own kernels in lattice's own order; where a function is private
+//! its few operations are written anew. That the result is the engine's, bit for bit, is not
+//! assumed but checked on every prompt.
+
+#![allow(missing_docs)]
+
+mod attention;
+mod f16;
+mod f32;
+mod gdn;
+mod pass;
+mod self_check;
+mod weights;
+
+pub use f16::F16Engine;
+pub use f32::F32Engine;
+pub use pass::Path;
+
+use crate::error::Error;
+use crate::trace::Provenance;
+use lattice_compute::forward::cpu::simd_config;
+use lattice_inference_core::InferenceError;
+use std::collections::BTreeMap;
+
+/// The version of the crates that the passes follow; `Cargo.toml` pins them to it.
+pub const VERSION: &str = "0.15.0";
+
+fn engine_error(what: &str, error: &InferenceError) -> Error {
+    Error::new(format!("lattice cannot {what}: {error}"))
+}
+
+fn provenance(engine: &str, path: Path, dtype: &str) -> Provenance {
+    let simd = simd_config();
+    let features = [
+        ("avx2", simd.avx2_enabled),
+        ("avx512f", simd.avx512f_enabled),
+        ("fma", simd.fma_enabled),
+        ("neon", simd.neon_enabled),
+    ];
+    Provenance {
+        engine: engine.to_owned(),
+        engine_version: VERSION.to_owned(),
+        path: path.name().to_owned(),
+        dtype: dtype.to_owned(),
+        cpu_features: features.iter().filter(|(_, on)| *on).map(|(name, _)| (*name).to_owned()).collect(),
+        host: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
+        threads: Some(rayon::current_num_threads()),
+        libraries: BTreeMap::from([
+            ("layerdiff".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            ("lattice-compute".to_owned(), VERSION.to_owned()),
+            ("lattice-model-qwen35".to_owned(), VERSION.to_owned()),
+        ]),
+        ..Provenance::default()
+    }
+}

@@ -1,0 +1,208 @@
+//! The instrumented forward pass: lattice's kernels in lattice's order, every point offered to a
+//! hook.
+//!
+//! The serial engine takes one token through all layers before the next. A token at a layer
+//! depends on earlier tokens at the same layer and on earlier layers, so that taking all tokens
+//! through one layer before the next computes the same operations on the same numbers: the bits
+//! are the same, and one layer's tensors are all that is in memory.
+
+use super::attention;
+use super::gdn;
+use super::weights::{Matrix, Mixer, Sizes, Weights};
+use crate::error::Result;
+use crate::hook::{At, Hook, offer};
+use crate::tensor::Tensor;
+use lattice_compute::attention::gdn::{GatedDeltaNetState, GdnGeometry};
+use lattice_compute::forward::cpu::{elementwise_mul, silu_inplace};
+use lattice_compute::rope::RopeTable;
+
+/// Which of the engine's numeric paths is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    /// One token at a time through the fused kernels: prefill of the F16 engine, and every decode.
+    Serial,
+    /// All tokens at once: the prefill of `generate` on the f32 engine.
+    Batched,
+}
+
+impl Path {
+    /// The name in a trace's provenance.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Serial => "serial",
+            Self::Batched => "batched",
+        }
+    }
+
+    /// `x Wᵀ` row by row or all rows at once, as the path does it.
+    pub(super) fn linear(self, w: &Matrix<'_>, x: &[f32], k: usize) -> Vec<f32> {
+        match self {
+            Self::Batched => w.rows(x, x.len() / k, k),
+            Self::Serial => x.chunks_exact(k).flat_map(|row| w.rows(row, 1, k)).collect(),
+        }
+    }
+}
+
+/// What a sequence leaves behind for its next token.
+#[derive(Debug)]
+pub struct State {
+    /// Tokens seen so far.
+    pub seen: usize,
+    /// Rotated keys and values `[seen, kv_dim]` of each layer; empty for others.
+    pub cache: Vec<(Vec<f32>, Vec<f32>)>,
+    /// Convolution and recurrent state of each layer; unused for others.
+    pub gdn: Vec<GatedDeltaNetState>,
+}
+
+impl State {
+    /// That of an empty sequence.
+    pub fn new(layers: usize, geometry: &GdnGeometry) -> Self {
+        Self {
+            seen: 0,
+            cache: vec![Default::default(); layers],
+            gdn: (0..layers).map(|_| GatedDeltaNetState::from_geometry(geometry)).collect(),
+        }
+    }
+}
+
+/// One pass over some tokens of a sequence.
+pub struct Pass<'a> {
+    pub weights: &'a Weights<'a>,
+    pub sizes: Sizes,
+    pub rope: &'a RopeTable,
+    pub path: Path,
+    /// 0 is the prefill.
+    pub step: u32,
+    pub hook: &'a mut dyn Hook,
+}
+
+/// What a pass ends with.
+pub struct Output {
+    /// After the final norm: `[tokens, hidden]`.
+    pub hidden: Vec<f32>,
+    /// `[tokens, vocab]`.
+    pub logits: Vec<f32>,
+}
+
+impl Pass<'_> {
+    /// Takes `tokens` through the model; `state` is read and brought up to date.
+    pub fn run(mut self, tokens: &[u32], state: &mut State) -> Result<Output> {
+        let Sizes { hidden, eps, .. } = self.sizes;
+        let n = tokens.len();
+        let embedded =
+            tokens.iter().flat_map(|&id| self.weights.embed_tokens.row(id as usize, hidden)).collect();
+        let mut stream = self.point("model.embed_tokens", &[n, hidden], embedded)?;
+        let tables = self.rope_tables(state.seen, n)?;
+        for (i, layer) in self.weights.layers.iter().enumerate() {
+            let name = |local: &str| format!("model.layers.{i}.{local}");
+            let normed = rms_norm(&stream, layer.input_layernorm, eps);
+            let normed = self.point(&name("input_layernorm"), &[n, hidden], normed)?;
+            let mixed = match &layer.mixer {
+                Mixer::Full(w) => attention::layer(&mut self, i, w, &normed, &tables, &mut state.cache[i])?,
+                Mixer::Linear(w) => gdn::layer(&mut self, i, w, &normed, &mut state.gdn[i])?,
+            };
+            let residual = add(&stream, &mixed);
+            let residual = self.point(&name("post_attention_residual"), &[n, hidden], residual)?;
+            let normed = rms_norm(&residual, layer.post_attention_layernorm, eps);
+            let normed = self.point(&name("post_attention_layernorm"), &[n, hidden], normed)?;
+            let inner = self.sizes.intermediate;
+            let gate = self.path.linear(&layer.gate_proj, &normed, hidden);
+            let gate = self.point(&name("mlp.gate_proj"), &[n, inner], gate)?;
+            let up = self.path.linear(&layer.up_proj, &normed, hidden);
+            let up = self.point(&name("mlp.up_proj"), &[n, inner], up)?;
+            let act = self.point(&name("mlp.act"), &[n, inner], self.silu_mul(gate, &up))?;
+            let down = self.path.linear(&layer.down_proj, &act, inner);
+            let down = self.point(&name("mlp.down_proj"), &[n, hidden], down)?;
+            stream = self.point(&format!("model.layers.{i}"), &[n, hidden], add(&residual, &down))?;
+        }
+        let normed = rms_norm(&stream, self.weights.norm, eps);
+        let normed = self.point("model.norm", &[n, hidden], normed)?;
+        // Both paths project one position at a time.
+        let logits = Path::Serial.linear(&self.weights.head, &normed, hidden);
+        let vocab = logits.len() / n;
+        let logits = self.point("lm_head", &[n, vocab], logits)?;
+        state.seen += n;
+        Ok(Output { hidden: normed, logits })
+    }
+
+    /// Cosines and sines `[tokens, rope_half]` from position `start` on.
+    fn rope_tables(&mut self, start: usize, n: usize) -> Result<[Vec<f32>; 2]> {
+        let half = self.sizes.rope_half;
+        let range = start * half..(start + n) * half;
+        let cos = range.clone().map(|i| self.rope.cos_at(i)).collect();
+        let sin = range.map(|i| self.rope.sin_at(i)).collect();
+        Ok([
+            self.point("model.rotary_emb.cos", &[n, half], cos)?,
+            self.point("model.rotary_emb.sin", &[n, half], sin)?,
+        ])
+    }
+
+    /// `silu(gate) · up`, over a slice as long as the path's: the kernel's last lanes depend on it.
+    fn silu_mul(&self, mut gate: Vec<f32>, up: &[f32]) -> Vec<f32> {
+        let chunk = match self.path {
+            Path::Serial => self.sizes.intermediate,
+            Path::Batched => gate.len(),
+        };
+        for (gate, up) in gate.chunks_exact_mut(chunk).zip(up.chunks_exact(chunk)) {
+            silu_inplace(gate);
+            elementwise_mul(gate, up);
+        }
+        gate
+    }
+
+    /// Offers numbers to the hook.
+    pub(super) fn point(&mut self, point: &str, shape: &[usize], values: Vec<f32>) -> Result<Vec<f32>> {
+        self.offer(point, false, shape, values)
+    }
+
+    /// Offers numbers that the engine does not hold but that follow from what it holds. The second
+    /// result is true when the hook changed a bit of them.
+    pub(super) fn derived(
+        &mut self,
+        point: &str,
+        shape: &[usize],
+        values: Vec<f32>,
+    ) -> Result<(Vec<f32>, bool)> {
+        if !self.hook.wants(point) {
+            return Ok((values, false));
+        }
+        let returned = self.offer(point, true, shape, values.clone())?;
+        let changed = returned.iter().zip(&values).any(|(a, b)| a.to_bits() != b.to_bits());
+        Ok((returned, changed))
+    }
+
+    fn offer(&mut self, point: &str, derived: bool, shape: &[usize], values: Vec<f32>) -> Result<Vec<f32>> {
+        if !self.hook.wants(point) {
+            return Ok(values);
+        }
+        let at = At { point, step: self.step, derived };
+        offer(self.hook, at, Tensor::new(shape, values))?.into_f32()
+    }
+
+    /// Offers a mask.
+    pub(super) fn mask(&mut self, point: &str, shape: &[usize], values: Vec<u8>) -> Result<Vec<u8>> {
+        if !self.hook.wants(point) {
+            return Ok(values);
+        }
+        let at = At { point, step: self.step, derived: true };
+        offer(self.hook, at, Tensor::mask(shape, values))?.into_mask()
+    }
+}
+
+/// `x · rsqrt(mean x² + eps) · (1 + w)` over rows as wide as `w`.
+///
+/// Order of operations: the squares are summed in order; the root is inverted once; each element
+/// is multiplied by the inverse and then by `1 + w`.
+pub(super) fn rms_norm(x: &[f32], w: &[f32], eps: f32) -> Vec<f32> {
+    let mut out = Vec::with_capacity(x.len());
+    for row in x.chunks_exact(w.len()) {
+        let sum: f32 = row.iter().fold(0.0, |sum, v| sum + v * v);
+        let inverse = 1.0 / (sum / w.len() as f32 + eps).sqrt();
+        out.extend(row.iter().zip(w).map(|(v, w)| v * inverse * (1.0 + w)));
+    }
+    out
+}
+
+fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
+    a.iter().zip(b).map(|(a, b)| a + b).collect()
+}

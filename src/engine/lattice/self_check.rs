@@ -1,0 +1,173 @@
+//! Proof that the instrumented pass computes what the engine computes.
+
+use crate::error::Result;
+use crate::hook::{At, Hook};
+use crate::model::{Graph, Op};
+use crate::tensor::{Tensor, Values};
+use crate::trace::Evidence;
+use lattice_compute::lora_hook::LoraHook;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Counts the numbers that differ in any bit.
+pub fn evidence(what: &str, entry_point: &str, engine: &[f32], pass: &[f32]) -> Evidence {
+    let pairs = engine.iter().zip(pass);
+    let differing = pairs.filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+    Evidence {
+        what: what.to_owned(),
+        entry_point: entry_point.to_owned(),
+        elements: engine.len() as u64,
+        mismatches: (differing + engine.len().abs_diff(pass.len())) as u64,
+    }
+}
+
+/// Hash of a tensor's bits, in order.
+#[derive(Debug, Clone, Default)]
+struct Bits {
+    hasher: DefaultHasher,
+    elements: u64,
+}
+
+impl Bits {
+    fn add(&mut self, values: &[f32]) {
+        for value in values {
+            self.hasher.write_u32(value.to_bits());
+        }
+        self.elements += values.len() as u64;
+    }
+}
+
+/// Input and output of the linears of a layer, by layer and module.
+type Sites = HashMap<(usize, String), [Bits; 2]>;
+
+/// Sits in the un-instrumented engine behind every linear and remembers a hash of what it sees.
+///
+/// lattice offers each linear's input and output, row by row, to its adapter hook. This one
+/// changes nothing; while it is not recording it does not even look.
+#[derive(Debug, Clone, Default)]
+pub struct LinearTap {
+    recording: Arc<AtomicBool>,
+    sites: Arc<Mutex<Sites>>,
+}
+
+impl LinearTap {
+    /// Runs `pass` and returns what it gave with what the linears saw.
+    pub fn record<T>(&self, pass: impl FnOnce() -> T) -> (T, TappedLinears) {
+        self.lock().clear();
+        self.recording.store(true, Ordering::SeqCst);
+        let result = pass();
+        self.recording.store(false, Ordering::SeqCst);
+        (result, TappedLinears(std::mem::take(&mut self.lock())))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Sites> {
+        self.sites.lock().expect("no panic while the lock is held")
+    }
+}
+
+impl LoraHook for LinearTap {
+    fn apply(&self, layer: usize, module: &str, x: &[f32], output: &mut [f32]) {
+        if self.recording.load(Ordering::SeqCst) {
+            let mut sites = self.lock();
+            let [input, result] = sites.entry((layer, module.to_owned())).or_default();
+            input.add(x);
+            result.add(output);
+        }
+    }
+
+    fn is_active(&self, _layer: usize, _module: &str) -> bool {
+        self.recording.load(Ordering::SeqCst)
+    }
+}
+
+/// What the engine's linears saw in one pass.
+#[derive(Debug)]
+pub struct TappedLinears(Sites);
+
+/// Hashes the points that are inputs or outputs of a layer's linears, as it sees them.
+#[derive(Debug)]
+pub struct PointTap {
+    wanted: HashSet<String>,
+    seen: HashMap<String, Bits>,
+    linears: Vec<(usize, String, String, String)>,
+}
+
+impl PointTap {
+    /// Wants the linears of `graph`'s layers.
+    pub fn new(graph: &Graph) -> Self {
+        let linears: Vec<_> = graph
+            .components()
+            .iter()
+            .filter(|c| c.op == Op::Linear)
+            .filter_map(|c| {
+                let module = c.local.rsplit('.').next()?.to_owned();
+                Some((c.layer?, module, c.inputs[0].clone(), c.point.clone()))
+            })
+            .collect();
+        let wanted = linears.iter().flat_map(|(_, _, x, y)| [x.clone(), y.clone()]).collect();
+        Self { wanted, seen: HashMap::new(), linears }
+    }
+
+    /// Compares what the pass showed with what the engine's linears saw.
+    pub fn compare(&self, engine: &TappedLinears, entry_point: &str) -> Evidence {
+        let (mut elements, mut mismatches) = (0, 0);
+        for (layer, module, input, output) in &self.linears {
+            let engine = engine.0.get(&(*layer, module.clone()));
+            for (side, point) in [input, output].into_iter().enumerate() {
+                let (Some(engine), Some(pass)) = (engine.map(|sides| &sides[side]), self.seen.get(point)) else {
+                    // A linear that only one side has is as different as can be.
+                    mismatches += 1;
+                    continue;
+                };
+                elements += engine.elements;
+                if engine.hasher.finish() != pass.hasher.finish() || engine.elements != pass.elements {
+                    mismatches += engine.elements.max(1);
+                }
+            }
+        }
+        Evidence {
+            what: format!("inputs and outputs of {} linears inside the running engine, all positions, by hash", self.linears.len()),
+            entry_point: entry_point.to_owned(),
+            elements,
+            mismatches,
+        }
+    }
+}
+
+impl Hook for PointTap {
+    fn wants(&self, point: &str) -> bool {
+        self.wanted.contains(point)
+    }
+
+    fn call(&mut self, at: At<'_>, tensor: Tensor) -> Result<Tensor> {
+        if let Values::F32(values) = &tensor.values {
+            self.seen.entry(at.point.to_owned()).or_default().add(values);
+        }
+        Ok(tensor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_negative_zero_is_not_bit_equal_to_a_positive_one() {
+        assert_eq!(evidence("", "", &[0.0, 1.0], &[-0.0, 1.0]).mismatches, 1);
+        assert_eq!(evidence("", "", &[f32::NAN], &[f32::NAN]).mismatches, 0);
+        assert_eq!(evidence("", "", &[1.0, 2.0], &[1.0]).mismatches, 1);
+    }
+
+    #[test]
+    fn a_tap_records_only_while_asked_to_and_changes_nothing() {
+        let tap = LinearTap::default();
+        let mut output = [2.0];
+        tap.apply(0, "q_proj", &[1.0], &mut output);
+        let ((), seen) = tap.record(|| tap.apply(0, "k_proj", &[1.0], &mut [3.0]));
+        assert_eq!(output, [2.0]);
+        assert!(seen.0.contains_key(&(0, "k_proj".to_owned())));
+        assert_eq!(seen.0.len(), 1);
+    }
+}

@@ -1,0 +1,94 @@
+//! PyTorch: captured in a Python process by `layerdiff_hooks`.
+
+use crate::checkpoint::ModelDir;
+use crate::error::{Error, Result};
+use crate::model::PointFilter;
+use crate::progress;
+use crate::prompt::Prompt;
+use serde_json::json;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A Python with `layerdiff_hooks`.
+#[derive(Debug, Clone)]
+pub struct Python(PathBuf);
+
+const INSTALL: &str = "install the Python side: `pip install ./hooks` from layerdiff's source, or `make venv`; \
+     name another interpreter with --python or LAYERDIFF_PYTHON";
+
+impl Python {
+    /// The interpreter that was named, else the checkout's or the active virtual environment's, else `python3`.
+    pub fn find(named: Option<&Path>) -> Self {
+        let candidates = [".venv/bin/python", ".venv/Scripts/python.exe"];
+        let local = candidates.iter().map(PathBuf::from).find(|p| p.exists());
+        let found = named.map(Path::to_path_buf).or_else(|| std::env::var_os("LAYERDIFF_PYTHON").map(PathBuf::from));
+        let active = || std::env::var_os("VIRTUAL_ENV").map(|v| PathBuf::from(v).join("bin/python"));
+        Self(found.or_else(active).or(local).unwrap_or_else(|| "python3".into()))
+    }
+
+    /// Captures the prompts in precision `dtype` (`float32`, `float64`, …) into the trace `out`.
+    pub fn capture(
+        &self,
+        model: &ModelDir,
+        prompts: &[Prompt],
+        points: &PointFilter,
+        dtype: &str,
+        out: &Path,
+        quiet: bool,
+    ) -> Result<()> {
+        let mut file = tempfile::NamedTempFile::new()
+            .map_err(|e| Error::io("create a temporary file", std::env::temp_dir(), &e))?;
+        for prompt in prompts {
+            let line = json!({"id": prompt.id, "category": prompt.category, "text": prompt.text, "token_ids": prompt.token_ids});
+            writeln!(file, "{line}").map_err(|e| Error::io("write the prompts", file.path(), &e))?;
+        }
+        let mut command = Command::new(&self.0);
+        command
+            .args(["-m", "layerdiff_hooks", "capture", "--progress", "json", "--dtype", dtype])
+            .arg("--model")
+            .arg(model.path())
+            .arg("--prompts")
+            .arg(file.path())
+            .arg("--out")
+            .arg(out)
+            .args(["--points", points.as_str()]);
+        let bar = progress::bar("PyTorch", prompts.len() as u64, quiet);
+        bar.set_message(format!("{dtype}, starting"));
+        let result = self.run(command, |_| bar.inc(1));
+        bar.finish_and_clear();
+        result
+    }
+
+    /// Runs a command to its end; lines of JSON on its stderr go to `progress`.
+    fn run(&self, mut command: Command, mut progress: impl FnMut(&str)) -> Result<()> {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(|e| {
+            Error::new(format!("cannot start Python: {e}")).at(&self.0).hint(INSTALL)
+        })?;
+        let mut talk = Vec::new();
+        for line in BufReader::new(child.stderr.take().expect("stderr is piped").take(1 << 24)).lines() {
+            let line = line.unwrap_or_default();
+            if line.starts_with('{') { progress(&line) } else { talk.push(line) }
+        }
+        let status = child.wait().map_err(|e| Error::io("wait for Python", &self.0, &e))?;
+        if status.success() { Ok(()) } else { Err(self.failure(&talk, status)) }
+    }
+
+    fn failure(&self, talk: &[String], status: std::process::ExitStatus) -> Error {
+        let after = |prefix: &str| talk.iter().find_map(|line| line.trim().strip_prefix(prefix).map(str::to_owned));
+        let missing = talk.iter().any(|line| line.contains("No module named"));
+        match (after("error: "), after("hint: ")) {
+            (Some(error), hint) => {
+                let rest = talk.iter().skip_while(|l| !l.trim().starts_with("error: ")).skip(1);
+                let detail: Vec<&str> = rest.map(|l| l.trim()).take_while(|l| !l.starts_with("hint: ")).collect();
+                let message = std::iter::once(error.as_str()).chain(detail).collect::<Vec<_>>().join("\n  ");
+                Error::new(format!("PyTorch: {message}")).hint(hint.unwrap_or_else(|| INSTALL.to_owned()))
+            }
+            (None, _) if missing => Error::new("Python lacks layerdiff_hooks").at(&self.0).hint(INSTALL),
+            (None, _) => Error::new(format!("Python failed ({status})"))
+                .expected("exit code 0", talk.last().map_or("no message", String::as_str))
+                .at(&self.0)
+                .hint(format!("try it by hand: {} -m layerdiff_hooks doctor", self.0.display())),
+        }
+    }
+}
