@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from layerdiff_hooks.load import CheckpointError, load_text_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
+
+from layerdiff_hooks.load import CheckpointError, load_text_model
 
 SYNTHETIC = Path(__file__).parents[1] / "scripts" / "synthetic.py"
 WEIGHTS = "model.safetensors"

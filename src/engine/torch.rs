@@ -37,6 +37,8 @@ impl Python {
         out: &Path,
         quiet: bool,
     ) -> Result<()> {
+        // The target is tried first: a bad one must not cost a run.
+        drop(crate::files::staging_dir(out)?);
         let mut file = tempfile::NamedTempFile::new()
             .map_err(|e| Error::io("create a temporary file", std::env::temp_dir(), &e))?;
         for prompt in prompts {

@@ -79,16 +79,24 @@ impl F32Engine {
         let tap = self.tap.clone();
         match self.path {
             Path::Serial => {
-                let entry = "Qwen35Model::forward_final_hidden";
+                let entry = "Qwen35Model::forward_prompt_debug";
                 let model = self.decoder.model();
-                let (hidden, linears) = tap.record(|| model.forward_final_hidden(tokens));
-                let hidden = hidden.map_err(run)?.concat();
-                let logits = model.forward_prompt_debug(tokens).map_err(run)?;
-                Ok(vec![
-                    evidence("hidden states after the final norm, all positions", entry, &hidden, &pass.hidden),
-                    evidence("logits, last position", "Qwen35Model::forward_prompt_debug", &logits, last),
+                let (logits, linears) = tap.record(|| model.forward_prompt_debug(tokens));
+                let mut found = vec![
+                    evidence("logits, last position", entry, &logits.map_err(run)?, last),
                     points.compare(&linears, entry),
-                ])
+                ];
+                // This entry point refuses a single token, whose logits say it all anyway.
+                if tokens.len() > 1 {
+                    let hidden = model.forward_final_hidden(tokens).map_err(run)?.concat();
+                    found.push(evidence(
+                        "hidden states after the final norm, all positions",
+                        "Qwen35Model::forward_final_hidden",
+                        &hidden,
+                        &pass.hidden,
+                    ));
+                }
+                Ok(found)
             }
             Path::Batched => {
                 let entry = "DecoderSession::prefill";

@@ -1,0 +1,38 @@
+# Everything that a person does with this checkout, by name.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(abspath $(VENV))/bin
+export LAYERDIFF_PYTHON := $(BIN)/python
+
+.PHONY: test lint rust-test python-test venv bundle clean
+
+# Every test; installs what it needs into the checkout.
+test: lint rust-test python-test
+
+lint: venv
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	$(BIN)/ruff check hooks
+	$(BIN)/ruff format --check hooks
+
+# The ignored tests are those that need PyTorch, which the virtual environment has.
+rust-test: venv
+	cargo test -- --include-ignored
+
+python-test: venv
+	$(BIN)/pytest -q hooks/tests
+
+venv: $(VENV)/.installed
+
+$(VENV)/.installed: hooks/pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e 'hooks[dev]'
+	touch $@
+
+# The bundled PyTorch trace and floor, anew from the bundled model. Needs `make venv`.
+bundle: venv
+	hooks/scripts/bundle.sh
+
+clean:
+	rm -rf target $(VENV)

@@ -1,0 +1,174 @@
+//! Alignment: which tensor of the candidate belongs to which of the reference.
+
+use crate::error::{Error, Result, nearest};
+use crate::model::{Component, Graph, PointFilter};
+use crate::prompt::Prompt;
+use crate::tensor::DType;
+use crate::trace::{Entry, Trace};
+use std::collections::BTreeSet;
+
+/// A point of a step of a prompt, with what both sides have of it.
+#[derive(Debug, Clone)]
+pub struct Pair<'a> {
+    /// The prompt's id.
+    pub prompt: &'a str,
+    /// The step.
+    pub step: u32,
+    /// The point's name.
+    pub point: &'a str,
+    /// Its component; none for a name that the architecture does not know.
+    pub component: Option<&'a Component>,
+    /// What can be done with it.
+    pub partner: Partner<'a>,
+}
+
+impl Pair<'_> {
+    /// Why it cannot be compared; none when it can.
+    pub fn note(&self) -> Option<&str> {
+        match &self.partner {
+            Partner::Matched(..) => None,
+            Partner::Mismatched(note) | Partner::Unmeasured(note) => Some(note),
+        }
+    }
+}
+
+/// Whether both sides have a point.
+#[derive(Debug, Clone)]
+pub enum Partner<'a> {
+    /// Both have it, in the same form.
+    Matched(&'a Entry, &'a Entry),
+    /// Both have it, in a form that cannot be compared.
+    Mismatched(String),
+    /// A side lacks it.
+    Unmeasured(String),
+}
+
+/// Pairs up two traces, in the architecture's order of execution within each step.
+///
+/// Every point that the architecture has and the filter accepts is there, and every other name
+/// that a side has: what has no partner is unmeasured.
+pub fn align<'a>(graph: &'a Graph, reference: &'a Trace, candidate: &'a Trace, points: &PointFilter) -> Result<Vec<Pair<'a>>> {
+    check_prompts(reference, candidate)?;
+    let mut pairs = Vec::new();
+    let prompts = reference.manifest().prompts.iter();
+    let extra = candidate.manifest().prompts.iter().filter(|p| find(&reference.manifest().prompts, &p.id).is_none());
+    for prompt in prompts.chain(extra) {
+        align_prompt(graph, reference, candidate, points, prompt, &mut pairs);
+    }
+    if pairs.is_empty() {
+        return Err(Error::new("no point is chosen").expected("points of the architecture", format!("`{}`", points.as_str()))
+            .hint("`layerdiff inspect TRACE` lists the points; `--points` takes a glob such as `*.self_attn.*`"));
+    }
+    if !pairs.iter().any(|p| matches!(p.partner, Partner::Matched(..))) {
+        return Err(nothing_in_common(reference, candidate, &pairs));
+    }
+    Ok(pairs)
+}
+
+fn find<'a>(prompts: &'a [Prompt], id: &str) -> Option<&'a Prompt> {
+    prompts.iter().find(|p| p.id == id)
+}
+
+/// The traces must be of the same architecture and of the same tokens.
+fn check_prompts(reference: &Trace, candidate: &Trace) -> Result<()> {
+    let (r, c) = (reference.manifest(), candidate.manifest());
+    if r.architecture != c.architecture {
+        return Err(Error::new("the traces are of different architectures").expected(&r.architecture, &c.architecture).at(candidate.path()));
+    }
+    let mut common = 0;
+    for prompt in &c.prompts {
+        let Some(other) = find(&r.prompts, &prompt.id) else { continue };
+        common += 1;
+        if prompt.token_ids != other.token_ids {
+            let at = prompt.token_ids.iter().zip(&other.token_ids).take_while(|(a, b)| a == b).count();
+            let show = |ids: &[u32]| match ids.get(at) {
+                Some(id) => format!("{} tokens, id {id} at position {at}", ids.len()),
+                None => format!("{} tokens, none at position {at}", ids.len()),
+            };
+            return Err(Error::new(format!("the traces are of different tokens for prompt `{}`", prompt.id))
+                .expected(show(&other.token_ids), show(&prompt.token_ids)).at(candidate.path())
+                .hint("tokenize once and give both engines the same ids; a chat template or a BOS token often makes the difference"));
+        }
+    }
+    if common == 0 {
+        let list = |prompts: &[Prompt]| prompts.iter().take(3).map(|p| p.id.clone()).collect::<Vec<_>>().join(", ");
+        return Err(Error::new("the traces have no prompt in common").expected(list(&r.prompts), list(&c.prompts)).at(candidate.path())
+            .hint("choose a prompt that the reference has with --prompt ID, or capture the reference anew with --reference torch"));
+    }
+    Ok(())
+}
+
+fn align_prompt<'a>(
+    graph: &'a Graph,
+    reference: &'a Trace,
+    candidate: &'a Trace,
+    points: &PointFilter,
+    prompt: &'a Prompt,
+    pairs: &mut Vec<Pair<'a>>,
+) {
+    let both = || reference.entries().iter().chain(candidate.entries()).filter(|e| e.prompt == prompt.id && points.accepts(&e.point));
+    let steps: BTreeSet<u32> = both().map(|e| e.step).chain([0]).collect();
+    for step in steps {
+        let tokens = if step == 0 { prompt.token_ids.len() } else { 1 };
+        let context = prompt.token_ids.len() + step as usize;
+        let known = graph.components().iter().filter(|c| points.accepts(&c.point));
+        let pair = |point: &'a str, component: Option<&'a Component>| Pair {
+            prompt: &prompt.id,
+            step,
+            point,
+            component,
+            partner: partner(
+                component.map(|c| (c, graph.shape(c, tokens, context))),
+                reference.find(&prompt.id, step, point),
+                candidate.find(&prompt.id, step, point),
+            ),
+        };
+        pairs.extend(known.map(|c| pair(&c.point, Some(c))));
+        let unknown: BTreeSet<&str> = both().filter(|e| e.step == step && graph.get(&e.point).is_none()).map(|e| e.point.as_str()).collect();
+        pairs.extend(unknown.into_iter().map(|point| pair(point, None)));
+    }
+}
+
+fn partner<'a>(component: Option<(&Component, Vec<usize>)>, reference: Option<&'a Entry>, candidate: Option<&'a Entry>) -> Partner<'a> {
+    let (r, c) = match (reference, candidate) {
+        (Some(r), Some(c)) => (r, c),
+        (Some(_), None) => return Partner::Unmeasured("the candidate lacks it".into()),
+        (None, Some(_)) => return Partner::Unmeasured("the reference lacks it".into()),
+        (None, None) => return Partner::Unmeasured("both traces lack it".into()),
+    };
+    if r.shape != c.shape {
+        return Partner::Mismatched(format!("shape {:?} in the reference, {:?} in the candidate", r.shape, c.shape));
+    }
+    if r.dtype.is_float() != c.dtype.is_float() {
+        return Partner::Mismatched(format!("dtype {} in the reference, {} in the candidate", r.dtype, c.dtype));
+    }
+    if r.basis != c.basis {
+        return Partner::Mismatched(format!("basis {} in the reference, {} in the candidate", r.basis, c.basis));
+    }
+    if let Some((component, shape)) = component {
+        if r.shape != shape {
+            return Partner::Mismatched(format!("shape {:?} on both sides, {shape:?} by the configuration", r.shape));
+        }
+        if component.dtype.is_some_and(|d| d != r.dtype) || (component.dtype.is_none() && r.dtype == DType::U8) {
+            return Partner::Mismatched(format!("dtype {} does not fit this point", r.dtype));
+        }
+    }
+    Partner::Matched(r, c)
+}
+
+fn nothing_in_common(reference: &Trace, candidate: &Trace, pairs: &[Pair<'_>]) -> Error {
+    if let Some(note) = pairs.iter().find_map(|p| match &p.partner {
+        Partner::Mismatched(note) => Some((p.point, note)),
+        _ => None,
+    }) {
+        return Error::new(format!("no point can be compared: `{}` has {}", note.0, note.1)).at(candidate.path())
+            .hint("do both traces belong to the same model and prompt?");
+    }
+    let sample = |trace: &Trace| trace.entries().iter().take(3).map(|e| e.point.clone()).collect::<Vec<_>>().join(", ");
+    let error = Error::new("the traces have no point in common").expected(sample(reference), sample(candidate)).at(candidate.path());
+    let known = pairs.iter().filter_map(|p| p.component).map(|c| c.point.as_str());
+    match candidate.entries().first().and_then(|e| nearest(&e.point, known)) {
+        Some(near) => error.hint(format!("points carry the Hugging Face module path: did you mean `{near}`?")),
+        None => error.hint("points carry the Hugging Face module path, such as model.layers.0.mlp.up_proj"),
+    }
+}

@@ -1,0 +1,45 @@
+//! What an installed binary carries: a small trained model, a `PyTorch` trace of it, the floor, and
+//! the standard prompts.
+
+use crate::error::{Error, Result};
+use include_dir::{Dir, include_dir};
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/src/bundle");
+
+/// The standard prompts, as JSONL.
+pub const PROMPTS: &str = include_str!("../prompts/standard.jsonl");
+
+/// The prompt that `run` uses when none is named.
+pub const DEFAULT_PROMPT: &str = "code-01";
+
+/// The bundled files, unpacked until dropped.
+#[derive(Debug)]
+pub struct Bundle(TempDir);
+
+impl Bundle {
+    /// Unpacks the files into a temporary directory.
+    pub fn unpack() -> Result<Self> {
+        let temporary = std::env::temp_dir();
+        let unpack = |e: std::io::Error| Error::io("unpack the bundled model", &temporary, &e);
+        let dir = tempfile::Builder::new().prefix("layerdiff-").tempdir().map_err(unpack)?;
+        FILES.extract(dir.path()).map_err(unpack)?;
+        Ok(Self(dir))
+    }
+
+    /// The model's directory.
+    pub fn model(&self) -> PathBuf {
+        self.0.path().join("model")
+    }
+
+    /// The `PyTorch` trace of the default prompt.
+    pub fn reference(&self) -> PathBuf {
+        self.0.path().join("reference")
+    }
+
+    /// The floor: `PyTorch` in 64 bits against that trace.
+    pub fn floor(&self) -> PathBuf {
+        self.0.path().join("floor.json")
+    }
+}

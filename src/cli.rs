@@ -1,0 +1,163 @@
+//! The command line, as typed.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Names the first component of an inference engine that computes something else than PyTorch.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, after_help = "\
+Exit codes: 0 pass · 1 fault · 2 invalid input, failed self-check, or less measured than asked for.
+
+Examples:
+  layerdiff run                                   the bundled model, lattice F16 against PyTorch
+  layerdiff run --model DIR --reference torch     your model, PyTorch captured live
+  layerdiff compare REFERENCE CANDIDATE           any two traces
+  layerdiff inspect TRACE                         what is in a trace")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// One JSON document on stdout instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress bars.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The whole job: capture the candidate, compare it with the reference, write the report.
+    Run(RunArgs),
+    /// Capture one engine's run of some prompts into a trace.
+    Capture(CaptureArgs),
+    /// Compare two traces, whoever wrote them.
+    Compare(CompareArgs),
+    /// Show what is in a trace, or one point of it.
+    Inspect(InspectArgs),
+}
+
+/// What to run the engines on.
+#[derive(Debug, Args)]
+pub struct InputArgs {
+    /// JSONL file of prompts: {"id": …, "text": …} a line [default: the bundled standard set].
+    #[arg(long, value_name = "FILE")]
+    pub prompts: Option<PathBuf>,
+    /// Only this prompt; may be given several times.
+    #[arg(long, value_name = "ID")]
+    pub prompt: Vec<String>,
+    /// Only points that this glob accepts, such as '*.self_attn.*'.
+    #[arg(long, value_name = "GLOB", default_value = "*")]
+    pub points: String,
+    /// The Python with layerdiff_hooks [default: $LAYERDIFF_PYTHON, the active or the local .venv, python3].
+    #[arg(long, value_name = "FILE")]
+    pub python: Option<PathBuf>,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without arguments: the bundled model and PyTorch trace; needs no Python and no download.
+
+Examples:
+  layerdiff run
+  layerdiff run --engine lattice-f32 --path serial
+  layerdiff run --model DIR --reference torch --prompts prompts.jsonl
+  layerdiff run --model DIR --reference TRACE --floor ARM_TRACE")]
+pub struct RunArgs {
+    /// The model's directory: config.json, model.safetensors, tokenizer.json [default: the bundled model].
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// A trace, or `torch` to capture PyTorch now [default: the bundled trace].
+    #[arg(long, value_name = "TRACE|torch")]
+    pub reference: Option<String>,
+    /// The candidate: lattice-f32 or lattice-f16.
+    #[arg(long, value_name = "NAME", default_value = "lattice-f16")]
+    pub engine: String,
+    /// The engine's numeric path: batched (default) or serial for lattice-f32, serial for lattice-f16.
+    #[arg(long, value_name = "NAME")]
+    pub path: Option<String>,
+    /// What errors are held against: a trace of another PyTorch arm, or the report.json of its comparison
+    /// [default: the bundled floor; with --reference torch, PyTorch in 64 bits, captured now].
+    #[arg(long, value_name = "TRACE|FILE")]
+    pub floor: Option<PathBuf>,
+    /// Where the report goes; an earlier report there is replaced.
+    #[arg(long, value_name = "DIR", default_value = "reports/latest")]
+    pub out: PathBuf,
+    /// What to run on.
+    #[command(flatten)]
+    pub input: InputArgs,
+}
+
+/// Arguments of `capture`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  layerdiff capture --engine lattice-f32 --model DIR --prompts prompts.jsonl --out trace
+  layerdiff capture --engine torch --dtype bfloat16 --model DIR --prompts prompts.jsonl --out arm")]
+pub struct CaptureArgs {
+    /// lattice-f32, lattice-f16 or torch.
+    #[arg(long, value_name = "NAME")]
+    pub engine: String,
+    /// The engine's numeric path: batched (default) or serial for lattice-f32.
+    #[arg(long, value_name = "NAME")]
+    pub path: Option<String>,
+    /// The precision of --engine torch: float32, float64, bfloat16 or float16.
+    #[arg(long, value_name = "NAME", default_value = "float32")]
+    pub dtype: String,
+    /// The model's directory.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Where the trace goes; must not exist.
+    #[arg(long, value_name = "TRACE")]
+    pub out: PathBuf,
+    /// What to run on.
+    #[command(flatten)]
+    pub input: InputArgs,
+}
+
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  layerdiff compare reference candidate
+  layerdiff compare reference candidate --floor arm --out report")]
+pub struct CompareArgs {
+    /// The trace to believe in.
+    pub reference: PathBuf,
+    /// The trace to judge.
+    pub candidate: PathBuf,
+    /// The model's directory: both traces must be of it.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// What errors are held against: a trace of another arm, or the report.json of its comparison
+    /// [default: customary tolerances].
+    #[arg(long, value_name = "TRACE|FILE")]
+    pub floor: Option<PathBuf>,
+    /// Only points that this glob accepts.
+    #[arg(long, value_name = "GLOB", default_value = "*")]
+    pub points: String,
+    /// Where the report goes [default: only stdout].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  layerdiff inspect trace
+  layerdiff inspect trace model.layers.3.self_attn.k_rope --prompt code-01")]
+pub struct InspectArgs {
+    /// The trace.
+    pub trace: PathBuf,
+    /// A point of it.
+    pub point: Option<String>,
+    /// Of this prompt [default: the first].
+    #[arg(long, value_name = "ID")]
+    pub prompt: Option<String>,
+    /// Of this step: 0 is the prefill.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub step: u32,
+}

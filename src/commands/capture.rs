@@ -1,0 +1,46 @@
+//! `layerdiff capture`.
+
+use super::{Ui, chosen_prompts, print_json, print_text, standard_prompts};
+use crate::capture::{Request, capture};
+use crate::checkpoint::ModelDir;
+use crate::cli::CaptureArgs;
+use crate::engine::torch::Python;
+use crate::error::Result;
+use crate::model::PointFilter;
+use crate::prompt::tokenize;
+use crate::report::Outcome;
+use crate::trace::Trace;
+use serde_json::json;
+
+pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
+    let points = PointFilter::new(&args.input.points)?;
+    let model = ModelDir::open(&args.model)?;
+    let mut prompts = chosen_prompts(&args.input)?.map_or_else(standard_prompts, Ok)?;
+    tokenize(&mut prompts, model.path(), model.graph().dim("vocab"), usize::MAX)?;
+    if args.engine == "torch" {
+        Python::find(args.input.python.as_deref()).capture(&model, &prompts, &points, &args.dtype, &args.out, ui.quiet)?;
+    } else {
+        let request = Request {
+            engine: &args.engine,
+            path: args.path.as_deref(),
+            model: &model,
+            prompts: &prompts,
+            points: &points,
+            quiet: ui.quiet,
+        };
+        capture(&request, &args.out)?;
+    }
+    // Reading it back proves that others can.
+    let trace = Trace::open(&args.out)?;
+    let manifest = trace.manifest();
+    if ui.json {
+        print_json(&json!({
+            "outcome": "pass", "trace": args.out, "prompts": manifest.prompts.len(), "tensors": manifest.tensors.len(),
+            "bytes": manifest.shards.iter().map(|s| s.bytes).sum::<u64>(),
+            "self_check": manifest.self_check, "provenance": manifest.provenance,
+        }))?;
+    } else {
+        print_text(&super::inspect::summary(&trace))?;
+    }
+    Ok(Outcome::Pass)
+}

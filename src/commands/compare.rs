@@ -1,0 +1,59 @@
+//! `layerdiff compare`.
+
+use super::{Ui, command_line, publish};
+use crate::checkpoint::ModelDir;
+use crate::cli::CompareArgs;
+use crate::error::{Error, Result};
+use crate::files::ReplacedDir;
+use crate::floor::Floor;
+use crate::model::{Description, Graph, ModelConfig, PointFilter};
+use crate::report::{Options, Outcome, assemble};
+use crate::trace::Trace;
+
+pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
+    let points = PointFilter::new(&args.points)?;
+    let out = args.out.as_deref().map(|out| ReplacedDir::stage(out, "report.json")).transpose()?;
+    let reference = Trace::open(&args.reference)?;
+    let candidate = Trace::open(&args.candidate)?;
+    let graph = graph_of(&reference)?;
+    if let Some(dir) = &args.model {
+        let model = ModelDir::open(dir)?;
+        for trace in [&reference, &candidate] {
+            check_weights(&model, trace)?;
+        }
+    }
+    let floor = match &args.floor {
+        Some(path) => Floor::open(path, &graph, &reference)?,
+        None => Floor::Preset,
+    };
+    let options = Options { graph: &graph, points: &points, floor: &floor, command: command_line(), quiet: ui.quiet };
+    let report = assemble(&reference, &candidate, &options)?;
+    publish(&report, out, args.out.as_deref(), ui)
+}
+
+/// The components of the model that a trace is of.
+pub(super) fn graph_of(trace: &Trace) -> Result<Graph> {
+    let manifest = trace.manifest();
+    let graph = || Graph::new(Description::named(&manifest.architecture)?, &ModelConfig::new(manifest.config.clone())?);
+    graph().map_err(|e| {
+        e.at(trace.path().join(crate::trace::MANIFEST)).hint("does the trace's `config` belong to its `architecture`?")
+    })
+}
+
+/// Refuses a trace of other weights than the model's, where the trace says what they were.
+pub(super) fn check_weights(model: &ModelDir, trace: &Trace) -> Result<()> {
+    let ours = model.hashes()?;
+    let theirs = &trace.manifest().provenance.hashes;
+    let pairs = [("weights", ours.weights, &theirs.weights), ("configuration", ours.config, &theirs.config)];
+    for (what, ours, theirs) in pairs {
+        if let (Some(ours), Some(theirs)) = (ours, theirs)
+            && ours != *theirs
+        {
+            return Err(Error::new(format!("the trace was captured on another model: its {what} differ"))
+                .expected(ours, theirs)
+                .at(trace.path())
+                .hint("capture the trace anew on this model, for example with `--reference torch`"));
+        }
+    }
+    Ok(())
+}

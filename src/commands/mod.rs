@@ -1,0 +1,112 @@
+//! The commands: what was typed becomes objects, and these do the work.
+
+mod capture;
+mod compare;
+mod inspect;
+mod run;
+
+use crate::cli::{Cli, Command, InputArgs};
+use crate::error::{Error, Result};
+use crate::files::ReplacedDir;
+use crate::prompt::{Prompt, parse_prompts, read_prompts, select};
+use crate::report::{Outcome, Report, terminal, write_all};
+use serde_json::json;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// What every command knows about the terminal.
+#[derive(Debug, Clone, Copy)]
+struct Ui {
+    json: bool,
+    quiet: bool,
+}
+
+/// Runs a command to its exit code.
+pub fn execute(cli: &Cli) -> ExitCode {
+    let ui = Ui { json: cli.json, quiet: cli.quiet || cli.json };
+    let result = match &cli.command {
+        Command::Run(args) => run::run(args, ui),
+        Command::Capture(args) => capture::run(args, ui),
+        Command::Compare(args) => compare::run(args, ui),
+        Command::Inspect(args) => inspect::run(args, ui),
+    };
+    match result {
+        Ok(outcome) => ExitCode::from(outcome.exit_code()),
+        Err(error) => {
+            if ui.json {
+                print_invalid(&error.to_string());
+            }
+            let _nobody_listens = writeln!(std::io::stderr(), "error: {error}");
+            ExitCode::from(Outcome::Invalid.exit_code())
+        }
+    }
+}
+
+/// Ends what could not be parsed, and what only asked for help.
+pub fn refuse(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && std::env::args_os().any(|arg| arg == "--json") {
+        print_invalid(error.to_string().trim_end());
+    }
+    let _nobody_listens = error.print();
+    ExitCode::from(if error.use_stderr() { Outcome::Invalid } else { Outcome::Pass }.exit_code())
+}
+
+fn print_invalid(error: &str) {
+    // Who cannot read this still has stderr and the exit code.
+    let _unread = print_json(&json!({"outcome": "invalid", "error": error}));
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    print_text(&serde_json::to_string_pretty(value).expect("reports have string keys only"))
+}
+
+/// Prints one document; a reader that went away is no error, a full disk is.
+fn print_text(text: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::new(format!("cannot write to standard output: {e}"))
+                .hint("the result is lost: make room, or send it elsewhere"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a report and writes it, if `out` is given.
+fn publish(report: &Report, out: Option<ReplacedDir>, target: Option<&Path>, ui: Ui) -> Result<Outcome> {
+    if let Some(staged) = out {
+        write_all(report, staged.path())?;
+        staged.publish()?;
+    }
+    if ui.json {
+        print_json(report)?;
+    } else {
+        let stdout = console::Term::stdout();
+        let colour = console::colors_enabled();
+        let width = if stdout.is_term() { usize::from(stdout.size().1) } else { 100 };
+        print_text(&terminal(report, colour, width))?;
+        if let Some(target) = target {
+            print_text(&format!("report: {}", target.join("report.md").display()))?;
+        }
+    }
+    Ok(report.outcome)
+}
+
+/// The prompts that were asked for, without tokens; none when nothing was asked for.
+fn chosen_prompts(input: &InputArgs) -> Result<Option<Vec<Prompt>>> {
+    let all = match &input.prompts {
+        Some(path) => read_prompts(path)?,
+        None if input.prompt.is_empty() => return Ok(None),
+        None => standard_prompts()?,
+    };
+    select(all, &input.prompt).map(Some)
+}
+
+fn standard_prompts() -> Result<Vec<Prompt>> {
+    parse_prompts(crate::bundle::PROMPTS)
+}
+
+/// The command line, for the report.
+fn command_line() -> Vec<String> {
+    std::iter::once("layerdiff".to_owned()).chain(std::env::args().skip(1)).collect()
+}

@@ -1,0 +1,100 @@
+//! `layerdiff run`: the whole job.
+
+use super::compare::check_weights;
+use super::{Ui, chosen_prompts, command_line, publish, standard_prompts};
+use crate::bundle::{Bundle, DEFAULT_PROMPT};
+use crate::capture::{Request, capture};
+use crate::checkpoint::ModelDir;
+use crate::cli::RunArgs;
+use crate::engine::torch::Python;
+use crate::error::{Error, Result};
+use crate::files::ReplacedDir;
+use crate::floor::Floor;
+use crate::model::PointFilter;
+use crate::prompt::{Prompt, select, tokenize};
+use crate::report::{Options, Outcome, assemble};
+use crate::trace::Trace;
+use std::path::{Path, PathBuf};
+
+pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
+    let points = PointFilter::new(&args.input.points)?;
+    let out = ReplacedDir::stage(&args.out, "report.json")?;
+    let bundle = Bundle::unpack()?;
+    let model = ModelDir::open(&args.model.clone().unwrap_or_else(|| bundle.model()))?;
+    let work = tempfile::tempdir().map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
+    let sources = match args.reference.as_deref() {
+        Some("torch") => live(args, &model, &points, work.path(), ui)?,
+        Some(path) => stored(args, &model, Path::new(path), args.floor.clone())?,
+        None if args.model.is_some() => {
+            return Err(Error::new("this model has no reference").hint(
+                "the bundled reference belongs to the bundled model: add `--reference torch`, or `--reference TRACE`",
+            ));
+        }
+        None => stored(args, &model, &bundle.reference(), args.floor.clone().or_else(|| Some(bundle.floor())))?,
+    };
+    let candidate = work.path().join("candidate");
+    let request = Request {
+        engine: &args.engine,
+        path: args.path.as_deref(),
+        model: &model,
+        prompts: &sources.prompts,
+        points: &points,
+        quiet: ui.quiet,
+    };
+    capture(&request, &candidate)?;
+    let candidate = Trace::open(&candidate)?;
+    let floor = match &sources.floor {
+        Some(path) => Floor::open(path, model.graph(), &sources.reference)?,
+        None => Floor::Preset,
+    };
+    let options =
+        Options { graph: model.graph(), points: &points, floor: &floor, command: command_line(), quiet: ui.quiet };
+    let report = assemble(&sources.reference, &candidate, &options)?;
+    publish(&report, Some(out), Some(&args.out), ui)
+}
+
+/// What the candidate is held against.
+struct Sources {
+    reference: Trace,
+    floor: Option<PathBuf>,
+    prompts: Vec<Prompt>,
+}
+
+/// A reference that lies on disk; without a choice, its prompts are run.
+fn stored(args: &RunArgs, model: &ModelDir, reference: &Path, floor: Option<PathBuf>) -> Result<Sources> {
+    let reference = Trace::open(reference)?;
+    check_weights(model, &reference)?;
+    let known = &reference.manifest().prompts;
+    let prompts = match (&args.input.prompts, args.input.prompt.as_slice()) {
+        (None, ids) => select(known.clone(), ids).map_err(|e| e.hint("capture it with `--reference torch`"))?,
+        (Some(_), _) => tokenized(chosen_prompts(&args.input)?.unwrap_or_default(), model)?,
+    };
+    let reference = reference.restricted_to(&prompts);
+    Ok(Sources { reference, floor, prompts })
+}
+
+/// `PyTorch`, captured now; its 64-bit arm too, as the floor, unless another is named.
+fn live(args: &RunArgs, model: &ModelDir, points: &PointFilter, work: &Path, ui: Ui) -> Result<Sources> {
+    let chosen = match chosen_prompts(&args.input)? {
+        Some(prompts) => prompts,
+        None => select(standard_prompts()?, &[DEFAULT_PROMPT.to_owned()])?,
+    };
+    let prompts = tokenized(chosen, model)?;
+    let python = Python::find(args.input.python.as_deref());
+    let reference = work.join("reference");
+    python.capture(model, &prompts, points, "float32", &reference, ui.quiet)?;
+    let floor = match &args.floor {
+        Some(path) => path.clone(),
+        None => {
+            let arm = work.join("floor");
+            python.capture(model, &prompts, points, "float64", &arm, ui.quiet)?;
+            arm
+        }
+    };
+    Ok(Sources { reference: Trace::open(&reference)?, floor: Some(floor), prompts })
+}
+
+fn tokenized(mut prompts: Vec<Prompt>, model: &ModelDir) -> Result<Vec<Prompt>> {
+    tokenize(&mut prompts, model.path(), model.graph().dim("vocab"), usize::MAX)?;
+    Ok(prompts)
+}

@@ -1,0 +1,153 @@
+//! The floor: the error that the precision costs anybody.
+
+use crate::align::{Pair, align};
+use crate::compare::compare;
+use crate::error::{Error, Result};
+use crate::model::{Graph, PointFilter};
+use crate::tensor::DType;
+use crate::trace::Trace;
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// What an error is held against.
+#[derive(Debug, Clone)]
+pub enum Floor {
+    /// Relative L2 errors of another arm against the same reference.
+    Measured(Measured),
+    /// No arm was given: a customary tolerance by dtype.
+    Preset,
+}
+
+/// A measured floor.
+#[derive(Debug, Clone, Default)]
+pub struct Measured {
+    /// What was measured, in words.
+    pub description: String,
+    by_prompt: HashMap<(String, u32, String), f64>,
+    /// The largest over the prompts, for a prompt that was not measured itself.
+    by_point: HashMap<(u32, String), f64>,
+}
+
+/// Customary tolerances, used when no floor was measured.
+///
+/// F32: lattice's own tolerance between its serial and its batched path. F16: tract's
+/// `Approximate` relative tolerance. BF16: the largest error of a layer that Fast-LLM measured for
+/// Qwen2.5-0.5B (issue 525 there), rounded up.
+pub fn preset(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 | DType::F32 | DType::U8 => 1e-5,
+        DType::F16 => 5e-3,
+        DType::BF16 => 3e-2,
+    }
+}
+
+#[derive(Deserialize)]
+struct FloorReport {
+    engine: String,
+    points: Vec<FloorPoint>,
+    provenance: FloorProvenance,
+}
+
+#[derive(Deserialize)]
+struct FloorPoint {
+    point: String,
+    step: u32,
+    prompt: String,
+    #[serde(with = "crate::number::option", default)]
+    rel_l2: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct FloorProvenance {
+    candidate: FloorSide,
+}
+
+#[derive(Deserialize)]
+struct FloorSide {
+    dtype: String,
+}
+
+impl Floor {
+    /// Reads a floor: a trace of another arm, which is compared with the reference, or the
+    /// `report.json` of such a comparison.
+    pub fn open(path: &Path, graph: &Graph, reference: &Trace) -> Result<Self> {
+        if path.is_dir() {
+            return Self::from_trace(&Trace::open(path)?, graph, reference);
+        }
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read the floor", path, &e))?;
+        Self::from_report(&text).map_err(|e| e.at(path))
+    }
+
+    /// Takes the numbers of a finished comparison.
+    pub fn from_report(text: &str) -> Result<Self> {
+        let report: FloorReport = serde_json::from_str(text)
+            .map_err(|e| Error::new(format!("malformed floor: {e}")).hint("a floor is a trace, or a report.json of `layerdiff compare REFERENCE ARM`"))?;
+        let mut floor = Measured {
+            description: format!("{} in {} against the reference", report.engine, report.provenance.candidate.dtype),
+            ..Measured::default()
+        };
+        for point in report.points {
+            if let Some(error) = point.rel_l2 {
+                floor.insert(point.prompt, point.step, point.point, error);
+            }
+        }
+        Ok(Self::Measured(floor))
+    }
+
+    /// Compares an arm with the reference.
+    pub fn from_trace(arm: &Trace, graph: &Graph, reference: &Trace) -> Result<Self> {
+        let pairs: Vec<Pair<'_>> = align(graph, reference, arm, &PointFilter::default())?;
+        let metrics = compare(graph, reference, arm, &pairs, || ());
+        let who = &arm.manifest().provenance;
+        let mut floor =
+            Measured { description: format!("{} in {} against the reference", who.engine, who.dtype), ..Measured::default() };
+        for (pair, metrics) in pairs.iter().zip(metrics) {
+            if let Some(metrics) = metrics {
+                floor.insert(pair.prompt.to_owned(), pair.step, pair.point.to_owned(), metrics.rel_l2);
+            }
+        }
+        Ok(Self::Measured(floor))
+    }
+
+    /// The floor's relative L2 error at a point; none when it was not measured.
+    pub fn at(&self, prompt: &str, step: u32, point: &str) -> Option<f64> {
+        let Self::Measured(floor) = self else { return None };
+        let exact = floor.by_prompt.get(&(prompt.to_owned(), step, point.to_owned()));
+        let known = exact.or_else(|| floor.by_point.get(&(step, point.to_owned())));
+        // An arm that overflowed here says nothing about rounding, and must not excuse everything.
+        known.copied().filter(|error| error.is_finite())
+    }
+
+    /// True when this very prompt was measured.
+    pub fn knows_prompt(&self, prompt: &str) -> bool {
+        match self {
+            Self::Measured(floor) => floor.by_prompt.keys().any(|(p, ..)| p == prompt),
+            Self::Preset => false,
+        }
+    }
+
+    /// `measured` or `preset`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Measured(_) => "measured",
+            Self::Preset => "preset",
+        }
+    }
+
+    /// What it is, in words.
+    pub fn description(&self) -> String {
+        match self {
+            Self::Measured(floor) => floor.description.clone(),
+            Self::Preset => "no floor arm was given: customary tolerances (F32 1e-5, F16 5e-3, BF16 3e-2)".into(),
+        }
+    }
+}
+
+impl Measured {
+    fn insert(&mut self, prompt: String, step: u32, point: String, error: f64) {
+        let largest = self.by_point.entry((step, point.clone())).or_insert(error);
+        *largest = largest.max(error);
+        self.by_prompt.insert((prompt, step, point), error);
+    }
+}

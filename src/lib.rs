@@ -1,0 +1,42 @@
+//! layerdiff: give it a model, a prompt and two engines, and it names the component that
+//! computes something else than it should.
+//!
+//! The way of the data, and of the imports, is one: prompt → trace → align → compare → localize →
+//! report.
+
+#![deny(missing_docs)]
+#![warn(clippy::pedantic)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::float_cmp,
+    clippy::missing_errors_doc,
+    clippy::module_name_repetitions,
+    clippy::must_use_candidate,
+    clippy::return_self_not_must_use,
+    clippy::similar_names,
+    clippy::too_many_arguments
+)]
+
+pub mod align;
+pub mod bundle;
+pub mod capture;
+pub mod checkpoint;
+pub mod cli;
+pub mod commands;
+pub mod compare;
+pub mod engine;
+pub mod error;
+mod files;
+pub mod floor;
+pub mod hook;
+pub mod localize;
+pub mod metrics;
+pub mod model;
+mod number;
+mod progress;
+pub mod prompt;
+pub mod report;
+pub mod tensor;
+pub mod trace;

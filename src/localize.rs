@@ -1,0 +1,152 @@
+//! Localization by growth: where the total error becomes larger than anything explains.
+//!
+//! An error at a point may have three harmless causes: the rounding that this precision costs
+//! anybody, which the floor arm shows; the rounding of the component's parameters to the storage
+//! format, which the trace states; and the harmless errors of its inputs, amplified. How much a
+//! component amplifies is seen from the floor arm too: it went from `f_i` at input i to `f` here,
+//! so that an error `e_i` may become `e_i · max(1, f / f_i)`.
+//!
+//! The error is *explained* when it is at most [`MARGIN`] times the largest of these. A point whose
+//! error is not explained, though those of all its inputs are, is where the error is *born*; with
+//! an unexplained input it is *inherited*. A second fault that lies downstream of a first is not
+//! separated from it by growth.
+
+use crate::align::Pair;
+use crate::floor::{Floor, preset};
+use crate::metrics::Metrics;
+use crate::model::{Component, Graph};
+use crate::tensor::DType;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+
+/// How many times the largest harmless cause an error may be.
+///
+/// The floor is one sample of rounding, and the candidate another with another order of summation:
+/// their sizes differ by a factor that depends on the lengths of the sums. See the committed report
+/// for the largest factor measured on a healthy engine.
+pub const MARGIN: f64 = 16.0;
+
+/// What is known about the error at a point.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judgement {
+    /// Whether it is explained, born here, or inherited.
+    pub state: State,
+    /// The largest relative L2 error that is explained.
+    pub explained: f64,
+    /// Floor here, where it is known.
+    pub floor: Option<f64>,
+    /// The nearest measured points upstream, with their errors.
+    pub inputs: Vec<(String, f64)>,
+    /// In words, what the largest harmless cause is.
+    pub cause: String,
+}
+
+/// Whether a point's error is a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// The floor, or an explained error of the inputs, accounts for it.
+    Explained,
+    /// It starts here.
+    Born,
+    /// It comes from a fault upstream.
+    Inherited,
+    /// An input is faulty, and yet the output's error is explained.
+    Absorbed,
+    /// Both sides have it in incompatible form.
+    Mismatched,
+    /// A side lacks it.
+    Unmeasured,
+}
+
+/// Judges one step of one prompt: `pairs` and their metrics, in the order of execution.
+///
+/// `parameter_error` is the candidate's, by parameter name.
+pub fn localize(
+    graph: &Graph,
+    floor: &Floor,
+    parameter_error: &BTreeMap<String, f64>,
+    step: &[(&Pair<'_>, Option<&Metrics>)],
+) -> Vec<Option<Judgement>> {
+    let mut judged: HashMap<&str, (f64, Judgement)> = HashMap::new();
+    let mut out = Vec::with_capacity(step.len());
+    for (pair, metrics) in step {
+        let judgement = metrics.map(|metrics| {
+            let inputs = pair.component.map_or_else(Vec::new, |c| measured_inputs(graph, c, &judged));
+            let judgement = judge(pair, metrics, floor, parameter_error, &inputs, &judged);
+            judged.insert(pair.point, (metrics.rel_l2, judgement.clone()));
+            judgement
+        });
+        out.push(judgement);
+    }
+    out
+}
+
+/// The nearest points upstream that were judged.
+fn measured_inputs(graph: &Graph, component: &Component, judged: &HashMap<&str, (f64, Judgement)>) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open: Vec<&str> = component.inputs.iter().rev().map(String::as_str).collect();
+    let mut visited = std::collections::HashSet::new();
+    while let Some(point) = open.pop() {
+        if !visited.insert(point) {
+            continue;
+        }
+        if judged.contains_key(point) {
+            found.push(point.to_owned());
+        } else if let Some(component) = graph.get(point) {
+            open.extend(component.inputs.iter().rev().map(String::as_str));
+        }
+    }
+    found
+}
+
+fn judge(
+    pair: &Pair<'_>,
+    metrics: &Metrics,
+    floor: &Floor,
+    parameter_error: &BTreeMap<String, f64>,
+    inputs: &[String],
+    judged: &HashMap<&str, (f64, Judgement)>,
+) -> Judgement {
+    let here = floor.at(pair.prompt, pair.step, pair.point);
+    let dtypes = match pair.partner {
+        crate::align::Partner::Matched(r, c) => [r.dtype, c.dtype],
+        _ => [DType::F32; 2],
+    };
+    let base = here.unwrap_or_else(|| dtypes.iter().map(|d| preset(*d)).fold(0.0, f64::max) / MARGIN);
+    let rounding = dtypes.iter().map(|d| d.unit_roundoff()).fold(0.0, f64::max);
+    let storage: f64 = pair.component.iter().flat_map(|c| &c.params).filter_map(|p| parameter_error.get(p)).sum();
+    let mut largest = base.max(rounding) + storage;
+    let mut cause = match here {
+        Some(_) if storage > 0.0 => format!("the floor here and its parameters' storage format, {largest:.1e}"),
+        Some(_) if base >= rounding => format!("the floor here, {largest:.1e}"),
+        Some(_) => format!("one rounding, {largest:.1e}"),
+        None => format!("the customary tolerance, {:.1e}", largest * MARGIN),
+    };
+    let mut faulty = false;
+    let mut errors = Vec::new();
+    for input in inputs {
+        let (error, judgement) = &judged[input.as_str()];
+        errors.push((input.clone(), *error));
+        if matches!(judgement.state, State::Born | State::Inherited) {
+            faulty = true;
+            continue;
+        }
+        let amplification = match (here, judgement.floor) {
+            (Some(out), Some(input)) if input > 0.0 => (out / input).max(1.0),
+            _ => 1.0,
+        };
+        if error * amplification > largest {
+            largest = error * amplification;
+            cause = format!("the error of {input} as the floor arm amplifies it, {largest:.1e}");
+        }
+    }
+    let explained = MARGIN * largest;
+    let state = match (metrics.rel_l2 <= explained, faulty) {
+        (true, false) => State::Explained,
+        (true, true) => State::Absorbed,
+        (false, true) => State::Inherited,
+        (false, false) => State::Born,
+    };
+    Judgement { state, explained, floor: here, inputs: errors, cause }
+}
