@@ -14,6 +14,10 @@ pub struct Pair<'a> {
     pub prompt: &'a str,
     /// The step.
     pub step: u32,
+    /// Tokens that the step takes.
+    pub tokens: usize,
+    /// Tokens that it sees: these and all before them.
+    pub context: usize,
     /// The point's name.
     pub point: &'a str,
     /// Its component; none for a name that the architecture does not know.
@@ -47,17 +51,22 @@ pub enum Partner<'a> {
 ///
 /// Every point that the architecture has and the filter accepts is there, and every other name
 /// that a side has: what has no partner is unmeasured.
-pub fn align<'a>(graph: &'a Graph, reference: &'a Trace, candidate: &'a Trace, points: &PointFilter) -> Result<Vec<Pair<'a>>> {
+pub fn align<'a>(
+    graph: &'a Graph,
+    reference: &'a Trace,
+    candidate: &'a Trace,
+    points: &PointFilter,
+) -> Result<Vec<Pair<'a>>> {
     check_prompts(reference, candidate)?;
     let mut pairs = Vec::new();
     let prompts = reference.manifest().prompts.iter();
-    let extra = candidate.manifest().prompts.iter().filter(|p| find(&reference.manifest().prompts, &p.id).is_none());
+    let extra =
+        candidate.manifest().prompts.iter().filter(|p| find(&reference.manifest().prompts, &p.id).is_none());
     for prompt in prompts.chain(extra) {
         align_prompt(graph, reference, candidate, points, prompt, &mut pairs);
     }
     if pairs.is_empty() {
-        return Err(Error::new("no point is chosen").expected("points of the architecture", format!("`{}`", points.as_str()))
-            .hint("`layerdiff inspect TRACE` lists the points; `--points` takes a glob such as `*.self_attn.*`"));
+        return Err(points.chooses_nothing());
     }
     if !pairs.iter().any(|p| matches!(p.partner, Partner::Matched(..))) {
         return Err(nothing_in_common(reference, candidate, &pairs));
@@ -73,7 +82,10 @@ fn find<'a>(prompts: &'a [Prompt], id: &str) -> Option<&'a Prompt> {
 fn check_prompts(reference: &Trace, candidate: &Trace) -> Result<()> {
     let (r, c) = (reference.manifest(), candidate.manifest());
     if r.architecture != c.architecture {
-        return Err(Error::new("the traces are of different architectures").expected(&r.architecture, &c.architecture).at(candidate.path()));
+        return Err(Error::new("the traces are of different architectures")
+            .expected(&r.architecture, &c.architecture)
+            .at(candidate.path())
+            .hint("a comparison needs two runs of one model"));
     }
     let mut common = 0;
     for prompt in &c.prompts {
@@ -91,7 +103,8 @@ fn check_prompts(reference: &Trace, candidate: &Trace) -> Result<()> {
         }
     }
     if common == 0 {
-        let list = |prompts: &[Prompt]| prompts.iter().take(3).map(|p| p.id.clone()).collect::<Vec<_>>().join(", ");
+        let list =
+            |prompts: &[Prompt]| prompts.iter().take(3).map(|p| p.id.clone()).collect::<Vec<_>>().join(", ");
         return Err(Error::new("the traces have no prompt in common").expected(list(&r.prompts), list(&c.prompts)).at(candidate.path())
             .hint("choose a prompt that the reference has with --prompt ID, or capture the reference anew with --reference torch"));
     }
@@ -106,7 +119,13 @@ fn align_prompt<'a>(
     prompt: &'a Prompt,
     pairs: &mut Vec<Pair<'a>>,
 ) {
-    let both = || reference.entries().iter().chain(candidate.entries()).filter(|e| e.prompt == prompt.id && points.accepts(&e.point));
+    let both = || {
+        reference
+            .entries()
+            .iter()
+            .chain(candidate.entries())
+            .filter(|e| e.prompt == prompt.id && points.accepts(&e.point))
+    };
     let steps: BTreeSet<u32> = both().map(|e| e.step).chain([0]).collect();
     for step in steps {
         let tokens = if step == 0 { prompt.token_ids.len() } else { 1 };
@@ -115,6 +134,8 @@ fn align_prompt<'a>(
         let pair = |point: &'a str, component: Option<&'a Component>| Pair {
             prompt: &prompt.id,
             step,
+            tokens,
+            context,
             point,
             component,
             partner: partner(
@@ -124,12 +145,19 @@ fn align_prompt<'a>(
             ),
         };
         pairs.extend(known.map(|c| pair(&c.point, Some(c))));
-        let unknown: BTreeSet<&str> = both().filter(|e| e.step == step && graph.get(&e.point).is_none()).map(|e| e.point.as_str()).collect();
+        let unknown: BTreeSet<&str> = both()
+            .filter(|e| e.step == step && graph.get(&e.point).is_none())
+            .map(|e| e.point.as_str())
+            .collect();
         pairs.extend(unknown.into_iter().map(|point| pair(point, None)));
     }
 }
 
-fn partner<'a>(component: Option<(&Component, Vec<usize>)>, reference: Option<&'a Entry>, candidate: Option<&'a Entry>) -> Partner<'a> {
+fn partner<'a>(
+    component: Option<(&Component, Vec<usize>)>,
+    reference: Option<&'a Entry>,
+    candidate: Option<&'a Entry>,
+) -> Partner<'a> {
     let (r, c) = match (reference, candidate) {
         (Some(r), Some(c)) => (r, c),
         (Some(_), None) => return Partner::Unmeasured("the candidate lacks it".into()),
@@ -137,19 +165,33 @@ fn partner<'a>(component: Option<(&Component, Vec<usize>)>, reference: Option<&'
         (None, None) => return Partner::Unmeasured("both traces lack it".into()),
     };
     if r.shape != c.shape {
-        return Partner::Mismatched(format!("shape {:?} in the reference, {:?} in the candidate", r.shape, c.shape));
+        return Partner::Mismatched(format!(
+            "shape {:?} in the reference, {:?} in the candidate",
+            r.shape, c.shape
+        ));
     }
     if r.dtype.is_float() != c.dtype.is_float() {
-        return Partner::Mismatched(format!("dtype {} in the reference, {} in the candidate", r.dtype, c.dtype));
+        return Partner::Mismatched(format!(
+            "dtype {} in the reference, {} in the candidate",
+            r.dtype, c.dtype
+        ));
     }
     if r.basis != c.basis {
-        return Partner::Mismatched(format!("basis {} in the reference, {} in the candidate", r.basis, c.basis));
+        return Partner::Mismatched(format!(
+            "basis {} in the reference, {} in the candidate",
+            r.basis, c.basis
+        ));
     }
     if let Some((component, shape)) = component {
         if r.shape != shape {
-            return Partner::Mismatched(format!("shape {:?} on both sides, {shape:?} by the configuration", r.shape));
+            return Partner::Mismatched(format!(
+                "shape {:?} on both sides, {shape:?} by the configuration",
+                r.shape
+            ));
         }
-        if component.dtype.is_some_and(|d| d != r.dtype) || (component.dtype.is_none() && r.dtype == DType::U8) {
+        if component.dtype.is_some_and(|d| d != r.dtype)
+            || (component.dtype.is_none() && r.dtype == DType::U8)
+        {
             return Partner::Mismatched(format!("dtype {} does not fit this point", r.dtype));
         }
     }
@@ -161,14 +203,21 @@ fn nothing_in_common(reference: &Trace, candidate: &Trace, pairs: &[Pair<'_>]) -
         Partner::Mismatched(note) => Some((p.point, note)),
         _ => None,
     }) {
-        return Error::new(format!("no point can be compared: `{}` has {}", note.0, note.1)).at(candidate.path())
+        return Error::new(format!("no point can be compared: `{}` has {}", note.0, note.1))
+            .at(candidate.path())
             .hint("do both traces belong to the same model and prompt?");
     }
-    let sample = |trace: &Trace| trace.entries().iter().take(3).map(|e| e.point.clone()).collect::<Vec<_>>().join(", ");
-    let error = Error::new("the traces have no point in common").expected(sample(reference), sample(candidate)).at(candidate.path());
+    let sample = |trace: &Trace| {
+        trace.entries().iter().take(3).map(|e| e.point.clone()).collect::<Vec<_>>().join(", ")
+    };
+    let error = Error::new("the traces have no point in common")
+        .expected(sample(reference), sample(candidate))
+        .at(candidate.path());
     let known = pairs.iter().filter_map(|p| p.component).map(|c| c.point.as_str());
     match candidate.entries().first().and_then(|e| nearest(&e.point, known)) {
-        Some(near) => error.hint(format!("points carry the Hugging Face module path: did you mean `{near}`?")),
+        Some(near) => {
+            error.hint(format!("points carry the Hugging Face module path: did you mean `{near}`?"))
+        }
         None => error.hint("points carry the Hugging Face module path, such as model.layers.0.mlp.up_proj"),
     }
 }

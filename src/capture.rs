@@ -36,7 +36,10 @@ pub fn capture(request: &Request<'_>, out: &Path) -> Result<()> {
     let graph = request.model.graph();
     // The target is tried first: a bad one must not cost a run.
     drop(crate::files::staging_dir(out)?);
-    let mut engine = engine::open(request.engine, request.model.path(), graph, request.path)?;
+    let mut engine =
+        engine::open(request.engine, request.model.path(), graph, request.path).map_err(|e| {
+            e.hint("is the checkpoint complete? download it again, or try it with --engine torch")
+        })?;
     check_lengths(request.prompts, engine.as_ref())?;
     let mut provenance = engine.provenance();
     provenance.hashes = request.model.hashes()?;

@@ -5,14 +5,18 @@ use std::path::PathBuf;
 
 /// Names the first component of an inference engine that computes something else than PyTorch.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true, after_help = "\
+#[command(
+    version,
+    arg_required_else_help = true,
+    after_help = "\
 Exit codes: 0 pass · 1 fault · 2 invalid input, failed self-check, or less measured than asked for.
 
 Examples:
   layerdiff run                                   the bundled model, lattice F16 against PyTorch
   layerdiff run --model DIR --reference torch     your model, PyTorch captured live
   layerdiff compare REFERENCE CANDIDATE           any two traces
-  layerdiff inspect TRACE                         what is in a trace")]
+  layerdiff inspect TRACE                         what is in a trace"
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -11,7 +11,13 @@ use rayon::prelude::*;
 ///
 /// Each tensor is read once, by one thread, in chunks: memory does not grow with the trace, and
 /// no number depends on how many threads there are.
-pub fn compare(graph: &Graph, reference: &Trace, candidate: &Trace, pairs: &[Pair<'_>], done: impl Fn() + Sync) -> Vec<Option<Metrics>> {
+pub fn compare(
+    graph: &Graph,
+    reference: &Trace,
+    candidate: &Trace,
+    pairs: &[Pair<'_>],
+    done: impl Fn() + Sync,
+) -> Vec<Option<Metrics>> {
     pairs
         .par_iter()
         .map(|pair| {

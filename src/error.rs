@@ -54,6 +54,9 @@ impl Error {
             std::io::ErrorKind::NotFound => {
                 error.hint("check the path; relative paths start at the current directory")
             }
+            std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists => {
+                error.hint("a file is in the way: a part of this path has to be a directory")
+            }
             std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                 error.hint("choose a place where you may write, or change its permissions")
             }

@@ -1,8 +1,7 @@
 //! Files that appear whole or not at all.
 
 use crate::error::{Error, Result};
-use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 fn parent(target: &Path) -> &Path {
@@ -12,8 +11,46 @@ fn parent(target: &Path) -> &Path {
     }
 }
 
-/// A hidden directory beside `target`, which must not exist; it is removed when dropped.
-pub fn staging_dir(target: &Path) -> Result<TempDir> {
+/// Directories that were made for an output, the deepest first; those that are empty when this is
+/// dropped are removed.
+#[derive(Debug)]
+struct MadeDirs(Vec<PathBuf>);
+
+impl MadeDirs {
+    /// Makes `path` and the parents that it lacks.
+    fn make(path: &Path) -> Result<Self> {
+        let missing = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists());
+        let made = Self(missing.map(Path::to_path_buf).collect());
+        std::fs::create_dir_all(path).map_err(|e| Error::io("create the output's directory", path, &e))?;
+        Ok(made)
+    }
+}
+
+impl Drop for MadeDirs {
+    fn drop(&mut self) {
+        for dir in &self.0 {
+            // Fails, as it should, for a directory that is in use.
+            let _ = std::fs::remove_dir(dir);
+        }
+    }
+}
+
+/// A hidden directory; dropped, it is removed with the parents that were made for it.
+#[derive(Debug)]
+pub struct StagedDir {
+    dir: TempDir,
+    made: MadeDirs,
+}
+
+impl StagedDir {
+    /// Where to write.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+/// A hidden directory beside `target`, which must not exist.
+pub fn staging_dir(target: &Path) -> Result<StagedDir> {
     if target.symlink_metadata().is_ok() {
         return Err(Error::new("the output already exists")
             .at(target)
@@ -22,23 +59,28 @@ pub fn staging_dir(target: &Path) -> Result<TempDir> {
     stage_beside(target)
 }
 
-fn stage_beside(target: &Path) -> Result<TempDir> {
+fn stage_beside(target: &Path) -> Result<StagedDir> {
     let parent = parent(target);
-    std::fs::create_dir_all(parent).map_err(|e| Error::io("create the output's directory", parent, &e))?;
     let name = target.file_name().ok_or_else(|| {
         Error::new("the output has no name").at(target).hint("name a directory that does not exist yet")
     })?;
-    tempfile::Builder::new()
+    let made = MadeDirs::make(parent)?;
+    let dir = tempfile::Builder::new()
         .prefix(&format!(".{}.", name.to_string_lossy()))
         .tempdir_in(parent)
-        .map_err(|e| Error::io("create the output", target, &e))
+        .map_err(|e| Error::io("create the output", target, &e))?;
+    Ok(StagedDir { dir, made })
 }
 
 /// Gives a staged directory its name.
-pub fn publish_dir(dir: TempDir, target: &Path) -> Result<()> {
+pub fn publish_dir(staged: StagedDir, target: &Path) -> Result<()> {
+    let StagedDir { dir, made } = staged;
     open_permissions(dir.path());
-    std::fs::rename(dir.path(), target).map_err(|e| Error::io("put the output in place", target, &e))?;
+    std::fs::rename(dir.path(), target).map_err(|e| {
+        Error::io("put the output in place", target, &e).hint("did another run write there meanwhile?")
+    })?;
     let _moved = dir.keep();
+    drop(made);
     Ok(())
 }
 
@@ -59,8 +101,8 @@ fn open_permissions(path: &Path) {
 /// A directory without a file `mark` is not ours and is left alone.
 #[derive(Debug)]
 pub struct ReplacedDir {
-    dir: TempDir,
-    target: std::path::PathBuf,
+    dir: StagedDir,
+    target: PathBuf,
 }
 
 impl ReplacedDir {
@@ -92,23 +134,13 @@ impl ReplacedDir {
         std::fs::rename(&self.target, &aside)
             .map_err(|e| Error::io("move the earlier output aside", &self.target, &e))?;
         publish_dir(self.dir, &self.target).inspect_err(|_| {
-            // The old one goes back; if that fails too, the first error is the one to report.
-            let _ = std::fs::rename(&aside, &self.target);
+            // The old one goes back. If that fails too, it stays where it is, and the first error is
+            // the one to report.
+            if std::fs::rename(&aside, &self.target).is_err() {
+                let _kept = old.dir.keep();
+            }
         })
     }
-}
-
-/// Writes one file through a temporary sibling.
-pub fn write_atomically(target: &Path, bytes: &[u8]) -> Result<()> {
-    let parent = parent(target);
-    std::fs::create_dir_all(parent).map_err(|e| Error::io("create the output's directory", parent, &e))?;
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(parent)?;
-        file.write_all(bytes)?;
-        file.persist(target).map_err(|e| e.error)?;
-        Ok(())
-    };
-    write().map_err(|e| Error::io("write the output", target, &e))
 }
 
 #[cfg(test)]
@@ -119,7 +151,16 @@ mod tests {
     fn a_staged_directory_that_is_dropped_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
         drop(staging_dir(&root.path().join("out")).unwrap());
+        drop(staging_dir(&root.path().join("a/b/out")).unwrap());
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_published_directory_keeps_the_parents_that_were_made_for_it() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("a/b/out");
+        publish_dir(staging_dir(&target).unwrap(), &target).unwrap();
+        assert!(target.is_dir());
     }
 
     #[test]

@@ -81,10 +81,15 @@ impl Floor {
 
     /// Takes the numbers of a finished comparison.
     pub fn from_report(text: &str) -> Result<Self> {
-        let report: FloorReport = serde_json::from_str(text)
-            .map_err(|e| Error::new(format!("malformed floor: {e}")).hint("a floor is a trace, or a report.json of `layerdiff compare REFERENCE ARM`"))?;
+        let report: FloorReport = serde_json::from_str(text).map_err(|e| {
+            Error::new(format!("malformed floor: {e}"))
+                .hint("a floor is a trace, or a report.json of `layerdiff compare REFERENCE ARM`")
+        })?;
         let mut floor = Measured {
-            description: format!("{} in {} against the reference", report.engine, report.provenance.candidate.dtype),
+            description: format!(
+                "{} in {} against the reference",
+                report.engine, report.provenance.candidate.dtype
+            ),
             ..Measured::default()
         };
         for point in report.points {
@@ -100,8 +105,10 @@ impl Floor {
         let pairs: Vec<Pair<'_>> = align(graph, reference, arm, &PointFilter::default())?;
         let metrics = compare(graph, reference, arm, &pairs, || ());
         let who = &arm.manifest().provenance;
-        let mut floor =
-            Measured { description: format!("{} in {} against the reference", who.engine, who.dtype), ..Measured::default() };
+        let mut floor = Measured {
+            description: format!("{} in {} against the reference", who.engine, who.dtype),
+            ..Measured::default()
+        };
         for (pair, metrics) in pairs.iter().zip(metrics) {
             if let Some(metrics) = metrics {
                 floor.insert(pair.prompt.to_owned(), pair.step, pair.point.to_owned(), metrics.rel_l2);
@@ -139,7 +146,9 @@ impl Floor {
     pub fn description(&self) -> String {
         match self {
             Self::Measured(floor) => floor.description.clone(),
-            Self::Preset => "no floor arm was given: customary tolerances (F32 1e-5, F16 5e-3, BF16 3e-2)".into(),
+            Self::Preset => {
+                "no floor arm was given: customary tolerances (F32 1e-5, F16 5e-3, BF16 3e-2)".into()
+            }
         }
     }
 }

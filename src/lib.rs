@@ -10,13 +10,21 @@
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,
+    clippy::doc_markdown,
     clippy::float_cmp,
+    clippy::many_single_char_names,
     clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
     clippy::module_name_repetitions,
     clippy::must_use_candidate,
+    clippy::needless_for_each,
+    clippy::needless_pass_by_value,
+    clippy::ref_option,
     clippy::return_self_not_must_use,
     clippy::similar_names,
-    clippy::too_many_arguments
+    clippy::single_match_else,
+    clippy::too_many_arguments,
+    clippy::trivially_copy_pass_by_ref
 )]
 
 pub mod align;

@@ -78,12 +78,17 @@ pub mod map {
     use std::collections::BTreeMap;
 
     /// Writes the numbers.
-    pub fn serialize<S: Serializer>(values: &BTreeMap<String, f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(
+        values: &BTreeMap<String, f64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_map(values.iter().map(|(name, v)| (name, encode(*v))))
     }
 
     /// Reads the numbers.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<String, f64>, D::Error> {
         let numbers = BTreeMap::<String, Number>::deserialize(deserializer)?;
         let decoded = numbers.into_iter().map(|(name, n)| Ok((name, decode(n)?)));
         decoded.collect::<Result<_, String>>().map_err(D::Error::custom)

@@ -1,7 +1,6 @@
 //! Prompts: the sets in `prompts/`, and the token ids that both engines get.
 
 use crate::error::{Error, Result, nearest};
-use crate::trace::is_plain_id;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::path::Path;
@@ -23,11 +22,18 @@ pub struct Prompt {
     pub token_ids: Vec<u32>,
 }
 
+/// True for a name that can be a prompt's id.
+pub fn is_plain_id(id: &str) -> bool {
+    !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
 /// Reads a JSONL file of prompts: `id`, `text`, and optionally `category` and `token_ids`.
 pub fn read_prompts(path: &Path) -> Result<Vec<Prompt>> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io("read the prompts", path, &e))?;
     parse_prompts(&text).map_err(|e| e.at(path))
 }
+
+const LINE: &str = r#"each line is an object such as {"id": "code-01", "category": "code", "text": "…"}"#;
 
 /// Parses JSONL; blank lines are skipped.
 pub fn parse_prompts(text: &str) -> Result<Vec<Prompt>> {
@@ -35,23 +41,27 @@ pub fn parse_prompts(text: &str) -> Result<Vec<Prompt>> {
     let mut ids = HashSet::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let prompt: Prompt = serde_json::from_str(line).map_err(|e| {
-            Error::new(format!("line {} of the prompts is malformed: {e}", number + 1))
-                .hint(r#"each line is an object such as {"id": "code-01", "category": "code", "text": "…"}"#)
+            Error::new(format!("line {} of the prompts is malformed: {e}", number + 1)).hint(LINE)
         })?;
         if !is_plain_id(&prompt.id) {
             return Err(Error::new(format!("line {} of the prompts has a bad id", number + 1))
-                .expected("letters, digits, `-`, `_`, `.`", format!("{:?}", prompt.id)));
+                .expected("letters, digits, `-`, `_`, `.`", format!("{:?}", prompt.id))
+                .hint("an id becomes part of names: rename the prompt"));
         }
         if prompt.text.as_deref().unwrap_or_default().is_empty() && prompt.token_ids.is_empty() {
-            return Err(Error::new(format!("prompt `{}` has neither text nor token_ids", prompt.id)));
+            return Err(
+                Error::new(format!("prompt `{}` has neither text nor token_ids", prompt.id)).hint(LINE)
+            );
         }
         if !ids.insert(prompt.id.clone()) {
-            return Err(Error::new(format!("two prompts share the id `{}`", prompt.id)));
+            return Err(
+                Error::new(format!("two prompts share the id `{}`", prompt.id)).hint("rename one of them")
+            );
         }
         prompts.push(prompt);
     }
     if prompts.is_empty() {
-        return Err(Error::new("the set of prompts is empty"));
+        return Err(Error::new("the set of prompts is empty").hint(LINE));
     }
     Ok(prompts)
 }
@@ -66,12 +76,11 @@ pub fn select(prompts: Vec<Prompt>, wanted: &[String]) -> Result<Vec<Prompt>> {
             let known = prompts.iter().map(|p| p.id.as_str());
             let hint = match nearest(id, known) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!(
-                    "the set holds {} prompts, `{}` to `{}`",
-                    prompts.len(),
-                    prompts[0].id,
-                    prompts[prompts.len() - 1].id
-                ),
+                None => {
+                    let known: Vec<&str> = prompts.iter().take(5).map(|p| p.id.as_str()).collect();
+                    let more = if prompts.len() > known.len() { ", …" } else { "" };
+                    format!("known: {}{more}", known.join(", "))
+                }
             };
             return Err(Error::new(format!("no prompt `{id}`")).hint(hint));
         }

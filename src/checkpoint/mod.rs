@@ -19,13 +19,17 @@ impl ModelDir {
     /// Reads the configuration and checks that there are weights.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.is_dir() {
-            return Err(Error::new("no such model directory").at(path)
+            return Err(Error::new("no such model directory")
+                .at(path)
                 .hint("--model wants a directory with config.json, model.safetensors and tokenizer.json"));
         }
         let config = ModelConfig::read(path)?;
-        let graph = Graph::for_config(&config).map_err(|e| e.at(path.join("config.json")))?;
+        let graph = Graph::for_config(&config).map_err(|e| {
+            e.at(path.join("config.json")).hint("is config.json the one that belongs to this checkpoint?")
+        })?;
         if hash::weight_files(path)?.is_empty() {
-            return Err(Error::new("the model's directory holds no weights").at(path)
+            return Err(Error::new("the model's directory holds no weights")
+                .at(path)
                 .expected("model.safetensors, or shards with an index", "no *.safetensors file")
                 .hint("was the checkpoint downloaded without its large files?"));
         }

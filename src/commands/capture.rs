@@ -15,10 +15,20 @@ use serde_json::json;
 pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
     let points = PointFilter::new(&args.input.points)?;
     let model = ModelDir::open(&args.model)?;
+    if !model.graph().components().iter().any(|c| points.accepts(&c.point)) {
+        return Err(points.chooses_nothing());
+    }
     let mut prompts = chosen_prompts(&args.input)?.map_or_else(standard_prompts, Ok)?;
     tokenize(&mut prompts, model.path(), model.graph().dim("vocab"), usize::MAX)?;
     if args.engine == "torch" {
-        Python::find(args.input.python.as_deref()).capture(&model, &prompts, &points, &args.dtype, &args.out, ui.quiet)?;
+        Python::find(args.input.python.as_deref()).capture(
+            &model,
+            &prompts,
+            &points,
+            &args.dtype,
+            &args.out,
+            ui.quiet,
+        )?;
     } else {
         let request = Request {
             engine: &args.engine,

@@ -26,7 +26,8 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
         Some(path) => Floor::open(path, &graph, &reference)?,
         None => Floor::Preset,
     };
-    let options = Options { graph: &graph, points: &points, floor: &floor, command: command_line(), quiet: ui.quiet };
+    let options =
+        Options { graph: &graph, points: &points, floor: &floor, command: command_line(), quiet: ui.quiet };
     let report = assemble(&reference, &candidate, &options)?;
     publish(&report, out, args.out.as_deref(), ui)
 }
@@ -34,9 +35,12 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
 /// The components of the model that a trace is of.
 pub(super) fn graph_of(trace: &Trace) -> Result<Graph> {
     let manifest = trace.manifest();
-    let graph = || Graph::new(Description::named(&manifest.architecture)?, &ModelConfig::new(manifest.config.clone())?);
+    let graph = || {
+        Graph::new(Description::named(&manifest.architecture)?, &ModelConfig::new(manifest.config.clone())?)
+    };
     graph().map_err(|e| {
-        e.at(trace.path().join(crate::trace::MANIFEST)).hint("does the trace's `config` belong to its `architecture`?")
+        e.at(trace.path().join(crate::trace::MANIFEST))
+            .hint("does the trace's `config` belong to its `architecture`?")
     })
 }
 

@@ -18,8 +18,10 @@ pub(super) fn run(args: &InspectArgs, ui: Ui) -> Result<Outcome> {
             let entry = find(&trace, point, args)?;
             let statistics = Statistics::of(&trace, entry);
             if ui.json {
-                print_json(&json!({"point": entry.point, "prompt": entry.prompt, "step": entry.step, "dtype": entry.dtype,
-                    "shape": entry.shape, "basis": entry.basis, "derived": entry.derived, "statistics": statistics}))?;
+                print_json(
+                    &json!({"point": entry.point, "prompt": entry.prompt, "step": entry.step, "dtype": entry.dtype,
+                    "shape": entry.shape, "basis": entry.basis, "derived": entry.derived, "statistics": statistics}),
+                )?;
             } else {
                 print_text(&describe(entry, &statistics))?;
             }
@@ -35,11 +37,31 @@ fn find<'a>(trace: &'a Trace, point: &str, args: &InspectArgs) -> Result<&'a Ent
         Some(id) => {
             let error = Error::new(format!("the trace holds no prompt `{id}`")).at(trace.path());
             let near = nearest(id, prompts.iter().map(|p| p.id.as_str()));
-            return Err(error.hint(near.map_or("`layerdiff inspect TRACE` lists the prompts".into(), |n| format!("did you mean `{n}`?"))));
+            return Err(error.hint(near.map_or("`layerdiff inspect TRACE` lists the prompts".into(), |n| {
+                format!("did you mean `{n}`?")
+            })));
         }
-        None => &prompts.first().ok_or_else(|| Error::new("the trace holds no prompt").at(trace.path()))?.id,
+        None => {
+            &prompts
+                .first()
+                .ok_or_else(|| {
+                    Error::new("the trace holds no prompt")
+                        .at(trace.path())
+                        .hint("capture it again, with --prompts FILE")
+                })?
+                .id
+        }
     };
-    trace.find(prompt, args.step, point).ok_or_else(|| trace.unknown_point(point))
+    trace.find(prompt, args.step, point).ok_or_else(|| {
+        match trace.entries().iter().find(|e| e.point == point) {
+            Some(other) => {
+                Error::new(format!("the trace holds no `{point}` of prompt `{prompt}`, step {}", args.step))
+                    .at(trace.path())
+                    .hint(format!("it is there for prompt `{}`, step {}", other.prompt, other.step))
+            }
+            None => trace.unknown_point(point),
+        }
+    })
 }
 
 /// Who wrote the trace, and what it holds.
@@ -60,10 +82,19 @@ pub(super) fn summary(trace: &Trace) -> String {
     line("weights", p.hashes.weights.clone().unwrap_or_else(|| "unknown".into()));
     line("self-check", m.self_check.as_ref().map_or("none".into(), |c| format!("{:?}", c.status)));
     for evidence in m.self_check.iter().flat_map(|c| &c.evidence) {
-        line("", format!("{} of {} numbers differ: {} ({})", evidence.mismatches, evidence.elements, evidence.what, evidence.entry_point));
+        line(
+            "",
+            format!(
+                "{} of {} numbers differ: {} ({})",
+                evidence.mismatches, evidence.elements, evidence.what, evidence.entry_point
+            ),
+        );
     }
     line("prompts", m.prompts.len().to_string());
-    line("tensors", format!("{} in {} shards, {:.1} MB", m.tensors.len(), m.shards.len(), bytes as f64 / 1e6));
+    line(
+        "tensors",
+        format!("{} in {} shards, {:.1} MB", m.tensors.len(), m.shards.len(), bytes as f64 / 1e6),
+    );
     out
 }
 
@@ -78,7 +109,13 @@ fn listing(trace: &Trace) -> String {
     for entry in trace.entries().iter().filter(|e| e.prompt == first.id) {
         let shape = format!("{:?}", entry.shape);
         let note = if entry.derived { "  derived" } else { "" };
-        let _infallible = writeln!(out, "{:>4}  {:<48} {:<5} {shape}{note}", entry.step, entry.point, entry.dtype.to_string());
+        let _infallible = writeln!(
+            out,
+            "{:>4}  {:<48} {:<5} {shape}{note}",
+            entry.step,
+            entry.point,
+            entry.dtype.to_string()
+        );
     }
     out
 }
@@ -123,7 +160,13 @@ impl Statistics {
             counts[bin.min(BINS - 1)] += 1;
         }
         let bound = |i: usize| min + width * i as f64;
-        let used = if finite.is_empty() { 0 } else if width > 0.0 { BINS } else { 1 };
+        let used = if finite.is_empty() {
+            0
+        } else if width > 0.0 {
+            BINS
+        } else {
+            1
+        };
         Self {
             elements: values.len(),
             nan: values.iter().filter(|v| v.is_nan()).count(),
@@ -144,13 +187,28 @@ fn describe(entry: &Entry, s: &Statistics) -> String {
     let list = |values: &[f64]| values.iter().map(|v| format!("{v:.6e}")).collect::<Vec<_>>().join("  ");
     let mut out = format!(
         "{} (prompt {}, step {})\n{} {:?}, basis {}, {} in order of execution{}\n\n",
-        entry.point, entry.prompt, entry.step, entry.dtype, entry.shape, entry.basis, entry.order,
+        entry.point,
+        entry.prompt,
+        entry.step,
+        entry.dtype,
+        entry.shape,
+        entry.basis,
+        entry.order,
         if entry.derived { ", derived" } else { "" }
     );
     let _infallible = write!(
         out,
         "elements {}   NaN {}   inf {}   zeros {}\nmin {:.6e}   max {:.6e}   mean {:.6e}   rms {:.6e}   (of the finite ones)\nfirst  {}\nlast   {}\n\n",
-        s.elements, s.nan, s.inf, s.zeros, s.min, s.max, s.mean, s.rms, list(&s.first), list(&s.last)
+        s.elements,
+        s.nan,
+        s.inf,
+        s.zeros,
+        s.min,
+        s.max,
+        s.mean,
+        s.rms,
+        list(&s.first),
+        list(&s.last)
     );
     let largest = s.histogram.iter().map(|(.., n)| *n).max().unwrap_or(0).max(1);
     for (low, high, count) in &s.histogram {

@@ -99,7 +99,8 @@ fn chosen_prompts(input: &InputArgs) -> Result<Option<Vec<Prompt>>> {
         None if input.prompt.is_empty() => return Ok(None),
         None => standard_prompts()?,
     };
-    select(all, &input.prompt).map(Some)
+    let chosen = select(all, &input.prompt);
+    chosen.map(Some).map_err(|e| input.prompts.iter().fold(e, Error::at))
 }
 
 fn standard_prompts() -> Result<Vec<Prompt>> {

@@ -21,7 +21,8 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
     let out = ReplacedDir::stage(&args.out, "report.json")?;
     let bundle = Bundle::unpack()?;
     let model = ModelDir::open(&args.model.clone().unwrap_or_else(|| bundle.model()))?;
-    let work = tempfile::tempdir().map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
+    let work = tempfile::tempdir()
+        .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
     let sources = match args.reference.as_deref() {
         Some("torch") => live(args, &model, &points, work.path(), ui)?,
         Some(path) => stored(args, &model, Path::new(path), args.floor.clone())?,
@@ -30,7 +31,9 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
                 "the bundled reference belongs to the bundled model: add `--reference torch`, or `--reference TRACE`",
             ));
         }
-        None => stored(args, &model, &bundle.reference(), args.floor.clone().or_else(|| Some(bundle.floor())))?,
+        None => {
+            stored(args, &model, &bundle.reference(), args.floor.clone().or_else(|| Some(bundle.floor())))?
+        }
     };
     let candidate = work.path().join("candidate");
     let request = Request {
@@ -47,8 +50,13 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
         Some(path) => Floor::open(path, model.graph(), &sources.reference)?,
         None => Floor::Preset,
     };
-    let options =
-        Options { graph: model.graph(), points: &points, floor: &floor, command: command_line(), quiet: ui.quiet };
+    let options = Options {
+        graph: model.graph(),
+        points: &points,
+        floor: &floor,
+        command: command_line(),
+        quiet: ui.quiet,
+    };
     let report = assemble(&sources.reference, &candidate, &options)?;
     publish(&report, Some(out), Some(&args.out), ui)
 }
@@ -66,7 +74,7 @@ fn stored(args: &RunArgs, model: &ModelDir, reference: &Path, floor: Option<Path
     check_weights(model, &reference)?;
     let known = &reference.manifest().prompts;
     let prompts = match (&args.input.prompts, args.input.prompt.as_slice()) {
-        (None, ids) => select(known.clone(), ids).map_err(|e| e.hint("capture it with `--reference torch`"))?,
+        (None, ids) => select(known.clone(), ids).map_err(|e| e.at(reference.path()))?,
         (Some(_), _) => tokenized(chosen_prompts(&args.input)?.unwrap_or_default(), model)?,
     };
     let reference = reference.restricted_to(&prompts);

@@ -17,12 +17,16 @@ pub struct Python(PathBuf);
 const INSTALL: &str = "install the Python side: `pip install ./hooks` from layerdiff's source, or `make venv`; \
      name another interpreter with --python or LAYERDIFF_PYTHON";
 
+/// Characters that are kept of a line that Python says.
+const LINE: usize = 1000;
+
 impl Python {
     /// The interpreter that was named, else the checkout's or the active virtual environment's, else `python3`.
     pub fn find(named: Option<&Path>) -> Self {
         let candidates = [".venv/bin/python", ".venv/Scripts/python.exe"];
         let local = candidates.iter().map(PathBuf::from).find(|p| p.exists());
-        let found = named.map(Path::to_path_buf).or_else(|| std::env::var_os("LAYERDIFF_PYTHON").map(PathBuf::from));
+        let found =
+            named.map(Path::to_path_buf).or_else(|| std::env::var_os("LAYERDIFF_PYTHON").map(PathBuf::from));
         let active = || std::env::var_os("VIRTUAL_ENV").map(|v| PathBuf::from(v).join("bin/python"));
         Self(found.or_else(active).or(local).unwrap_or_else(|| "python3".into()))
     }
@@ -59,38 +63,54 @@ impl Python {
         bar.set_message(format!("{dtype}, starting"));
         let result = self.run(command, |_| bar.inc(1));
         bar.finish_and_clear();
+        if result.is_ok() && !out.exists() {
+            return Err(Error::new("Python ended well but wrote no trace").at(&self.0).hint(self.by_hand()));
+        }
         result
     }
 
     /// Runs a command to its end; lines of JSON on its stderr go to `progress`.
     fn run(&self, mut command: Command, mut progress: impl FnMut(&str)) -> Result<()> {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(|e| {
-            Error::new(format!("cannot start Python: {e}")).at(&self.0).hint(INSTALL)
-        })?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| Error::new(format!("cannot start Python: {e}")).at(&self.0).hint(INSTALL))?;
         let mut talk = Vec::new();
         for line in BufReader::new(child.stderr.take().expect("stderr is piped").take(1 << 24)).lines() {
             let line = line.unwrap_or_default();
-            if line.starts_with('{') { progress(&line) } else { talk.push(line) }
+            if line.starts_with('{') { progress(&line) } else { talk.push(line.chars().take(LINE).collect()) }
         }
         let status = child.wait().map_err(|e| Error::io("wait for Python", &self.0, &e))?;
         if status.success() { Ok(()) } else { Err(self.failure(&talk, status)) }
     }
 
     fn failure(&self, talk: &[String], status: std::process::ExitStatus) -> Error {
-        let after = |prefix: &str| talk.iter().find_map(|line| line.trim().strip_prefix(prefix).map(str::to_owned));
-        let missing = talk.iter().any(|line| line.contains("No module named"));
-        match (after("error: "), after("hint: ")) {
-            (Some(error), hint) => {
+        let after =
+            |prefix: &str| talk.iter().find_map(|line| line.trim().strip_prefix(prefix).map(str::to_owned));
+        let missing = talk
+            .iter()
+            .find_map(|line| line.split_once("No module named "))
+            .map(|(_, rest)| rest.split([';', ' ']).next().unwrap_or_default().trim_matches('\''));
+        match (after("error: "), missing) {
+            (Some(error), _) => {
                 let rest = talk.iter().skip_while(|l| !l.trim().starts_with("error: ")).skip(1);
-                let detail: Vec<&str> = rest.map(|l| l.trim()).take_while(|l| !l.starts_with("hint: ")).collect();
+                let detail: Vec<&str> =
+                    rest.map(|l| l.trim()).take_while(|l| !l.starts_with("hint: ")).collect();
                 let message = std::iter::once(error.as_str()).chain(detail).collect::<Vec<_>>().join("\n  ");
-                Error::new(format!("PyTorch: {message}")).hint(hint.unwrap_or_else(|| INSTALL.to_owned()))
+                Error::new(format!("PyTorch: {message}"))
+                    .hint(after("hint: ").unwrap_or_else(|| INSTALL.to_owned()))
             }
-            (None, _) if missing => Error::new("Python lacks layerdiff_hooks").at(&self.0).hint(INSTALL),
-            (None, _) => Error::new(format!("Python failed ({status})"))
+            (None, Some(module)) => Error::new(format!("Python lacks {module}")).at(&self.0).hint(INSTALL),
+            (None, None) => Error::new(format!("Python failed ({status})"))
                 .expected("exit code 0", talk.last().map_or("no message", String::as_str))
                 .at(&self.0)
-                .hint(format!("try it by hand: {} -m layerdiff_hooks doctor", self.0.display())),
+                .hint(self.by_hand()),
         }
+    }
+
+    fn by_hand(&self) -> String {
+        format!("try it by hand: {} -m layerdiff_hooks doctor", self.0.display())
     }
 }

@@ -116,6 +116,13 @@ impl Sums {
         self.mismatch |= other.mismatch;
     }
 
+    /// `√Σr² √Σc²`. One root of the product is exact for equal sides, where two roots round twice;
+    /// they are taken only where the product leaves the range of f64.
+    fn norms(&self) -> f64 {
+        let product = self.rr * self.cc;
+        if product.is_normal() { product.sqrt() } else { self.rr.sqrt() * self.cc.sqrt() }
+    }
+
     fn rel_l2(&self) -> f64 {
         if self.mismatch { f64::INFINITY } else { ratio(self.dd.sqrt(), self.rr.sqrt(), 0.0) }
     }
@@ -181,7 +188,7 @@ pub fn compare(reference: TensorView<'_>, candidate: TensorView<'_>, token_axis:
             reference,
             candidate,
         }),
-        cosine: if norm_r == 0.0 && norm_c == 0.0 { 1.0 } else { ratio(total.rc, norm_r * norm_c, 0.0) },
+        cosine: if norm_r == 0.0 && norm_c == 0.0 { 1.0 } else { ratio(total.rc, total.norms(), 0.0) },
         norm_ratio: ratio(norm_c, norm_r, 1.0),
         quantiles: Quantiles {
             p50: histogram.quantile(0.5),

@@ -92,3 +92,13 @@ proptest! {
         prop_assert_eq!(m.max_abs, d.iter().fold(0.0, |a: f64, x| a.max(x.abs())));
     }
 }
+
+#[test]
+fn the_cosine_of_a_tensor_with_itself_is_exactly_1_at_any_scale() {
+    for scale in [1e-100, 1e-30, 1.0, 1.1, 7.0, 1e30, 1e100] {
+        let values: Vec<f64> = (1..50).map(|i| f64::from(i) * scale).collect();
+        let cosine = metrics(&[49], &values, &values, None).cosine;
+        assert!((cosine - 1.0).abs() < 1e-15, "{scale}: {cosine}");
+        assert!(cosine == 1.0 || !(1e-70..1e70).contains(&scale), "{scale}: {cosine}");
+    }
+}

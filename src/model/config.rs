@@ -10,6 +10,8 @@ pub struct ModelConfig {
     root: Value,
 }
 
+const AGAIN: &str = "take config.json from the checkpoint again";
+
 impl ModelConfig {
     /// Reads `config.json` in a model's directory.
     pub fn read(model_dir: &Path) -> Result<Self> {
@@ -19,8 +21,8 @@ impl ModelConfig {
                 .hint("--model wants a directory with config.json, model.safetensors and tokenizer.json")
         })?;
         let root = serde_json::from_str(&text)
-            .map_err(|e| Error::new(format!("config.json is not valid JSON: {e}")).at(&path))?;
-        Self::new(root).map_err(|e| e.at(&path))
+            .map_err(|e| Error::new(format!("config.json is not valid JSON: {e}")).at(&path).hint(AGAIN))?;
+        Self::new(root).map_err(|e| e.at(&path).hint(AGAIN))
     }
 
     /// Takes a parsed configuration.

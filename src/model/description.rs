@@ -150,11 +150,12 @@ fn find(accept: impl Fn(&Description) -> bool) -> Result<Option<Description>> {
 }
 
 fn unknown(what: &str, name: &str) -> Error {
-    let known: Vec<String> = ARCHITECTURES
+    let mut known: Vec<String> = ARCHITECTURES
         .iter()
         .filter_map(|text| Description::parse(text).ok())
         .flat_map(|d| std::iter::once(d.name).chain(d.model_types))
         .collect();
+    known.dedup();
     let list = known.join(", ");
     Error::new(format!("no description for {what} `{name}`")).hint(
         match nearest(name, known.iter().map(String::as_str)) {

@@ -225,6 +225,38 @@ impl Graph {
             .collect()
     }
 
+    /// How many terms the longest sum has that this component computes for one element.
+    pub fn summands(&self, component: &Component, tokens: usize, context: usize) -> usize {
+        let last = |c: &Component| self.shape(c, tokens, context).last().copied().unwrap_or(1);
+        // All but the token axis: a linear may read heads that lie side by side.
+        let width = |c: &Component| {
+            let axis = self.token_axis(c);
+            let sizes = self.shape(c, tokens, context).into_iter().enumerate();
+            sizes.filter(|(i, _)| Some(*i) != axis).map(|(_, n)| n).product()
+        };
+        let input = component.inputs.first().and_then(|point| self.get(point));
+        match component.op {
+            Op::RmsNorm | Op::GatedRmsNorm | Op::L2Norm | Op::Softmax => last(component),
+            Op::Linear => input.map_or(1, width),
+            Op::AttentionScores => input.map_or(1, last),
+            Op::AttentionContext => context,
+            // A state is a sum over all tokens so far.
+            Op::DeltaRule | Op::DeltaRuleState => context * input.map_or(1, last),
+            Op::Embedding
+            | Op::RopeTable
+            | Op::SplitHeads
+            | Op::Rope
+            | Op::CausalMask
+            | Op::SigmoidGate
+            | Op::Sigmoid
+            | Op::CausalConvSilu
+            | Op::ConvState
+            | Op::GdnDecay
+            | Op::Add
+            | Op::SiluMul => 1,
+        }
+    }
+
     /// Which axis of the component's output counts tokens, if one does.
     pub fn token_axis(&self, component: &Component) -> Option<usize> {
         component.shape.iter().position(|name| name == "tokens")
@@ -326,6 +358,17 @@ mod tests {
         assert_eq!(shape("model.layers.0.linear_attn.in_proj_qkv"), [5, 64]);
         assert_eq!(shape("model.rotary_emb.cos"), [5, 2]);
         assert_eq!(shape("model.layers.0.linear_attn.conv_state"), [64, 3]);
+    }
+
+    #[test]
+    fn the_longest_sum_of_a_component_is_known() {
+        let graph = Graph::for_config(&config(json!({}))).unwrap();
+        let summands = |point: &str| graph.summands(graph.get(point).unwrap(), 5, 7);
+        assert_eq!(summands("model.layers.0.input_layernorm"), 8);
+        assert_eq!(summands("model.layers.0.linear_attn.out_proj"), 4 * 10);
+        assert_eq!(summands("model.layers.3.self_attn.scores"), 16);
+        assert_eq!(summands("model.layers.3.self_attn.context"), 7);
+        assert_eq!(summands("model.layers.0.mlp.act"), 1);
     }
 
     #[test]

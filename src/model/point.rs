@@ -23,6 +23,7 @@ impl PointFilter {
             .map_err(|e| {
                 Error::new(format!("bad glob for points: {}", e.kind()))
                     .expected("a glob such as `*.self_attn.*`", format!("`{glob}`"))
+                    .hint("`*` and `?` stand for any characters, `[0-9]` for one of some, `{a,b}` for either")
             })?
             .compile_matcher();
         Ok(Self { glob: glob.to_owned(), matcher })
@@ -31,6 +32,15 @@ impl PointFilter {
     /// True when the point is chosen.
     pub fn accepts(&self, point: &str) -> bool {
         self.matcher.is_match(point)
+    }
+
+    /// The error for a filter that accepts no point of the architecture.
+    pub fn chooses_nothing(&self) -> Error {
+        Error::new("no point is chosen")
+            .expected("points of the architecture", format!("`{}`", self.glob))
+            .hint(
+                "`layerdiff inspect TRACE` lists the points; `--points` takes a glob such as `*.self_attn.*`",
+            )
     }
 
     /// The glob as given.

@@ -1,7 +1,7 @@
 //! `manifest.json` as types, and the rules that it must keep by itself.
 
 use crate::error::{Error, Result};
-use crate::prompt::Prompt;
+use crate::prompt::{Prompt, is_plain_id};
 use crate::tensor::DType;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,6 +16,8 @@ pub struct Manifest {
     pub architecture: String,
     pub config: Value,
     pub provenance: Provenance,
+    // Without this attribute a missing key would read as null.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub self_check: Option<SelfCheck>,
     pub prompts: Vec<Prompt>,
     pub shards: Vec<Shard>,
@@ -121,7 +123,6 @@ pub struct Entry {
     pub dtype: DType,
     pub shape: Vec<usize>,
     pub basis: String,
-    #[serde(default)]
     pub derived: bool,
     pub shard: usize,
 }
@@ -152,22 +153,22 @@ impl SelfCheck {
     }
 }
 
-/// True for a name that can be a prompt's id.
-pub fn is_plain_id(id: &str) -> bool {
-    !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-}
-
 impl Manifest {
     /// Checks every rule that needs no file but the manifest.
     pub fn validate(&self) -> Result<()> {
         if self.format != "layerdiff-trace" {
             return Err(Error::new("not a layerdiff trace")
-                .expected("format `layerdiff-trace`", format!("`{}`", self.format)));
+                .expected("format `layerdiff-trace`", format!("`{}`", self.format))
+                .hint("a trace is made by `layerdiff capture` or by layerdiff_hooks"));
         }
         if self.version != 1 {
             return Err(Error::new("unknown version of the trace format")
                 .expected(1, self.version)
                 .hint("a newer layerdiff wrote this trace; update, or capture it again"));
+        }
+        if !self.config.is_object() {
+            return Err(Error::new("the trace's `config` is not the model's configuration")
+                .expected("an object", &self.config));
         }
         self.validate_prompts()?;
         self.validate_shards()?;
@@ -195,7 +196,10 @@ impl Manifest {
         let mut files = HashSet::new();
         for shard in &self.shards {
             let name = &shard.file;
-            if name.contains(['/', '\\', '\0']) || name.starts_with('.') || !name.ends_with(".safetensors") {
+            if name.contains(['/', '\\', ':', '\0'])
+                || name.starts_with('.')
+                || !name.ends_with(".safetensors")
+            {
                 return Err(Error::new("the manifest names a shard outside the trace's directory")
                     .expected("a plain file name ending in .safetensors", format!("{name:?}"))
                     .hint("do not use this trace: it was made by a broken or a hostile writer"));
@@ -204,18 +208,13 @@ impl Manifest {
                 return Err(Error::new(format!("the manifest lists the shard {name:?} twice")));
             }
         }
-        let used: HashSet<usize> = self.tensors.iter().map(|t| t.shard).collect();
-        match (0..self.shards.len()).find(|i| !used.contains(i)) {
-            Some(i) => {
-                Err(Error::new(format!("no tensor of the manifest is in shard {:?}", self.shards[i].file)))
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn validate_tensors(&self) -> Result<()> {
         let prompts: HashSet<&str> = self.prompts.iter().map(|p| p.id.as_str()).collect();
         let mut seen = HashSet::new();
+        let mut used = vec![false; self.shards.len()];
         for (i, entry) in self.tensors.iter().enumerate() {
             let name = || format!("`{}` (step {}, prompt `{}`)", entry.point, entry.step, entry.prompt);
             if entry.order != i as u64 {
@@ -228,12 +227,13 @@ impl Manifest {
             if !prompts.contains(entry.prompt.as_str()) {
                 return Err(Error::new(format!("{} belongs to no prompt of the trace", name())));
             }
-            if entry.shard >= self.shards.len() {
-                return Err(Error::new(format!("{} is in a shard that is not listed", name()))
-                    .expected(format!("an index below {}", self.shards.len()), entry.shard));
-            }
-            if entry.point.is_empty() {
-                return Err(Error::new(format!("tensor {i} of the trace has no point")));
+            *used.get_mut(entry.shard).ok_or_else(|| {
+                Error::new(format!("{} is in a shard that is not listed", name()))
+                    .expected(format!("an index below {}", self.shards.len()), entry.shard)
+            })? = true;
+            if entry.point.is_empty() || entry.basis.is_empty() {
+                let what = if entry.point.is_empty() { "point" } else { "basis" };
+                return Err(Error::new(format!("tensor {i} of the trace has no {what}")));
             }
             if entry.byte_len().is_none_or(|bytes| bytes > isize::MAX as usize) {
                 return Err(Error::new(format!("{} is impossibly large", name()))
@@ -244,6 +244,11 @@ impl Manifest {
                     .hint("a warm-up pass or a graph replay may have been captured too; capture one pass"));
             }
         }
-        Ok(())
+        match self.shards.iter().zip(used).find(|(_, used)| !used) {
+            Some((shard, _)) => {
+                Err(Error::new(format!("no tensor of the manifest is in shard {:?}", shard.file)))
+            }
+            None => Ok(()),
+        }
     }
 }

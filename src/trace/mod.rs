@@ -26,8 +26,8 @@
 //! A prompt's `id` is not empty and consists of ASCII letters, digits, `-`, `_` and `.`; no two
 //! prompts share one. `token_ids` is not empty.
 //!
-//! A shard's `file` is a plain file name in the trace's directory: no separator, no `..`, not
-//! hidden, ending in `.safetensors`. `bytes` is the file's exact size.
+//! A shard's `file` is a plain file name in the trace's directory: no separator, no colon, no `..`,
+//! not hidden, ending in `.safetensors`. `bytes` is the file's exact size.
 //!
 //! An entry of `tensors`:
 //!
@@ -67,7 +67,7 @@ mod manifest;
 mod read;
 mod write;
 
-pub use manifest::{Entry, Evidence, Hashes, Manifest, Provenance, SelfCheck, Shard, Status, is_plain_id};
+pub use manifest::{Entry, Evidence, Hashes, Manifest, Provenance, SelfCheck, Shard, Status};
 pub use read::Trace;
 pub use write::{TraceWriter, WriteOptions};
 

@@ -86,13 +86,17 @@ fn index(manifest: &Manifest) -> HashMap<(String, u32, String), usize> {
 fn read_manifest(path: &Path) -> Result<Manifest> {
     let file = path.join(MANIFEST);
     let text = std::fs::read_to_string(&file).map_err(|e| {
-        Error::io("read the trace", &file, &e).hint(
-            "a trace is a directory with manifest.json, made by `layerdiff capture` or by layerdiff_hooks",
-        )
+        if path.exists() {
+            Error::new(format!("not a trace: cannot read its manifest: {e}")).at(&file).hint(
+                "a trace is a directory with manifest.json, made by `layerdiff capture` or by layerdiff_hooks",
+            )
+        } else {
+            Error::io("read the trace", path, &e)
+        }
     })?;
     let manifest: Manifest = serde_json::from_str(&text)
         .map_err(|e| Error::new(format!("the manifest is malformed: {e}")).at(&file).hint(AGAIN))?;
-    manifest.validate().map_err(|e| e.at(&file))?;
+    manifest.validate().map_err(|e| e.at(&file).hint(AGAIN))?;
     Ok(manifest)
 }
 

@@ -2,13 +2,13 @@
 
 use super::{Entry, MANIFEST, Manifest, Provenance, SelfCheck, Shard};
 use crate::error::{Error, Result};
+use crate::files::StagedDir;
 use crate::prompt::Prompt;
 use crate::tensor::DType;
 use safetensors::tensor::{Dtype, TensorView as SafeView, serialize_to_file};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tempfile::TempDir;
 
 /// What is known before the first tensor.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub struct WriteOptions {
 #[derive(Debug)]
 pub struct TraceWriter {
     target: PathBuf,
-    dir: TempDir,
+    dir: StagedDir,
     manifest: Manifest,
     shard_bytes: usize,
     pending: Vec<(String, DType, Vec<usize>, Vec<u8>)>,
@@ -108,7 +108,7 @@ impl TraceWriter {
             .iter()
             .map(|(key, dtype, shape, bytes)| {
                 let view = SafeView::new(safe_dtype(*dtype), shape.clone(), bytes)
-                    .map_err(|e| Error::new(format!("cannot store `{key}`: {e}")))?;
+                    .map_err(|e| Error::new(format!("cannot store `{key}`: {e}")).at(&self.target))?;
                 Ok((key.as_str(), view))
             })
             .collect::<Result<BTreeMap<_, _>>>()?;
@@ -127,7 +127,7 @@ impl TraceWriter {
     pub fn finish(mut self, self_check: Option<SelfCheck>) -> Result<()> {
         self.flush()?;
         self.manifest.self_check = self_check;
-        self.manifest.validate()?;
+        self.manifest.validate().map_err(|e| e.at(&self.target))?;
         let path = self.dir.path().join(MANIFEST);
         let json = serde_json::to_vec(&self.manifest).expect("a manifest has string keys only");
         std::fs::write(&path, json).map_err(|e| Error::io("write the manifest", &self.target, &e))?;

@@ -248,7 +248,8 @@ impl Call<'_> {
             let line = &scores[row.clone()];
             let poisoned = visible.iter().any(|&u| line[u].is_nan() || line[u] == f32::INFINITY);
             // A NaN is never greater, so that it drops out here, as it does in the engine.
-            let tile_max = visible.iter().fold(f32::NEG_INFINITY, |m, &u| if line[u] > m { line[u] } else { m });
+            let tile_max =
+                visible.iter().fold(f32::NEG_INFINITY, |m, &u| if line[u] > m { line[u] } else { m });
             let new_max = max.max(tile_max);
             let alpha = if sum == 0.0 { 0.0 } else { (max - new_max).exp() };
             acc.iter_mut().for_each(|a| *a *= alpha);

@@ -40,7 +40,8 @@ impl F16Engine {
         let load = |e| engine_error("load the model into 16-bit weights", &e).at(model_dir);
         let file = model_dir.join("model.safetensors");
         if !file.exists() && model_dir.join("model.safetensors.index.json").exists() {
-            return Err(Error::new("lattice's F16 engine reads no sharded checkpoint").at(model_dir)
+            return Err(Error::new("lattice's F16 engine reads no sharded checkpoint")
+                .at(model_dir)
                 .hint("merge the shards into one model.safetensors, or use --engine lattice-f32"));
         }
         let config = Qwen35Config::from_model_dir_validated(model_dir).map_err(load)?.into_inner();
@@ -88,9 +89,10 @@ impl Engine for F16Engine {
             spatial_merge_size: 2,
             decoder_hidden_size: self.config.hidden_size,
         };
-        let hidden = prefill_hidden_states_f16(&self.weights, &self.config, &request)
-            .map_err(|e| engine_error("run its un-instrumented pass", &e)
-                .hint("config.json needs rope_parameters with rope_theta and mrope_section"))?;
+        let hidden = prefill_hidden_states_f16(&self.weights, &self.config, &request).map_err(|e| {
+            engine_error("run its un-instrumented pass", &e)
+                .hint("config.json needs rope_parameters with rope_theta and mrope_section")
+        })?;
         // The engine does not expose its logits; they are one product away from these.
         Ok(vec![evidence(
             "hidden states after the final norm, all positions (the engine exposes no logits)",

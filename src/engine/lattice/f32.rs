@@ -101,7 +101,10 @@ impl F32Engine {
             Path::Batched => {
                 let entry = "DecoderSession::prefill";
                 let (logits, linears) = tap.record(|| self.session_logits(tokens));
-                Ok(vec![evidence("logits, last position", entry, &logits?, last), points.compare(&linears, entry)])
+                Ok(vec![
+                    evidence("logits, last position", entry, &logits?, last),
+                    points.compare(&linears, entry),
+                ])
             }
         }
     }

@@ -116,7 +116,8 @@ impl PointTap {
         for (layer, module, input, output) in &self.linears {
             let engine = engine.0.get(&(*layer, module.clone()));
             for (side, point) in [input, output].into_iter().enumerate() {
-                let (Some(engine), Some(pass)) = (engine.map(|sides| &sides[side]), self.seen.get(point)) else {
+                let (Some(engine), Some(pass)) = (engine.map(|sides| &sides[side]), self.seen.get(point))
+                else {
                     // A linear that only one side has is as different as can be.
                     mismatches += 1;
                     continue;
@@ -128,7 +129,10 @@ impl PointTap {
             }
         }
         Evidence {
-            what: format!("inputs and outputs of {} linears inside the running engine, all positions, by hash", self.linears.len()),
+            what: format!(
+                "inputs and outputs of {} linears inside the running engine, all positions, by hash",
+                self.linears.len()
+            ),
             entry_point: entry_point.to_owned(),
             elements,
             mismatches,

@@ -121,7 +121,8 @@ impl<'a> Weights<'a> {
 }
 
 fn moe() -> Error {
-    Error::new("mixture-of-experts layers are not supported").expected("dense layers", "a router with experts")
+    Error::new("mixture-of-experts layers are not supported")
+        .expected("dense layers", "a router with experts")
 }
 
 fn f32_layer(model: &Qwen35Model, i: usize) -> Result<Layer<'_>> {

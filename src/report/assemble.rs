@@ -1,0 +1,288 @@
+//! From two traces to a report.
+
+use super::Row;
+use super::json::{
+    Coverage, Fault, FloorReport, Growth, Outcome, PointReport, PromptReport, Report, ReportProvenance, State,
+};
+use crate::align::{Pair, Partner, align};
+use crate::compare::{compare, refuse_repeated_layers};
+use crate::error::Result;
+use crate::floor::Floor;
+use crate::localize::{Judgement, MARGIN, localize};
+use crate::metrics::Metrics;
+use crate::model::{Graph, PointFilter, layer_of};
+use crate::progress;
+use crate::prompt::Prompt;
+use crate::trace::{SelfCheck, Status, Trace};
+use std::collections::BTreeMap;
+
+/// What to compare, and with what floor.
+#[derive(Debug)]
+pub struct Options<'a> {
+    /// The architecture of both.
+    pub graph: &'a Graph,
+    /// Which points were asked for.
+    pub points: &'a PointFilter,
+    /// What errors are held against.
+    pub floor: &'a Floor,
+    /// The command line, for the report.
+    pub command: Vec<String>,
+    /// No progress bars.
+    pub quiet: bool,
+}
+
+/// Compares `candidate` with `reference` and writes down the verdict.
+pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> Result<Report> {
+    let graph = options.graph;
+    let pairs = align(graph, reference, candidate, options.points)?;
+    refuse_repeated_layers(graph, reference)?;
+    refuse_repeated_layers(graph, candidate)?;
+    let bar = progress::bar("comparing", pairs.len() as u64, options.quiet);
+    let metrics = compare(graph, reference, candidate, &pairs, || bar.inc(1));
+    bar.finish_and_clear();
+    let parameter_error = &candidate.manifest().provenance.parameter_error;
+    let rows = judge(graph, options.floor, parameter_error, pairs, metrics);
+    let prompts: Vec<PromptReport> =
+        prompts_of(reference, candidate).map(|prompt| prompt_report(prompt, &rows)).collect();
+    let mut faults: Vec<Fault> = rows.iter().filter_map(|row| fault(row, graph)).collect();
+    let order = |f: &Fault| graph.components().iter().position(|c| c.point == f.point);
+    faults.sort_by(|a, b| (a.step, order(a)).cmp(&(b.step, order(b))).then(b.ratio.total_cmp(&a.ratio)));
+    let coverage = prompts.iter().fold(Coverage::default(), |sum, p| sum.plus(p.coverage));
+    assert_eq!(coverage.expected, coverage.matched + coverage.mismatched + coverage.unmeasured);
+    let self_check = candidate.manifest().self_check.clone().unwrap_or_else(|| SelfCheck::new(Vec::new()));
+    let warnings = warnings(reference, candidate, options.floor, &self_check, &rows);
+    let outcome = outcome(&prompts, &self_check);
+    let verdict = super::verdict::verdict(outcome, &faults, &rows, &coverage);
+    let first = faults.first();
+    Ok(Report {
+        format: "layerdiff-report".into(),
+        version: 1,
+        outcome,
+        verdict,
+        engine: candidate.manifest().provenance.engine.clone(),
+        prompt_id: first.map_or_else(|| worst_prompt(&prompts), |f| f.prompt.clone()),
+        architecture: graph.description().name.clone(),
+        layer_types: graph.layer_types().to_vec(),
+        coverage,
+        growth: Growth {
+            first_layer: first.and_then(|f| f.layer),
+            first_point: first.map(|f| f.point.clone()),
+            step: first.map(|f| f.step),
+            prompt: first.map(|f| f.prompt.clone()),
+        },
+        first_fault: first.cloned(),
+        faults,
+        diagnosis: Vec::new(),
+        floor: FloorReport { kind: options.floor.kind().into(), description: options.floor.description() },
+        points: points(&rows),
+        self_check,
+        prompts,
+        warnings,
+        provenance: ReportProvenance {
+            layerdiff: env!("CARGO_PKG_VERSION").into(),
+            command: options.command.clone(),
+            reference: reference.manifest().provenance.clone(),
+            candidate: candidate.manifest().provenance.clone(),
+        },
+    })
+}
+
+/// The prompts of both traces, the reference's first.
+fn prompts_of<'a>(reference: &'a Trace, candidate: &'a Trace) -> impl Iterator<Item = &'a Prompt> {
+    let known = &reference.manifest().prompts;
+    let extra = candidate.manifest().prompts.iter().filter(|p| known.iter().all(|k| k.id != p.id));
+    known.iter().chain(extra)
+}
+
+fn judge<'a>(
+    graph: &Graph,
+    floor: &Floor,
+    parameter_error: &BTreeMap<String, f64>,
+    pairs: Vec<Pair<'a>>,
+    metrics: Vec<Option<Metrics>>,
+) -> Vec<Row<'a>> {
+    let rows: Vec<(Pair<'a>, Option<Metrics>)> = pairs.into_iter().zip(metrics).collect();
+    let steps = rows.chunk_by(|(a, _), (b, _)| a.prompt == b.prompt && a.step == b.step);
+    let judgements: Vec<Option<Judgement>> = steps
+        .flat_map(|step| {
+            let step: Vec<_> = step.iter().map(|(pair, metrics)| (pair, metrics.as_ref())).collect();
+            localize(graph, floor, parameter_error, &step)
+        })
+        .collect();
+    let joined = rows.into_iter().zip(judgements);
+    joined.map(|((pair, metrics), judgement)| Row { pair, metrics, judgement }).collect()
+}
+
+fn prompt_report(prompt: &Prompt, rows: &[Row<'_>]) -> PromptReport {
+    let mut coverage = Coverage::default();
+    let mut worst: Option<(&str, f64)> = None;
+    let mut first_fault = None;
+    let mut both_nan = false;
+    for row in rows.iter().filter(|row| row.pair.prompt == prompt.id) {
+        coverage.expected += 1;
+        match row.pair.partner {
+            Partner::Matched(..) => coverage.matched += 1,
+            Partner::Mismatched(_) => coverage.mismatched += 1,
+            Partner::Unmeasured(_) => coverage.unmeasured += 1,
+        }
+        if let Some(metrics) = &row.metrics {
+            both_nan |= metrics.non_finite.both_nan > 0;
+            if worst.is_none_or(|(_, error)| metrics.rel_l2 > error) {
+                worst = Some((row.pair.point, metrics.rel_l2));
+            }
+        }
+        if first_fault.is_none() && row.judgement.as_ref().is_some_and(|j| j.state == State::Born) {
+            first_fault = Some(row.pair.point.to_owned());
+        }
+    }
+    let outcome = match (&first_fault, both_nan) {
+        (Some(_), _) => Outcome::Fault,
+        (None, true) => Outcome::Invalid,
+        (None, false) if coverage.matched < coverage.expected => Outcome::Unmeasured,
+        (None, false) => Outcome::Pass,
+    };
+    PromptReport {
+        id: prompt.id.clone(),
+        category: prompt.category.clone(),
+        tokens: prompt.token_ids.len(),
+        token_ids: prompt.token_ids.clone(),
+        outcome,
+        coverage,
+        worst_point: worst.map(|(point, _)| point.to_owned()),
+        worst_rel_l2: worst.map(|(_, error)| error),
+        first_fault,
+    }
+}
+
+/// A failed self-check spoils everything; a fault outweighs what could not be measured.
+fn outcome(prompts: &[PromptReport], self_check: &SelfCheck) -> Outcome {
+    let any = |wanted| prompts.iter().any(|p| p.outcome == wanted);
+    match self_check.status {
+        Status::Different => Outcome::Invalid,
+        _ if any(Outcome::Fault) => Outcome::Fault,
+        _ if any(Outcome::Invalid) => Outcome::Invalid,
+        _ if any(Outcome::Unmeasured) => Outcome::Unmeasured,
+        _ => Outcome::Pass,
+    }
+}
+
+fn worst_prompt(prompts: &[PromptReport]) -> String {
+    let error = |p: &&PromptReport| p.worst_rel_l2.unwrap_or(f64::NEG_INFINITY);
+    prompts.iter().max_by(|a, b| error(a).total_cmp(&error(b))).map_or_else(String::new, |p| p.id.clone())
+}
+
+fn fault(row: &Row<'_>, graph: &Graph) -> Option<Fault> {
+    let (metrics, judgement) = (row.metrics.as_ref()?, row.judgement.as_ref()?);
+    if judgement.state != State::Born {
+        return None;
+    }
+    let point = row.pair.point;
+    Some(Fault {
+        point: point.to_owned(),
+        layer: layer_of(point),
+        component: graph.get(point).map_or_else(|| point.to_owned(), |c| c.name().to_owned()),
+        step: row.pair.step,
+        prompt: row.pair.prompt.to_owned(),
+        ratio: metrics.rel_l2 / judgement.explained,
+        rel_l2: metrics.rel_l2,
+        reason: super::verdict::reason(metrics, judgement),
+    })
+}
+
+/// One row for each point and step: of several prompts that with the worst state and error.
+fn points(rows: &[Row<'_>]) -> Vec<PointReport> {
+    let mut index = std::collections::HashMap::new();
+    let mut points: Vec<PointReport> = Vec::new();
+    for row in rows {
+        let point = point_report(row);
+        match index.get(&(point.step, point.point.clone())) {
+            None => {
+                index.insert((point.step, point.point.clone()), points.len());
+                points.push(point);
+            }
+            Some(&i) => {
+                let badness = |p: &PointReport| {
+                    let error = p.metrics.as_ref().map_or(f64::INFINITY, |m| m.rel_l2);
+                    (p.state != State::Explained, p.state == State::Born, error)
+                };
+                if badness(&point).partial_cmp(&badness(&points[i])) == Some(std::cmp::Ordering::Greater) {
+                    points[i] = point;
+                }
+            }
+        }
+    }
+    points
+}
+
+fn point_report(row: &Row<'_>) -> PointReport {
+    let (state, note, shape) = match &row.pair.partner {
+        Partner::Matched(r, _) => {
+            (row.judgement.as_ref().map_or(State::Unmeasured, |j| j.state), None, r.shape.clone())
+        }
+        Partner::Mismatched(note) => (State::Mismatched, Some(note.clone()), Vec::new()),
+        Partner::Unmeasured(note) => (State::Unmeasured, Some(note.clone()), Vec::new()),
+    };
+    PointReport {
+        point: row.pair.point.to_owned(),
+        step: row.pair.step,
+        prompt: row.pair.prompt.to_owned(),
+        layer: layer_of(row.pair.point),
+        family: row.pair.component.map_or_else(|| "other".to_owned(), |c| c.family.clone()),
+        shape,
+        state,
+        note,
+        metrics: row.metrics.clone(),
+        floor: row.judgement.as_ref().and_then(|j| j.floor),
+        explained: row.judgement.as_ref().map(|j| j.explained),
+        local_ratio: None,
+    }
+}
+
+fn warnings(
+    reference: &Trace,
+    candidate: &Trace,
+    floor: &Floor,
+    check: &SelfCheck,
+    rows: &[Row<'_>],
+) -> Vec<String> {
+    let (r, c) = (reference.manifest(), candidate.manifest());
+    let mut warnings = Vec::new();
+    let hashes = [
+        ("weights", &r.provenance.hashes.weights, &c.provenance.hashes.weights),
+        ("tokenizers", &r.provenance.hashes.tokenizer, &c.provenance.hashes.tokenizer),
+        ("configurations", &r.provenance.hashes.config, &c.provenance.hashes.config),
+    ];
+    for (what, left, right) in hashes {
+        match (left, right) {
+            (Some(left), Some(right)) if left != right => {
+                warnings.push(format!("the two sides ran on different {what} (by SHA-256)"));
+            }
+            (Some(_), Some(_)) => {}
+            _ => warnings
+                .push(format!("whether both sides ran on the same {what} is unmeasured: a hash is missing")),
+        }
+    }
+    if check.status == Status::Unmeasured {
+        warnings.push(
+            "whether the capture disturbed the candidate is unmeasured: its trace has no self-check".into(),
+        );
+    }
+    let both_nan = rows.iter().find(|row| row.metrics.as_ref().is_some_and(|m| m.non_finite.both_nan > 0));
+    if let Some(row) = both_nan {
+        warnings.push(format!(
+            "both sides have NaN at {} (prompt {}): nothing can be said about it",
+            row.pair.point, row.pair.prompt
+        ));
+    }
+    if matches!(floor, Floor::Measured(_)) {
+        let other = c.prompts.iter().filter(|p| !floor.knows_prompt(&p.id)).count();
+        if other > 0 {
+            warnings.push(format!("the floor was not measured for {other} of the prompts: there, that of other prompts stands in"));
+        }
+    } else {
+        warnings.push(format!(
+            "no floor was measured; the verdict rests on customary tolerances and a margin of {MARGIN}"
+        ));
+    }
+    warnings
+}

@@ -1,0 +1,219 @@
+//! `report.json`: the report itself. Markdown and plots only render it.
+
+pub use crate::localize::State;
+use crate::metrics::Metrics;
+use crate::trace::{Provenance, SelfCheck};
+use serde::{Deserialize, Serialize};
+
+/// What a run found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// All that was asked for was compared, and nothing errs beyond what the floor explains.
+    Pass,
+    /// A component errs.
+    Fault,
+    /// The input was unusable, or the self-check failed.
+    Invalid,
+    /// Nothing, or less than was asked for, could be compared.
+    Unmeasured,
+}
+
+impl Outcome {
+    /// The process's exit code.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Pass => 0,
+            Self::Fault => 1,
+            Self::Invalid | Self::Unmeasured => 2,
+        }
+    }
+}
+
+/// A comparison of a candidate with a reference.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// `layerdiff-report`.
+    pub format: String,
+    /// Version of these keys.
+    pub version: u32,
+    /// The result in one word.
+    pub outcome: Outcome,
+    /// The result in sentences.
+    pub verdict: Verdict,
+    /// The candidate's engine.
+    pub engine: String,
+    /// The prompt with the first fault, else the one with the largest error.
+    pub prompt_id: String,
+    /// Each prompt's result, in the order of the set.
+    pub prompts: Vec<PromptReport>,
+    /// Name of the architecture description.
+    pub architecture: String,
+    /// The type of each layer.
+    pub layer_types: Vec<String>,
+    /// How much of what was asked for was compared, over all prompts and steps.
+    pub coverage: Coverage,
+    /// Whether the capture disturbed the candidate.
+    pub self_check: SelfCheck,
+    /// The first fault in order of execution.
+    pub first_fault: Option<Fault>,
+    /// All faults, in order of execution.
+    pub faults: Vec<Fault>,
+    /// Names for the faults, best first.
+    pub diagnosis: Vec<Diagnosis>,
+    /// Where the total error starts to grow beyond what the floor explains.
+    pub growth: Growth,
+    /// What the floor is.
+    pub floor: FloorReport,
+    /// Each point and step; of several prompts the one with the largest error.
+    pub points: Vec<PointReport>,
+    /// What a reader should know before trusting the result.
+    pub warnings: Vec<String>,
+    /// Where everything came from.
+    pub provenance: ReportProvenance,
+}
+
+/// The result for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// One sentence.
+    pub headline: String,
+    /// Why, one step a sentence.
+    pub reasoning: Vec<String>,
+    /// What it rests on: `growth` of the total error, or `replay`.
+    pub rests_on: String,
+}
+
+/// One prompt's result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct PromptReport {
+    pub id: String,
+    pub category: Option<String>,
+    pub tokens: usize,
+    pub token_ids: Vec<u32>,
+    pub outcome: Outcome,
+    pub coverage: Coverage,
+    /// The point with the largest relative error, and that error.
+    pub worst_point: Option<String>,
+    #[serde(with = "crate::number::option", default)]
+    pub worst_rel_l2: Option<f64>,
+    pub first_fault: Option<String>,
+}
+
+/// Counts of points. `expected = matched + mismatched + unmeasured`, always.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Points that the architecture has, as far as they were asked for.
+    pub expected: u64,
+    /// Points that were compared.
+    pub matched: u64,
+    /// Points that both sides have in incompatible form: another shape or kind of dtype.
+    pub mismatched: u64,
+    /// Points that a side lacks.
+    pub unmeasured: u64,
+}
+
+impl Coverage {
+    /// The sum of two counts.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            expected: self.expected + other.expected,
+            matched: self.matched + other.matched,
+            mismatched: self.mismatched + other.mismatched,
+            unmeasured: self.unmeasured + other.unmeasured,
+        }
+    }
+}
+
+/// A component that errs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Fault {
+    pub point: String,
+    pub layer: Option<usize>,
+    /// The point's name within its layer: `self_attn.k_rope`.
+    pub component: String,
+    pub step: u32,
+    pub prompt: String,
+    /// The error, as a multiple of the largest that is explained.
+    #[serde(with = "crate::number")]
+    pub ratio: f64,
+    #[serde(with = "crate::number")]
+    pub rel_l2: f64,
+    /// Why this is a fault.
+    pub reason: String,
+}
+
+/// A name for a fault.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Diagnosis {
+    pub point: String,
+    pub name: String,
+    #[serde(with = "crate::number")]
+    pub residual_ratio: f64,
+}
+
+/// Where the total error starts to grow.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Growth {
+    pub first_layer: Option<usize>,
+    pub first_point: Option<String>,
+    pub step: Option<u32>,
+    pub prompt: Option<String>,
+}
+
+/// What the total error is held against.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FloorReport {
+    /// `measured`, or `preset` when no floor arm was given.
+    pub kind: String,
+    /// In words, with the source.
+    pub description: String,
+}
+
+/// One point of one step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PointReport {
+    /// The point's name.
+    pub point: String,
+    /// 0 is the prefill.
+    pub step: u32,
+    /// The prompt whose numbers these are.
+    pub prompt: String,
+    /// The layer's number.
+    pub layer: Option<usize>,
+    /// The curve it belongs to.
+    pub family: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Whether it is compared and what became of it.
+    pub state: State,
+    /// Why it is mismatched or unmeasured.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub note: Option<String>,
+    /// The metrics; absent when it was not compared.
+    #[serde(flatten)]
+    pub metrics: Option<Metrics>,
+    /// Relative L2 error of the floor arm here.
+    #[serde(with = "crate::number::option", default)]
+    pub floor: Option<f64>,
+    /// The largest relative L2 error that is explained here.
+    #[serde(with = "crate::number::option", default)]
+    pub explained: Option<f64>,
+    /// Local error by replay as a multiple of its bound; null when it was not replayed.
+    #[serde(with = "crate::number::option", default)]
+    pub local_ratio: Option<f64>,
+}
+
+/// Origin of both sides and of the report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ReportProvenance {
+    pub layerdiff: String,
+    pub command: Vec<String>,
+    pub reference: Provenance,
+    pub candidate: Provenance,
+}

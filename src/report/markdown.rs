@@ -1,0 +1,227 @@
+//! `report.md`: the report on one page, ready for an issue.
+
+mod provenance;
+
+use super::escape::{code, plain, prose};
+use super::stops::{self, Stop, kinds, stops};
+use super::text::{coverage, maybe, multiple, number, outcomes, self_check, short_headline, word};
+use super::{PromptReport, Report, State};
+use provenance::provenance;
+use std::cmp::Ordering;
+
+/// The page has fewer lines than this, whatever the report.
+const LINES: usize = 60;
+const FAULTS: usize = 10;
+const PROMPTS: usize = 5;
+const WARNINGS: usize = 3;
+
+/// Renders the report.
+pub fn markdown(report: &Report) -> String {
+    let mut head = vec![
+        format!(
+            "# {}: {} against {}",
+            word(report.outcome),
+            plain(&report.engine),
+            plain(&report.provenance.reference.engine)
+        ),
+        String::new(),
+        format!("**{}**", prose(short_headline(report))),
+        String::new(),
+    ];
+    if !report.verdict.reasoning.is_empty() {
+        head.extend([cut(&prose(&report.verdict.reasoning.join(" "))), String::new()]);
+    }
+    head.extend(facts(report));
+    head.extend([String::new(), "![Error by layer](overview.svg)".to_owned()]);
+    let mut tail = prompts(report);
+    tail.extend(warnings(report));
+    tail.extend(faults(report));
+    tail.extend(provenance(report));
+    // Heading, header and the lines between take six lines of the table's share.
+    let room = LINES.saturating_sub(1 + head.len() + tail.len() + 6);
+    head.extend(layers(report, room.max(1)));
+    head.extend(tail);
+    head.join("\n") + "\n"
+}
+
+fn facts(report: &Report) -> Vec<String> {
+    let rests = match report.verdict.rests_on.as_str() {
+        "" => Vec::new(),
+        rests_on => vec![format!("- **Rests on:** {}", plain(rests_on))],
+    };
+    let mut facts = vec![
+        format!("- **Coverage:** {}", plain(&coverage(report.coverage))),
+        format!("- **Self-check:** {}", cut(&prose(&self_check(&report.self_check)))),
+        format!("- **Floor:** {}: {}", plain(&report.floor.kind), prose(&report.floor.description)),
+    ];
+    facts.extend(rests);
+    if let Some(diagnosis) = report.diagnosis.first() {
+        let more = match report.diagnosis.len() - 1 {
+            0 => String::new(),
+            n => format!("; {n} more in report.json"),
+        };
+        facts.push(format!(
+            "- **Diagnosis:** {} at {} (what remains is {} of its bound{more})",
+            plain(&diagnosis.name),
+            code(&diagnosis.point),
+            multiple(diagnosis.residual_ratio)
+        ));
+    }
+    facts
+}
+
+/// The table by layer, of at most `room` rows: faults first, then the largest errors.
+fn layers(report: &Report, room: usize) -> Vec<String> {
+    let (stops, kinds) = (stops(report), kinds(report));
+    let mut order: Vec<&Stop> = stops.iter().collect();
+    let error = |s: &Stop| s.worst().and_then(stops::error).unwrap_or(-1.0);
+    order.sort_by(|a, b| match b.born().count().min(1).cmp(&a.born().count().min(1)) {
+        Ordering::Equal if a.born().next().is_some() => Ordering::Equal,
+        Ordering::Equal => error(b).total_cmp(&error(a)),
+        other => other,
+    });
+    let shown = &order[..room.min(order.len())];
+    let left_out = match order.len() - shown.len() {
+        0 => String::new(),
+        n => format!(" ({n} of {} places left out: smaller errors or later faults)", order.len()),
+    };
+    let mut lines = vec![
+        String::new(),
+        format!("**By layer**{left_out}"),
+        String::new(),
+        "| layer | type | worst point | rel L2 | floor | max abs | state |".to_owned(),
+        "|---|---|---|---|---|---|---|".to_owned(),
+    ];
+    for stop in stops.iter().filter(|s| shown.iter().any(|o| std::ptr::eq(*o, *s))) {
+        let kind = stop.kind.map_or_else(|| "–".to_owned(), |k| plain(&kinds[k].name));
+        let worst = stop.worst();
+        lines.push(format!(
+            "| {} | {kind} | {} | {} | {} | {} | {} |",
+            plain(&stop.label),
+            worst.map_or_else(|| "–".to_owned(), |p| code(stops::local(p))),
+            maybe(worst.and_then(stops::error)),
+            maybe(worst.and_then(|p| p.floor)),
+            maybe(worst.and_then(|p| p.metrics.as_ref()).map(|m| m.max_abs)),
+            state(stop)
+        ));
+    }
+    lines
+}
+
+/// What became of a layer: a fault that is born in it, else the state of its worst point.
+fn state(stop: &Stop) -> String {
+    let mut born = stop.born().map(stops::local);
+    let state = match (born.next(), stop.worst()) {
+        (Some(first), _) => match born.count() {
+            0 => format!("**born** at {}", code(first)),
+            n => format!("**born** at {} and {n} more", code(first)),
+        },
+        (None, Some(worst)) => match worst.state {
+            State::Explained => "explained".to_owned(),
+            State::Born => "**born**".to_owned(),
+            State::Inherited => "inherited".to_owned(),
+            State::Absorbed => "absorbed".to_owned(),
+            State::Mismatched => "mismatched".to_owned(),
+            State::Unmeasured => "compared, not judged".to_owned(),
+        },
+        (None, None) if stop.points.is_empty() => "not asked for".to_owned(),
+        (None, None) => "UNMEASURED".to_owned(),
+    };
+    match stop.unmeasured() {
+        0 => state,
+        n => format!("{state}; {n} of {} points not compared", stop.points.len()),
+    }
+}
+
+fn prompts(report: &Report) -> Vec<String> {
+    if report.prompts.len() < 2 {
+        return Vec::new();
+    }
+    let mut order: Vec<&PromptReport> = report.prompts.iter().collect();
+    // NaN is the worst error, no error at all the least.
+    let error =
+        |p: &PromptReport| p.worst_rel_l2.map_or(-1.0, |e| if e.is_nan() { f64::INFINITY } else { e });
+    let badness = |p: &PromptReport| p.outcome.exit_code() != 0;
+    order.sort_by(|a, b| badness(b).cmp(&badness(a)).then(error(b).total_cmp(&error(a))));
+    let left_out = match order.len().saturating_sub(PROMPTS) {
+        0 => String::new(),
+        n => format!("; the {PROMPTS} worst, {n} left out"),
+    };
+    let mut lines = vec![
+        String::new(),
+        format!("**{} prompts:** {}{left_out}", order.len(), outcomes(report)),
+        String::new(),
+        "| prompt | tokens | outcome | worst point | rel L2 |".to_owned(),
+        "|---|---|---|---|---|".to_owned(),
+    ];
+    lines.extend(order.iter().take(PROMPTS).map(|p| {
+        format!(
+            "| {} | {} | {} | {} | {} |",
+            code(&p.id),
+            p.tokens,
+            word(p.outcome).to_lowercase(),
+            code(p.worst_point.as_deref().unwrap_or("")),
+            maybe(p.worst_rel_l2)
+        )
+    }));
+    lines
+}
+
+fn warnings(report: &Report) -> Vec<String> {
+    if report.warnings.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec![String::new()];
+    lines.extend(report.warnings.iter().take(WARNINGS).map(|w| format!("- **Warning:** {}", cut(&prose(w)))));
+    if report.warnings.len() > WARNINGS {
+        lines.push(format!("- {} more warnings are in report.json", report.warnings.len() - WARNINGS));
+    }
+    lines
+}
+
+fn faults(report: &Report) -> Vec<String> {
+    if report.faults.is_empty() {
+        return Vec::new();
+    }
+    // A crowded page keeps some room for the layers.
+    let most = if report.prompts.len() > 1 { FAULTS - 3 } else { FAULTS };
+    let left_out = match report.faults.len().saturating_sub(most) {
+        0 => String::new(),
+        n => format!(", the first {most} of {}; {n} left out", most + n),
+    };
+    let mut lines = vec![
+        String::new(),
+        format!("**Faults**{left_out}"),
+        String::new(),
+        "| point | step | prompt | rel L2 | × explained | why |".to_owned(),
+        "|---|---|---|---|---|---|".to_owned(),
+    ];
+    lines.extend(report.faults.iter().take(most).map(|f| {
+        format!(
+            "| {} | {} | {} | {} | {} | {} |",
+            code(&f.point),
+            f.step,
+            code(&f.prompt),
+            number(f.rel_l2),
+            multiple(f.ratio),
+            prose(&f.reason)
+        )
+    }));
+    lines
+}
+
+/// A paragraph of a length that people still read; the whole is in report.json.
+fn cut(text: &str) -> String {
+    const MOST: usize = 1500;
+    match text.char_indices().nth(MOST) {
+        None => text.to_owned(),
+        // At a space, so that no escape is torn apart.
+        Some((end, _)) => {
+            let end = text[..end].rfind(' ').unwrap_or(0);
+            format!("{} … (cut; all of it is in report.json)", &text[..end])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

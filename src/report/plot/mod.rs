@@ -1,0 +1,72 @@
+//! The error curves as SVG and PNG.
+//!
+//! `overview` shows the whole model, `curve-<family>` the points of one family of components. A
+//! figure is laid out once, as a list of shapes, and both formats draw the same list. The same
+//! report gives the same bytes.
+
+mod axis;
+mod callout;
+mod family;
+mod figure;
+mod font;
+mod labels;
+mod legend;
+mod overview;
+mod render;
+mod scene;
+mod series;
+mod theme;
+
+use super::Report;
+use super::stops::{kinds, stops};
+use crate::error::{Error, Result};
+use figure::Figure;
+use std::path::{Path, PathBuf};
+
+/// Draws all pictures of a report into `dir`, which must exist; gives their paths.
+pub fn draw_all(report: &Report, dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for (name, scene) in scenes(report) {
+        let svg = dir.join(format!("{name}.svg"));
+        std::fs::write(&svg, render::svg(&scene)?).map_err(|e| Error::io("write the picture", &svg, &e))?;
+        let png = dir.join(format!("{name}.png"));
+        render::png(&scene, &png)?;
+        paths.extend([svg, png]);
+    }
+    Ok(paths)
+}
+
+/// The pictures with their file names.
+fn scenes(report: &Report) -> Vec<(String, scene::Scene)> {
+    let (stops, kinds) = (stops(report), kinds(report));
+    let mut scenes = vec![("overview".to_owned(), overview::figure(report, &stops, &kinds).draw())];
+    for family in families(report) {
+        let figure: Figure = family::figure(report, family, &stops, &kinds);
+        let mut name = format!("curve-{}", file_name(family));
+        while scenes.iter().any(|(taken, _)| *taken == name) {
+            name.push('-');
+        }
+        scenes.push((name, figure.draw()));
+    }
+    scenes
+}
+
+/// The families, in the order in which they first appear.
+fn families(report: &Report) -> Vec<&str> {
+    let mut families: Vec<&str> = Vec::new();
+    for point in &report.points {
+        if !families.contains(&point.family.as_str()) {
+            families.push(&point.family);
+        }
+    }
+    families
+}
+
+/// A family's name with every sign replaced that could mean something in a path.
+fn file_name(family: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    family.chars().map(|c| if plain(c) { c } else { '-' }).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,55 @@
+use super::super::sample;
+use super::*;
+
+fn reports() -> [Report; 6] {
+    [sample::healthy(), sample::faulty(), sample::broken(), sample::large(), sample::huge(), sample::tiny()]
+}
+
+#[test]
+fn no_line_is_wider_than_the_terminal() {
+    for report in reports() {
+        for width in [0, 60, 61, 80, 100, 300] {
+            let text = terminal(&report, true, width);
+            for line in text.lines() {
+                assert!(measure_text_width(line) <= width.max(60), "{width}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn colour_adds_nothing_but_colour() {
+    for report in reports() {
+        let (plain, coloured) = (terminal(&report, false, 80), terminal(&report, true, 80));
+        assert!(!plain.contains('\u{1b}'));
+        assert_eq!(console::strip_ansi_codes(&coloured), plain);
+        assert!(coloured.contains('\u{1b}'));
+    }
+}
+
+#[test]
+fn very_many_layers_leave_the_verdict_on_the_screen() {
+    let text = terminal(&sample::huge(), false, 100);
+    assert!(text.lines().count() < 90, "{text}");
+    assert!(text.contains("with smaller errors"));
+}
+
+#[test]
+fn the_output_for_a_sound_engine() {
+    insta::assert_snapshot!(terminal(&sample::healthy(), false, 80));
+}
+
+#[test]
+fn the_output_for_a_faulty_engine() {
+    insta::assert_snapshot!(terminal(&sample::faulty(), false, 100));
+}
+
+#[test]
+fn the_output_for_a_run_with_infinities_and_missing_points() {
+    insta::assert_snapshot!(terminal(&sample::broken(), false, 60));
+}
+
+#[test]
+fn the_output_for_many_layers_and_prompts() {
+    insta::assert_snapshot!(terminal(&sample::large(), false, 80));
+}

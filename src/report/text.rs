@@ -1,0 +1,144 @@
+//! Numbers and foreign text in renderings for people.
+
+use super::{Coverage, Outcome, Report};
+use crate::trace::{SelfCheck, Status};
+use console::measure_text_width as columns;
+
+/// `1.2e-6`; `0`, `inf` and `NaN` as such.
+pub(super) fn number(value: f64) -> String {
+    if value == 0.0 { "0".to_owned() } else { format!("{value:.1e}") }
+}
+
+/// A number, or a dash for one that there is not.
+pub(super) fn maybe(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), number)
+}
+
+/// A multiple: plain as long as that is short.
+pub(super) fn multiple(value: f64) -> String {
+    match value {
+        v if !v.is_finite() => v.to_string(),
+        v if (0.1..10.0).contains(&v) => format!("{v:.1}"),
+        v if (10.0..10_000.0).contains(&v) => format!("{v:.0}"),
+        v => number(v),
+    }
+}
+
+/// The outcome as a word.
+pub(super) fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Pass => "PASS",
+        Outcome::Fault => "FAULT",
+        Outcome::Invalid => "INVALID",
+        Outcome::Unmeasured => "UNMEASURED",
+    }
+}
+
+/// The text on one line, without signs that steer a terminal or turn the direction of writing.
+/// Names come from files that anyone may have written.
+pub(super) fn clean(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    text.chars().map(|c| if steers(c) { ' ' } else { c }).collect()
+}
+
+/// The text in at most `room` columns; of a longer one the end, which tells more of a point's name.
+pub(super) fn tail(text: &str, room: usize) -> String {
+    if columns(text) <= room {
+        return text.to_owned();
+    }
+    let mut rest = text.chars();
+    while columns(rest.as_str()) + 1 > room && rest.next().is_some() {}
+    format!("…{}", rest.as_str().trim_start_matches('.'))
+}
+
+/// The text in lines of at most `room` columns, broken at spaces where there are some.
+pub(super) fn wrap(text: &str, room: usize) -> Vec<String> {
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    for word in text.split_whitespace() {
+        if !line.is_empty() && columns(&line) + 1 + columns(word) > room {
+            lines.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        for c in word.chars() {
+            if columns(&line) + columns(c.encode_utf8(&mut [0; 4])) > room {
+                lines.push(std::mem::take(&mut line));
+            }
+            line.push(c);
+        }
+    }
+    if !line.is_empty() {
+        lines.push(line);
+    }
+    lines
+}
+
+/// The headline without the outcome, which stands before it anyway.
+pub(super) fn short_headline(report: &Report) -> &str {
+    let headline = report.verdict.headline.as_str();
+    headline.strip_prefix(word(report.outcome)).map_or(headline, |rest| rest.trim_start_matches([':', ' ']))
+}
+
+/// How much was compared, in words.
+pub(super) fn coverage(coverage: Coverage) -> String {
+    let Coverage { expected, matched, mismatched, unmeasured } = coverage;
+    format!(
+        "{matched} of {expected} points compared, {mismatched} mismatched, {unmeasured} {}",
+        if unmeasured == 0 { "unmeasured" } else { "UNMEASURED" }
+    )
+}
+
+/// The self-check's status and what it rests on.
+pub(super) fn self_check(check: &SelfCheck) -> String {
+    let status = match check.status {
+        Status::BitEqual => "bit-equal",
+        Status::Different => "DIFFERENT",
+        Status::Unmeasured => "UNMEASURED",
+    };
+    let evidence: Vec<String> = check
+        .evidence
+        .iter()
+        .map(|e| format!("{} against `{}`: {} of {} differ", e.what, e.entry_point, e.mismatches, e.elements))
+        .collect();
+    if evidence.is_empty() { status.to_owned() } else { format!("{status} ({})", evidence.join("; ")) }
+}
+
+/// How many prompts had which outcome, worst first: `3 fault, 9 pass`.
+pub(super) fn outcomes(report: &Report) -> String {
+    let all = [Outcome::Fault, Outcome::Invalid, Outcome::Unmeasured, Outcome::Pass];
+    let counts = all.map(|o| (report.prompts.iter().filter(|p| p.outcome == o).count(), o));
+    let parts = counts.iter().filter(|(n, _)| *n > 0);
+    parts.map(|(n, o)| format!("{n} {}", word(*o).to_lowercase())).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_and_never_lose_what_is_not_finite() {
+        let shown = [0.0, 1.234e-6, 1.0, f64::INFINITY, f64::NAN].map(number);
+        assert_eq!(shown, ["0", "1.2e-6", "1.0e0", "inf", "NaN"]);
+        assert_eq!(
+            [0.01, 1.26, 312.4, 1e7, f64::INFINITY].map(multiple),
+            ["1.0e-2", "1.3", "312", "1.0e7", "inf"]
+        );
+    }
+
+    #[test]
+    fn a_name_from_a_file_cannot_steer_the_terminal() {
+        assert_eq!(clean("a\u{1b}[31mb\nc\u{202e}d"), "a [31mb c d");
+    }
+
+    #[test]
+    fn lines_are_never_longer_than_their_room() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("abcdefghij k", 4), ["abcd", "efgh", "ij k"]);
+        assert_eq!(tail("linear_attn.in_proj_qkv", 12), "…in_proj_qkv");
+        assert_eq!(tail("short", 12), "short");
+    }
+}

@@ -1,0 +1,838 @@
+//! The real command on bad input: what it says, that it says it everywhere, and that it leaves nothing behind.
+//!
+//! `INSTA_UPDATE=always cargo test --test cli_errors` writes the snapshots anew.
+
+#![cfg(unix)]
+
+mod common;
+
+use common::{
+    Draft, Run, command, edit_header, edit_manifest, finished, layerdiff, prompt, replace_shard, shard, tree,
+};
+use layerdiff::tensor::DType;
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::ops::BitOrAssign;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// A directory with two equal traces, a set of prompts, a place for temporary files, and whatever
+/// a test adds.
+struct World {
+    root: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self { root: tempfile::tempdir().unwrap() };
+        for side in ["reference", "candidate"] {
+            Draft::tiny().write(&world.path(side));
+        }
+        world.file("prompts.jsonl", r#"{"id": "p", "token_ids": [1, 2, 3]}"#);
+        std::fs::create_dir(world.path("tmp")).unwrap();
+        world
+    }
+
+    /// Two traces, the candidate's after a change.
+    fn with(change: impl FnOnce(&mut Draft)) -> Self {
+        let world = Self::new();
+        let mut draft = Draft::tiny();
+        change(&mut draft);
+        std::fs::remove_dir_all(world.path("candidate")).unwrap();
+        draft.write(&world.path("candidate"));
+        world
+    }
+
+    /// A damaged candidate.
+    fn damaged(damage: impl FnOnce(&Path)) -> Self {
+        let world = Self::new();
+        damage(&world.path("candidate"));
+        world
+    }
+
+    /// The bundled model with a changed configuration, in `model`.
+    fn with_config(change: impl FnOnce(&mut Value)) -> Self {
+        let world = Self::new();
+        let bundled = common::bundled_model();
+        let mut config =
+            serde_json::from_slice(&std::fs::read(bundled.join("config.json")).unwrap()).unwrap();
+        change(&mut config);
+        std::fs::create_dir(world.path("model")).unwrap();
+        world.file("model/config.json", &config.to_string());
+        for name in ["model.safetensors", "tokenizer.json"] {
+            symlink(bundled.join(name), world.path("model").join(name)).unwrap();
+        }
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn file(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    /// An interpreter that prints this on stderr and ends with this code.
+    fn python(&self, talk: &str, code: i32) {
+        self.file("python", &format!("#!/bin/sh\ncat >&2 <<'END'\n{talk}\nEND\nexit {code}\n"));
+        std::fs::set_permissions(self.path("python"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// The words of a command line; `@name` stands for a path in this directory, `@@` for the bundled model.
+    fn args(&self, line: &str) -> Vec<String> {
+        let path = |path: PathBuf| path.to_str().unwrap().to_owned();
+        line.split_whitespace()
+            .map(|word| match word.strip_prefix('@') {
+                Some("@") => path(common::bundled_model()),
+                Some(name) => path(self.path(name)),
+                None => word.to_owned(),
+            })
+            .collect()
+    }
+
+    fn run(&self, line: &str) -> Run {
+        let mut command = command(&self.args(line));
+        finished(command.current_dir(self.root.path()).env("TMPDIR", self.path("tmp")))
+    }
+
+    /// Runs a command line that must be refused, as text and as JSON; returns what a user sees.
+    #[track_caller]
+    fn refusal(&self, line: &str) -> String {
+        let before = tree(self.root.path());
+        let text = self.run(line);
+        assert_eq!(text.code, 2, "{text:#?}");
+        assert_eq!(text.stdout, "", "{text:#?}");
+        assert!(text.stderr.starts_with("error: ") && text.stderr.contains("\n  hint: "), "{text:#?}");
+        let json = self.run(&format!("{line} --json"));
+        assert_eq!(json.code, 2, "{json:#?}");
+        assert_eq!(json.json()["outcome"], "invalid");
+        assert_eq!(
+            mask(json.json()["error"].as_str().unwrap()),
+            mask(text.stderr.strip_prefix("error: ").unwrap().trim_end())
+        );
+        assert_eq!(tree(self.root.path()), before, "{line} left something behind");
+        let mut shown = format!("$ layerdiff {line}\nexit code: {}\n", text.code);
+        let stderr = text.stderr.replace(self.root.path().to_str().unwrap(), "[ROOT]");
+        write!(shown, "{}", mask(&stderr.replace(common::bundled_model().to_str().unwrap(), "[BUNDLED]")))
+            .unwrap();
+        shown
+    }
+
+    /// Runs a comparison that must come to this outcome; returns the report.
+    #[track_caller]
+    fn outcome(&self, outcome: &str, code: i32) -> Value {
+        let run = self.run("compare @reference @candidate --json");
+        assert_eq!((run.code, run.json()["outcome"].as_str()), (code, Some(outcome)), "{run:#?}");
+        run.json()
+    }
+}
+
+/// Hides what differs from run to run: hashes, and the random part of a temporary name.
+fn mask(text: &str) -> String {
+    let words = text.split_inclusive([' ', '\n', '"', '/']).map(|word| {
+        let (core, end) = word.split_at(word.trim_end_matches([' ', '\n', '"', '/']).len());
+        let hash = core.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64);
+        match core.rsplit_once('.') {
+            _ if hash => format!("sha256:[HASH]{end}"),
+            Some((name, random)) if name.starts_with('.') && random.len() == 6 => {
+                format!("{name}.[RANDOM]{end}")
+            }
+            _ => word.to_owned(),
+        }
+    });
+    words.collect()
+}
+
+/// Checks all that a refusal owes its user, and the words against the snapshot of this test's name.
+macro_rules! refused {
+    ($world:expr, $line:expr) => {
+        insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!($world.refusal($line))
+        })
+    };
+}
+
+const CAPTURE: &str = "capture --engine lattice-f32 --model @model --prompts @prompts.jsonl --out @out";
+const CAPTURE_BUNDLED: &str = "capture --engine lattice-f32 --model @@ --prompts @prompts.jsonl --out @out";
+const CAPTURE_TORCH: &str =
+    "capture --engine torch --python @python --model @@ --prompts @prompts.jsonl --out @out";
+const COMPARE: &str = "compare @reference @candidate --out @report";
+const RUN: &str = "run --model @@ --reference @reference --out @report";
+
+// The model.
+
+#[test]
+fn a_missing_model_directory_is_named() {
+    refused!(World::new(), CAPTURE);
+}
+
+#[test]
+fn a_missing_model_directory_is_named_by_run() {
+    refused!(World::new(), "run --model @model --reference @reference --out @new/deep/report");
+}
+
+#[test]
+fn a_model_without_config_is_refused() {
+    let world = World::with_config(|_| ());
+    std::fs::remove_file(world.path("model/config.json")).unwrap();
+    refused!(world, CAPTURE);
+}
+
+#[test]
+fn a_model_with_a_broken_config_is_refused() {
+    let world = World::with_config(|_| ());
+    world.file("model/config.json", "{\"model_type\": ");
+    refused!(world, CAPTURE);
+}
+
+#[test]
+fn a_model_whose_config_is_no_object_is_refused() {
+    refused!(World::with_config(|c| *c = json!([])), CAPTURE);
+}
+
+#[test]
+fn a_model_without_weights_is_refused() {
+    let world = World::with_config(|_| ());
+    std::fs::remove_file(world.path("model/model.safetensors")).unwrap();
+    refused!(world, CAPTURE);
+}
+
+#[test]
+fn a_model_with_truncated_weights_is_refused() {
+    let world = World::with_config(|_| ());
+    let whole = std::fs::read(world.path("model/model.safetensors")).unwrap();
+    std::fs::remove_file(world.path("model/model.safetensors")).unwrap();
+    std::fs::write(world.path("model/model.safetensors"), &whole[..whole.len() / 2]).unwrap();
+    for engine in ["lattice-f32", "lattice-f16"] {
+        // Which of the missing tensors lattice names is chance.
+        let run = world.run(&CAPTURE.replace("lattice-f32", engine));
+        assert_eq!(run.code, 2, "{run:#?}");
+        assert!(
+            run.stderr.starts_with("error: lattice cannot load the model") && run.stderr.contains("hint: "),
+            "{run:#?}"
+        );
+        assert!(!world.path("out").exists());
+    }
+}
+
+#[test]
+fn an_unknown_model_type_is_answered_with_the_known_ones() {
+    let world = World::with_config(|c| {
+        c["model_type"] = "llama".into();
+        c["text_config"]["model_type"] = "llama_text".into();
+    });
+    refused!(world, CAPTURE);
+}
+
+#[test]
+fn a_mistyped_model_type_is_answered_with_the_nearest() {
+    let world = World::with_config(|c| {
+        c["model_type"] = "qwen3.5".into();
+        c["text_config"]["model_type"] = "qwen3.5_text".into();
+    });
+    refused!(world, CAPTURE);
+}
+
+#[test]
+fn a_key_that_the_config_lacks_is_named() {
+    refused!(
+        World::with_config(|c| drop(c["text_config"].as_object_mut().unwrap().remove("hidden_size"))),
+        CAPTURE
+    );
+}
+
+#[test]
+fn a_size_of_zero_is_refused() {
+    refused!(World::with_config(|c| c["text_config"]["num_attention_heads"] = 0.into()), CAPTURE);
+}
+
+#[test]
+fn an_unknown_layer_type_is_refused() {
+    refused!(
+        World::with_config(|c| c["text_config"]["layer_types"][1] = "sliding_attention".into()),
+        CAPTURE
+    );
+}
+
+#[test]
+fn a_config_of_other_sizes_than_the_weights_is_refused() {
+    let world = World::with_config(|c| c["text_config"]["intermediate_size"] = 12.into());
+    for engine in ["lattice-f32", "lattice-f16"] {
+        let said = world.refusal(&CAPTURE.replace("lattice-f32", engine));
+        assert!(said.contains("lattice cannot"), "{said}");
+    }
+}
+
+#[test]
+fn a_model_without_a_reference_is_refused() {
+    refused!(World::new(), "run --model @@ --out @report");
+}
+
+#[test]
+fn a_trace_of_other_weights_is_refused() {
+    let world =
+        World::with(|d| d.options.provenance.hashes.weights = Some(format!("sha256:{}", "0".repeat(64))));
+    refused!(world, "run --model @@ --reference @candidate --out @report");
+}
+
+#[test]
+fn a_trace_of_other_weights_is_refused_by_compare_too() {
+    let world =
+        World::with(|d| d.options.provenance.hashes.weights = Some(format!("sha256:{}", "0".repeat(64))));
+    refused!(world, "compare @candidate @candidate --model @@ --out @report");
+}
+
+// Prompts, engines and points.
+
+#[test]
+fn an_unknown_engine_is_answered_with_the_nearest() {
+    refused!(World::new(), &CAPTURE_BUNDLED.replace("lattice-f32", "latice-f32"));
+}
+
+#[test]
+fn an_unknown_path_is_answered_with_the_known_ones() {
+    refused!(World::new(), &format!("{CAPTURE_BUNDLED} --path paralel"));
+}
+
+#[test]
+fn an_unknown_prompt_is_answered_with_the_nearest() {
+    let world = World::new();
+    world.file("prompts.jsonl", "{\"id\": \"code-01\", \"text\": \"x\"}");
+    refused!(world, &format!("{CAPTURE_BUNDLED} --prompt code-1"));
+}
+
+#[test]
+fn a_prompt_that_the_reference_lacks_is_refused_by_run() {
+    let mut draft = Draft::tiny();
+    draft.options.provenance.hashes = layerdiff::trace::Hashes::default();
+    let world = World::new();
+    draft.write(&world.path("bare"));
+    refused!(world, "run --model @@ --reference @bare --prompt code-01 --out @report");
+}
+
+#[test]
+fn a_missing_file_of_prompts_is_named() {
+    let world = World::new();
+    std::fs::remove_file(world.path("prompts.jsonl")).unwrap();
+    refused!(world, CAPTURE_BUNDLED);
+}
+
+#[test]
+fn an_empty_file_of_prompts_is_refused() {
+    let world = World::new();
+    world.file("prompts.jsonl", "\n\n");
+    refused!(world, CAPTURE_BUNDLED);
+}
+
+#[test]
+fn a_malformed_line_of_prompts_is_named_by_its_number() {
+    let world = World::new();
+    world.file("prompts.jsonl", "{\"id\": \"a\", \"text\": \"x\"}\n\n{\"id\": \"b\", \"text\": }\n");
+    refused!(world, CAPTURE_BUNDLED);
+}
+
+#[test]
+fn a_prompt_with_a_bad_id_is_refused() {
+    let world = World::new();
+    world.file("prompts.jsonl", "{\"id\": \"../a\", \"text\": \"x\"}");
+    refused!(world, CAPTURE_BUNDLED);
+}
+
+#[test]
+fn a_prompt_with_nothing_in_it_is_refused() {
+    let world = World::new();
+    world.file("prompts.jsonl", "{\"id\": \"a\", \"text\": \"\"}");
+    refused!(world, CAPTURE_BUNDLED);
+}
+
+#[test]
+fn two_prompts_of_one_id_are_refused() {
+    let world = World::new();
+    world.file("prompts.jsonl", "{\"id\": \"a\", \"text\": \"x\"}\n{\"id\": \"a\", \"text\": \"y\"}");
+    refused!(world, CAPTURE_BUNDLED);
+}
+
+#[test]
+fn a_token_outside_the_vocabulary_is_refused() {
+    let world = World::new();
+    world.file("prompts.jsonl", "{\"id\": \"a\", \"token_ids\": [1, 4000000000]}");
+    refused!(world, CAPTURE_BUNDLED);
+}
+
+#[test]
+fn a_prompt_that_is_too_long_is_refused() {
+    let world = World::new();
+    world.file("prompts.jsonl", &json!({"id": "a", "token_ids": vec![1; 9000]}).to_string());
+    refused!(world, CAPTURE_BUNDLED);
+}
+
+#[test]
+fn a_model_without_a_tokenizer_takes_no_text() {
+    let world = World::with_config(|_| ());
+    std::fs::remove_file(world.path("model/tokenizer.json")).unwrap();
+    world.file("prompts.jsonl", "{\"id\": \"a\", \"text\": \"x\"}");
+    refused!(world, CAPTURE);
+}
+
+#[test]
+fn a_bad_glob_is_explained() {
+    refused!(World::new(), &format!("{COMPARE} --points *.{{q_rope"));
+}
+
+#[test]
+fn a_glob_that_chooses_nothing_is_refused_by_compare() {
+    refused!(World::new(), &format!("{COMPARE} --points *.q_rop"));
+}
+
+#[test]
+fn a_glob_that_chooses_nothing_is_refused_by_capture() {
+    refused!(World::new(), &format!("{CAPTURE_BUNDLED} --points *.q_rop"));
+}
+
+// Traces.
+
+#[test]
+fn a_missing_trace_is_named() {
+    refused!(World::new(), "compare @reference @nothing --out @report");
+}
+
+#[test]
+fn a_file_is_no_trace() {
+    refused!(World::new(), "inspect @prompts.jsonl");
+}
+
+#[test]
+fn a_directory_without_a_manifest_is_no_trace() {
+    let world = World::new();
+    std::fs::create_dir(world.path("empty")).unwrap();
+    refused!(world, "inspect @empty");
+}
+
+#[test]
+fn a_truncated_shard_is_refused() {
+    let world = World::damaged(|trace| {
+        let file = std::fs::File::options().write(true).open(trace.join("shard-00000.safetensors")).unwrap();
+        file.set_len(1000).unwrap();
+    });
+    let said = world.refusal(COMPARE);
+    assert!(said.contains("a shard of the trace has the wrong size"), "{said}");
+    assert!(said.contains("[ROOT]/candidate/shard-00000.safetensors"), "{said}");
+}
+
+#[test]
+fn a_manifest_that_names_a_file_outside_is_refused() {
+    let world = World::damaged(|trace| {
+        edit_manifest(trace, |m| m["shards"][0]["file"] = "../reference/shard-00000.safetensors".into());
+    });
+    refused!(world, COMPARE);
+}
+
+#[test]
+fn a_shard_whose_header_claims_two_to_the_63_bytes_is_refused() {
+    let world = World::damaged(|trace| {
+        let mut bytes = shard(trace, 0);
+        bytes[..8].copy_from_slice(&(1_u64 << 63).to_le_bytes());
+        replace_shard(trace, 0, &bytes);
+    });
+    refused!(world, COMPARE);
+}
+
+#[test]
+fn a_point_that_is_there_twice_is_refused_with_the_usual_cause() {
+    let world = World::damaged(|trace| {
+        edit_manifest(trace, |m| m["tensors"][1]["point"] = m["tensors"][0]["point"].clone());
+    });
+    refused!(world, COMPARE);
+}
+
+#[test]
+fn a_dtype_that_the_format_lacks_is_refused() {
+    let world = World::damaged(|trace| {
+        edit_header(trace, 0, |h| {
+            let tensor = &mut h["p-01/0/model.norm"];
+            tensor["dtype"] = "I32".into();
+        });
+    });
+    refused!(world, COMPARE);
+}
+
+#[test]
+fn an_unknown_architecture_is_answered_with_the_nearest() {
+    let mut draft = Draft::tiny();
+    draft.options.architecture = "qwen35".into();
+    let world = World::new();
+    draft.write(&world.path("other"));
+    refused!(world, "compare @other @other --out @report");
+}
+
+#[test]
+fn traces_of_different_architectures_are_refused() {
+    refused!(World::with(|d| d.options.architecture = "qwen35".into()), COMPARE);
+}
+
+#[test]
+fn a_trace_whose_config_lacks_a_key_is_refused() {
+    let mut draft = Draft::tiny();
+    draft.options.config.as_object_mut().unwrap().remove("head_dim");
+    let world = World::new();
+    draft.write(&world.path("other"));
+    refused!(world, "compare @other @other --out @report");
+}
+
+#[test]
+fn traces_of_other_tokens_are_refused_with_the_first_difference() {
+    refused!(World::with(|d| d.prompts[0].token_ids = vec![1, 2, 9, 4, 5]), COMPARE);
+}
+
+#[test]
+fn traces_of_more_tokens_are_refused_with_the_first_difference() {
+    refused!(World::with(|d| d.prompts[0].token_ids = vec![1, 2, 3, 4, 5, 6]), COMPARE);
+}
+
+#[test]
+fn traces_without_a_common_prompt_are_refused() {
+    let world = World::new();
+    Draft::of(&[prompt("other-01", &[1])]).write(&world.path("other"));
+    refused!(world, "compare @reference @other --out @report");
+}
+
+#[test]
+fn a_trace_without_a_prompt_is_refused() {
+    let world = World::new();
+    Draft::of(&[]).write(&world.path("other"));
+    refused!(world, "inspect @other model.norm");
+    let said = world.refusal("compare @reference @other --out @report");
+    assert!(said.contains("no prompt in common"), "{said}");
+}
+
+#[test]
+fn traces_without_a_common_name_are_answered_with_the_nearest() {
+    let world = World::with(|d| {
+        for tensor in &mut d.tensors {
+            tensor.point = tensor.point.replace("model.layers.", "layers.").replace("model.", "");
+            tensor.point = tensor.point.replace("lm_head", "logits");
+        }
+    });
+    refused!(world, COMPARE);
+}
+
+#[test]
+fn traces_of_which_nothing_can_be_compared_are_refused() {
+    let world = World::with(|d| d.tensors.iter_mut().for_each(|t| t.shape.insert(0, 1)));
+    refused!(world, COMPARE);
+}
+
+#[test]
+fn two_layers_of_the_same_bytes_are_refused() {
+    let world = World::with(|d| {
+        let bytes = d.at("model.layers.1").bytes.clone();
+        d.at("model.layers.2").bytes = bytes;
+    });
+    refused!(world, COMPARE);
+}
+
+#[test]
+fn two_layers_of_the_same_bytes_in_the_reference_are_refused() {
+    let world = World::with(|d| {
+        let bytes = d.at("model.layers.1").bytes.clone();
+        d.at("model.layers.2").bytes = bytes;
+    });
+    refused!(world, "compare @candidate @reference --out @report");
+}
+
+#[test]
+fn a_malformed_floor_is_refused() {
+    refused!(World::new(), &format!("{COMPARE} --floor @prompts.jsonl"));
+}
+
+#[test]
+fn a_missing_floor_is_named() {
+    refused!(World::new(), &format!("{COMPARE} --floor @nothing"));
+}
+
+#[test]
+fn an_unknown_point_is_answered_with_the_nearest() {
+    refused!(World::new(), "inspect @reference model.layers.3.self_attn.q_rop");
+}
+
+#[test]
+fn an_unknown_prompt_of_a_trace_is_answered_with_the_nearest() {
+    refused!(World::new(), "inspect @reference model.norm --prompt p-1");
+}
+
+#[test]
+fn a_step_that_the_trace_lacks_is_named() {
+    refused!(World::new(), "inspect @reference model.norm --step 7");
+}
+
+// Outputs.
+
+#[test]
+fn an_existing_trace_is_not_overwritten() {
+    refused!(World::new(), &CAPTURE_BUNDLED.replace("@out", "@reference"));
+}
+
+#[test]
+fn an_existing_output_is_found_before_python_starts() {
+    let world = World::new();
+    world.python("error: this must not run", 2);
+    refused!(world, &CAPTURE_TORCH.replace("@out", "@reference"));
+}
+
+#[test]
+fn an_existing_directory_that_is_no_report_is_not_replaced() {
+    refused!(World::new(), "compare @reference @candidate --out @reference");
+}
+
+#[test]
+fn an_existing_directory_that_is_no_report_is_not_replaced_by_run() {
+    refused!(World::new(), &RUN.replace("@report", "@candidate"));
+}
+
+#[test]
+fn an_output_below_a_file_is_refused() {
+    refused!(World::new(), &COMPARE.replace("@report", "@prompts.jsonl/report"));
+}
+
+#[test]
+fn an_output_deep_below_a_file_is_refused_by_capture() {
+    refused!(World::new(), &CAPTURE_BUNDLED.replace("@out", "@prompts.jsonl/a/out"));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_output_where_nobody_may_write_is_refused() {
+    refused!(World::new(), &COMPARE.replace("@report", "/proc/report"));
+}
+
+#[test]
+fn an_output_without_a_name_is_refused() {
+    refused!(World::new(), &COMPARE.replace("@report", ".."));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_standard_output_that_is_full_is_an_error() {
+    let world = World::new();
+    for line in [
+        "inspect @reference",
+        "inspect @reference model.norm --json",
+        "compare @reference @candidate",
+        CAPTURE_BUNDLED,
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("layerdiff"));
+        let output = command.args(world.args(line)).stdout(full).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{line}: {stderr}");
+        assert!(stderr.contains("error: cannot write to standard output"), "{line}: {stderr}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let world = World::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("layerdiff"));
+    let output = command.args(world.args("inspect @reference")).stdout(writer).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_standard_error_that_is_full_does_not_change_the_exit_code() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("layerdiff"));
+    assert_eq!(command.args(["inspect", "/nothing"]).stderr(full).status().unwrap().code(), Some(2));
+}
+
+// Python.
+
+#[test]
+fn a_missing_python_is_answered_with_how_to_install_it() {
+    refused!(World::new(), CAPTURE_TORCH);
+}
+
+#[test]
+fn a_python_without_layerdiff_hooks_is_answered_with_how_to_install_it() {
+    let world = World::new();
+    world.python("/usr/bin/python3: No module named layerdiff_hooks", 1);
+    refused!(world, CAPTURE_TORCH);
+}
+
+#[test]
+fn a_python_without_torch_is_answered_with_how_to_install_it() {
+    let world = World::new();
+    world.python(
+        "Traceback (most recent call last):\n  File \"x.py\", line 1, in <module>\nModuleNotFoundError: No module named 'torch'",
+        1,
+    );
+    refused!(world, CAPTURE_TORCH);
+}
+
+#[test]
+fn what_the_python_side_says_is_passed_on() {
+    let world = World::new();
+    world.python(
+        "{\"event\": \"start\"}\nerror: no room for a shard of 5 bytes\nhint: capture fewer points",
+        2,
+    );
+    refused!(world, CAPTURE_TORCH);
+}
+
+#[test]
+fn what_the_python_side_says_is_passed_on_by_run() {
+    let world = World::new();
+    world.python("error: the checkpoint has no key\n  expected: a\nhint: download it again", 2);
+    refused!(world, "run --model @@ --reference torch --python @python --out @report");
+}
+
+#[test]
+fn a_python_that_dies_is_reported_with_its_last_words() {
+    let world = World::new();
+    world.python("something went wrong", 3);
+    refused!(world, CAPTURE_TORCH);
+}
+
+#[test]
+fn a_python_that_says_nothing_and_writes_nothing_is_not_believed() {
+    let world = World::new();
+    world.python("", 0);
+    refused!(world, CAPTURE_TORCH);
+}
+
+#[test]
+fn a_python_that_floods_stderr_does_not_hang() {
+    let world = World::new();
+    world.file("python", "#!/bin/sh\nhead -c 40000000 /dev/zero | tr '\\0' 'x' >&2\nexit 4\n");
+    std::fs::set_permissions(world.path("python"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let run = world.run(CAPTURE_TORCH);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.len() < 4096, "{} bytes on stderr", run.stderr.len());
+}
+
+// Outcomes that are no error, but no pass either.
+
+#[test]
+fn nan_on_one_side_only_is_a_fault_at_that_point() {
+    let nan = |d: &mut Draft| d.at("model.layers.2.mlp.act").map(|i, v| if i == 17 { f32::NAN } else { v });
+    let report = World::with(nan).outcome("fault", 1);
+    assert_eq!(report["first_fault"]["point"], "model.layers.2.mlp.act");
+    assert!(
+        report["verdict"]["headline"].as_str().unwrap().contains("model.layers.2.mlp.act"),
+        "{}",
+        report["verdict"]
+    );
+    assert_eq!(report["first_fault"]["rel_l2"], "inf");
+    assert_eq!(report["faults"].as_array().unwrap().len(), 1);
+    let world = World::new();
+    let swapped = World::with(nan);
+    let run =
+        layerdiff(&["compare".into(), swapped.path("candidate"), world.path("candidate"), "--json".into()]);
+    assert_eq!((run.code, run.json()["first_fault"]["point"].as_str()), (1, Some("model.layers.2.mlp.act")));
+}
+
+#[test]
+fn nan_on_both_sides_is_invalid() {
+    let world = World::new();
+    for side in ["reference", "candidate"] {
+        std::fs::remove_dir_all(world.path(side)).unwrap();
+        let mut draft = Draft::tiny();
+        draft.at("model.layers.2.mlp.act").map(|i, v| if i == 17 { f32::NAN } else { v });
+        draft.write(&world.path(side));
+    }
+    let report = world.outcome("invalid", 2);
+    assert!(
+        report["warnings"].to_string().contains("both sides have NaN at model.layers.2.mlp.act"),
+        "{}",
+        report["warnings"]
+    );
+}
+
+#[test]
+fn another_shape_is_mismatched_and_never_passed() {
+    let report = World::with(|d| d.at("model.layers.1.mlp.act").shape = vec![12, 5]).outcome("unmeasured", 2);
+    let point = report["points"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|p| p["point"] == "model.layers.1.mlp.act")
+        .unwrap()
+        .clone();
+    assert_eq!(point["state"], "mismatched");
+    assert_eq!(point["note"], "shape [5, 12] in the reference, [12, 5] in the candidate");
+}
+
+#[test]
+fn a_mask_in_place_of_numbers_is_mismatched_and_never_passed() {
+    let report = World::with(|d| {
+        let tensor = d.at("model.layers.1.mlp.act");
+        (tensor.dtype, tensor.bytes) = (DType::U8, vec![1; 60]);
+    })
+    .outcome("unmeasured", 2);
+    assert_eq!(report["coverage"]["mismatched"], 1);
+    assert!(report["points"].to_string().contains("dtype F32 in the reference, U8 in the candidate"));
+}
+
+#[test]
+fn another_basis_is_mismatched_and_never_passed() {
+    let report = World::with(|d| d.at("model.norm").basis = "quarot".into()).outcome("unmeasured", 2);
+    assert!(
+        report["points"].to_string().contains("basis original in the reference, quarot in the candidate")
+    );
+}
+
+#[test]
+fn a_candidate_that_failed_its_self_check_is_invalid() {
+    let evidence = layerdiff::trace::Evidence {
+        what: "logits".into(),
+        entry_point: "f".into(),
+        elements: 4,
+        mismatches: 1,
+    };
+    let world = World::with(|d| d.self_check = Some(layerdiff::trace::SelfCheck::new(vec![evidence])));
+    let report = world.outcome("invalid", 2);
+    assert_eq!(report["self_check"]["status"], "different");
+}
+
+#[test]
+fn a_run_leaves_its_report_and_replaces_that_of_the_last_one() {
+    let world = World::new();
+    let before: Vec<PathBuf> = tree(world.root.path()).into_keys().collect();
+    let run = world.run(&CAPTURE_BUNDLED.replace("@out", "@own"));
+    assert_eq!(run.code, 0, "{run:#?}");
+    for outcome in ["pass", "fault"] {
+        let line = "run --model @@ --reference @own --engine lattice-f32 --out @new/report --json";
+        let run = world.run(line);
+        assert_eq!(run.json()["outcome"], outcome, "{run:#?}");
+        let report: Value =
+            serde_json::from_slice(&std::fs::read(world.path("new/report/report.json")).unwrap()).unwrap();
+        assert_eq!(report, run.json());
+        let ours = |path: &PathBuf| {
+            path.starts_with(world.path("own")) || path.starts_with(world.path("new/report"))
+        };
+        let rest: Vec<PathBuf> =
+            tree(world.root.path()).into_keys().filter(|p| !ours(p) && *p != world.path("new")).collect();
+        assert_eq!(rest, before);
+        // The second run is held against a reference that is wrong in its last value.
+        let mut bytes = shard(&world.path("own"), 0);
+        bytes.last_mut().unwrap().bitor_assign(0x40);
+        replace_shard(&world.path("own"), 0, &bytes);
+    }
+}
+
+#[test]
+fn a_command_line_that_cannot_be_parsed_is_one_json_document_too() {
+    let world = World::new();
+    for line in ["compare @reference", "capture --out @x", "explode", "inspect @reference --step -1", ""] {
+        let run = world.run(&format!("--json {line}"));
+        assert_eq!((run.code, run.json()["outcome"].as_str()), (2, Some("invalid")), "{line}: {run:#?}");
+    }
+    for line in ["--help", "--version", "run --help"] {
+        let run = world.run(line);
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{line}");
+    }
+}

@@ -1,0 +1,136 @@
+//! The instrumented passes against the real engine, on the bundled model.
+
+use layerdiff::checkpoint::ModelDir;
+use layerdiff::engine::{Engine, open};
+use layerdiff::error::Result;
+use layerdiff::hook::{At, Hook, NoHook};
+use layerdiff::model::Graph;
+use layerdiff::tensor::{Tensor, Values};
+use layerdiff::trace::Evidence;
+use std::path::Path;
+
+const PATHS: [(&str, &str); 3] =
+    [("lattice-f32", "serial"), ("lattice-f32", "batched"), ("lattice-f16", "serial")];
+
+fn model() -> ModelDir {
+    ModelDir::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bundle/model")).unwrap()
+}
+
+fn engine(model: &ModelDir, (name, path): (&str, &str)) -> Box<dyn Engine> {
+    open(name, model.path(), model.graph(), Some(path)).unwrap()
+}
+
+/// Some tokens, different for each length.
+fn tokens(n: u32) -> Vec<u32> {
+    (0..n).map(|i| (i * i * 7 + i * 31 + n) % 2048).collect()
+}
+
+fn mismatches(evidence: &[Evidence]) -> u64 {
+    evidence.iter().map(|e| e.mismatches).sum()
+}
+
+#[test]
+fn every_path_is_bit_identical_to_the_engine_at_any_length() {
+    let model = model();
+    for path in PATHS {
+        let mut engine = engine(&model, path);
+        // 1 has no neighbour; 32 and 33 straddle a matrix kernel's threshold; 65 and more fill several tiles.
+        for n in [1, 2, 3, 4, 5, 31, 32, 33, 64, 65, 130, 300] {
+            let evidence = engine.prefill(&tokens(n), &mut NoHook).unwrap();
+            assert!(evidence.iter().all(|e| e.elements > 0), "{path:?}, {n} tokens: {evidence:?}");
+            assert_eq!(mismatches(&evidence), 0, "{path:?}, {n} tokens: {evidence:?}");
+        }
+    }
+}
+
+/// Changes the numbers of one point so that no softmax and no norm can hide it.
+struct Nudge<'a>(&'a str);
+
+impl Hook for Nudge<'_> {
+    fn wants(&self, point: &str) -> bool {
+        point == self.0
+    }
+
+    fn call(&mut self, _at: At<'_>, mut tensor: Tensor) -> Result<Tensor> {
+        match &mut tensor.values {
+            Values::F32(values) => values.iter_mut().for_each(|v| *v = *v * 1.5 + 0.25),
+            // The last token loses sight of the first.
+            Values::U8(values) => {
+                let row = values.len() - tensor.shape[1];
+                values[row] = 0;
+            }
+        }
+        Ok(tensor)
+    }
+}
+
+/// States are read by the next step only, so that a prefill cannot show what happened to them.
+fn is_state(point: &str) -> bool {
+    point.ends_with("_state")
+}
+
+#[test]
+fn what_a_hook_returns_at_any_point_is_what_the_engine_goes_on_with() {
+    let model = model();
+    for path in PATHS {
+        let mut engine = engine(&model, path);
+        let sees_logits = path.0 != "lattice-f16";
+        for component in model.graph().components() {
+            let point = component.point.as_str();
+            // Nothing that the F16 engine exposes comes after the final norm.
+            if is_state(point) || (point == "lm_head" && !sees_logits) {
+                continue;
+            }
+            let evidence = engine.prefill(&tokens(34), &mut Nudge(point)).unwrap();
+            assert!(mismatches(&evidence) > 0, "{path:?}: a change at {point} changes nothing");
+        }
+    }
+}
+
+/// Remembers what was offered.
+#[derive(Default)]
+struct Log(Vec<(String, Vec<usize>)>);
+
+impl Hook for Log {
+    fn wants(&self, _point: &str) -> bool {
+        true
+    }
+
+    fn call(&mut self, at: At<'_>, tensor: Tensor) -> Result<Tensor> {
+        self.0.push((at.point.to_owned(), tensor.shape.clone()));
+        Ok(tensor)
+    }
+}
+
+#[test]
+fn every_point_of_the_architecture_is_offered_once_with_its_shape_after_its_inputs() {
+    let model = model();
+    let graph: &Graph = model.graph();
+    for path in PATHS {
+        let mut log = Log::default();
+        engine(&model, path).prefill(&tokens(70), &mut log).unwrap();
+        assert_eq!(log.0.len(), graph.components().len(), "{path:?}");
+        let at = |point: &str| log.0.iter().position(|(p, _)| p == point);
+        for component in graph.components() {
+            let i =
+                at(&component.point).unwrap_or_else(|| panic!("{path:?}: {} is missing", component.point));
+            assert_eq!(log.0[i].1, graph.shape(component, 70, 70), "{path:?}: {}", component.point);
+            for input in &component.inputs {
+                assert!(at(input).unwrap() < i, "{path:?}: {} before its input {input}", component.point);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_f16_engine_says_what_its_storage_costs_each_parameter() {
+    let model = model();
+    let provenance = engine(&model, PATHS[2]).provenance();
+    // The checkpoint is bf16, whose values 16-bit floats hold exactly unless they are tiny.
+    assert!(
+        provenance.parameter_error.values().all(|e| *e > 0.0 && *e < 1e-5),
+        "{:?}",
+        provenance.parameter_error
+    );
+    assert!(engine(&model, PATHS[0]).provenance().parameter_error.is_empty());
+}
