@@ -87,6 +87,87 @@ fn no_standard_prompt_raises_a_false_alarm_on_any_path() {
     }
 }
 
+/// Runs `hooks/scripts/synthetic.py`.
+fn synthetic(args: &[&str]) {
+    let python = std::env::var("LAYERDIFF_PYTHON").unwrap_or_else(|_| ".venv/bin/python".into());
+    let run = Command::new(python)
+        .arg("hooks/scripts/synthetic.py")
+        .args(args)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output();
+    let output = run.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+#[ignore = "needs PyTorch"]
+fn another_shape_with_random_weights_passes_on_every_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, out) = (dir.path().join("model"), dir.path().join("report"));
+    synthetic(&["--shape", "tiny", path(&model)]);
+    let reference = dir.path().join("reference");
+    let args = [
+        "capture",
+        "--engine",
+        "torch",
+        "--model",
+        path(&model),
+        "--prompt",
+        "code-01",
+        "--out",
+        path(&reference),
+    ];
+    assert_eq!(layerdiff(&args).0, 0);
+    for (engine, numeric_path) in
+        [("lattice-f32", "serial"), ("lattice-f32", "batched"), ("lattice-f16", "serial")]
+    {
+        let args = [
+            "run",
+            "--model",
+            path(&model),
+            "--reference",
+            path(&reference),
+            "--engine",
+            engine,
+            "--path",
+            numeric_path,
+        ];
+        let (code, report) = layerdiff(&[&args[..], &["--out", path(&out)]].concat());
+        assert_eq!(code, 0, "{engine} {numeric_path}: {}", report["verdict"]);
+    }
+}
+
+/// lattice's F16 engine has no head of its own: it takes the embedding, whatever the checkpoint says.
+#[test]
+#[ignore = "needs PyTorch"]
+fn the_f16_engine_is_found_to_ignore_an_untied_head_and_the_f32_engine_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, out) = (dir.path().join("model"), dir.path().join("report"));
+    synthetic(&["--untie", "src/bundle/model", path(&model)]);
+    let run = |engine: &str| {
+        layerdiff(&[
+            "run",
+            "--model",
+            path(&model),
+            "--reference",
+            "torch",
+            "--engine",
+            engine,
+            "--out",
+            path(&out),
+        ])
+    };
+    let (code, report) = run("lattice-f16");
+    assert_eq!(
+        (code, &report["first_fault"]["point"]),
+        (1, &Value::from("lm_head")),
+        "{}",
+        report["verdict"]
+    );
+    assert_eq!(report["faults"].as_array().unwrap().len(), 1);
+    assert_eq!(run("lattice-f32").0, 0);
+}
+
 fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }

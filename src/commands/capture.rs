@@ -5,6 +5,7 @@ use crate::capture::{Request, capture};
 use crate::checkpoint::ModelDir;
 use crate::cli::CaptureArgs;
 use crate::engine::torch::Python;
+use crate::engine::{ENGINES, check_known};
 use crate::error::Result;
 use crate::model::PointFilter;
 use crate::prompt::tokenize;
@@ -13,6 +14,7 @@ use crate::trace::Trace;
 use serde_json::json;
 
 pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
+    check_known(&args.engine, &ENGINES)?;
     let points = PointFilter::new(&args.input.points)?;
     let model = ModelDir::open(&args.model)?;
     if !model.graph().components().iter().any(|c| points.accepts(&c.point)) {

@@ -7,6 +7,7 @@ use crate::capture::{Request, capture};
 use crate::checkpoint::ModelDir;
 use crate::cli::RunArgs;
 use crate::engine::torch::Python;
+use crate::engine::{CANDIDATES, check_known};
 use crate::error::{Error, Result};
 use crate::files::ReplacedDir;
 use crate::floor::Floor;
@@ -17,6 +18,7 @@ use crate::trace::Trace;
 use std::path::{Path, PathBuf};
 
 pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
+    check_known(&args.engine, &CANDIDATES)?;
     let points = PointFilter::new(&args.input.points)?;
     let out = ReplacedDir::stage(&args.out, "report.json")?;
     let bundle = Bundle::unpack()?;

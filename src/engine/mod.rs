@@ -24,8 +24,23 @@ pub trait Engine {
     fn prefill(&mut self, tokens: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>>;
 }
 
-/// The engines that can be asked for.
-pub const ENGINES: [&str; 2] = ["lattice-f32", "lattice-f16"];
+/// The engines that can be a candidate.
+pub const CANDIDATES: [&str; 2] = ["lattice-f32", "lattice-f16"];
+
+/// All that can be captured.
+pub const ENGINES: [&str; 3] = ["lattice-f32", "lattice-f16", "torch"];
+
+/// Refuses a name that is not among the `known` ones, and offers the nearest.
+pub fn check_known(name: &str, known: &[&str]) -> Result<()> {
+    if known.contains(&name) {
+        return Ok(());
+    }
+    let list = known.join(", ");
+    Err(Error::new(format!("unknown engine `{name}`")).hint(match nearest(name, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`? known: {list}"),
+        None => format!("known: {list}"),
+    }))
+}
 
 /// Loads a model into the engine called `name`; `path` chooses one of its numeric paths.
 pub fn open(name: &str, model_dir: &Path, graph: &Graph, path: Option<&str>) -> Result<Box<dyn Engine>> {
@@ -43,11 +58,8 @@ pub fn open(name: &str, model_dir: &Path, graph: &Graph, path: Option<&str>) -> 
             other => Err(unknown_path(name, other, "serial")),
         },
         _ => {
-            let list = ENGINES.join(", ");
-            Err(Error::new(format!("unknown engine `{name}`")).hint(match nearest(name, ENGINES) {
-                Some(near) => format!("did you mean `{near}`? known: {list}"),
-                None => format!("known: {list}"),
-            }))
+            Err(Error::new(format!("`{name}` is no candidate"))
+                .hint(format!("known: {}", CANDIDATES.join(", "))))
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::pass::{Output, Pass, Path, State};
 use super::self_check::evidence;
+use super::text::text_for;
 use super::weights::{Sizes, Weights};
 use super::{engine_error, provenance};
 use crate::engine::Engine;
@@ -11,10 +12,11 @@ use crate::model::{Graph, Op};
 use crate::trace::{Evidence, Provenance};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use lattice_arch::generation::GenerateConfig;
 use lattice_arch::qwen35_config::Qwen35Config;
 use lattice_compute::rope::RopeTable;
 use lattice_model_qwen35::attention::gdn::qwen35_gdn_geometry;
-use lattice_model_qwen35::forward::cpu_f16::prefill_hidden_states_f16;
+use lattice_model_qwen35::forward::cpu_f16::{generate_f16, prefill_hidden_states_f16};
 use lattice_model_qwen35::vision::multimodal::Qwen35VisionRequest;
 use lattice_model_qwen35::weights::f16_weights::load_f16_weights;
 use lattice_weights::f16_weights::F16ModelWeights;
@@ -73,7 +75,8 @@ impl Engine for F16Engine {
     }
 
     fn max_tokens(&self) -> usize {
-        self.rope.max_positions()
+        // The self-check generates one more token.
+        self.rope.max_positions() - 1
     }
 
     fn prefill(&mut self, tokens: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
@@ -93,13 +96,39 @@ impl Engine for F16Engine {
             engine_error("run its un-instrumented pass", &e)
                 .hint("config.json needs rope_parameters with rope_theta and mrope_section")
         })?;
-        // The engine does not expose its logits; they are one product away from these.
-        Ok(vec![evidence(
-            "hidden states after the final norm, all positions (the engine exposes no logits)",
-            "prefill_hidden_states_f16",
-            &hidden,
-            &pass.hidden,
-        )])
+        Ok(vec![
+            evidence(
+                "hidden states after the final norm, all positions (the engine exposes no logits)",
+                "prefill_hidden_states_f16",
+                &hidden,
+                &pass.hidden,
+            ),
+            self.greedy(tokens, &pass)?,
+        ])
+    }
+}
+
+impl F16Engine {
+    /// The engine's next token against that of the pass: what the engine shows of its logits.
+    fn greedy(&self, tokens: &[u32], pass: &Output) -> Result<Evidence> {
+        let (tokenizer, text) = text_for(tokens)?;
+        let mut greedy = GenerateConfig::default();
+        greedy.temperature = 0.0;
+        greedy.repetition_penalty = 1.0;
+        greedy.max_new_tokens = 1;
+        let generated = generate_f16(&self.weights, &self.config, &tokenizer, &self.rope, &text, &greedy)
+            .map_err(|e| engine_error("generate a token un-instrumented", &e))?;
+        // A token that ends the text is not among those that the engine returns.
+        let engine = generated.token_ids.first().copied().unwrap_or(self.config.eos_token_id);
+        let last = &pass.logits[pass.logits.len() - self.config.vocab_size..];
+        let ours =
+            (0..).zip(last).max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0))).map(|(id, _): (u32, _)| id);
+        Ok(Evidence {
+            what: "greedy token after the last position".to_owned(),
+            entry_point: "generate_f16".to_owned(),
+            elements: 1,
+            mismatches: u64::from(ours != Some(engine)),
+        })
     }
 }
 

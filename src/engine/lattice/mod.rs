@@ -12,6 +12,7 @@ mod f32;
 mod gdn;
 mod pass;
 mod self_check;
+mod text;
 mod weights;
 
 pub use f16::F16Engine;
