@@ -1,6 +1,6 @@
 //! The command line, as typed.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Names the first component of an inference engine that computes something else than PyTorch.
@@ -15,7 +15,8 @@ Examples:
   layerdiff run                                   the bundled model, lattice F16 against PyTorch
   layerdiff run --model DIR --reference torch     your model, PyTorch captured live
   layerdiff compare REFERENCE CANDIDATE           any two traces
-  layerdiff inspect TRACE                         what is in a trace"
+  layerdiff inspect TRACE                         what is in a trace
+  layerdiff quantize --format q4 MODEL OUT        Q4 weights, as lattice makes them"
 )]
 pub struct Cli {
     /// What to do.
@@ -40,6 +41,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Show what is in a trace, or one point of it.
     Inspect(InspectArgs),
+    /// Make a directory of Q4 weights with lattice's own quantizers.
+    Quantize(QuantizeArgs),
 }
 
 /// What to run the engines on.
@@ -76,7 +79,7 @@ pub struct RunArgs {
     /// A trace, or `torch` to capture PyTorch now [default: the bundled trace].
     #[arg(long, value_name = "TRACE|torch")]
     pub reference: Option<String>,
-    /// The candidate: lattice-f32 or lattice-f16.
+    /// The candidate: lattice-f32, lattice-f16, lattice-q4 or lattice-quarot-q4.
     #[arg(long, value_name = "NAME", default_value = "lattice-f16")]
     pub engine: String,
     /// The engine's numeric path: batched (default) or serial for lattice-f32, serial for lattice-f16.
@@ -101,7 +104,7 @@ Examples:
   layerdiff capture --engine lattice-f32 --model DIR --prompts prompts.jsonl --out trace
   layerdiff capture --engine torch --dtype bfloat16 --model DIR --prompts prompts.jsonl --out arm")]
 pub struct CaptureArgs {
-    /// lattice-f32, lattice-f16 or torch.
+    /// lattice-f32, lattice-f16, lattice-q4, lattice-quarot-q4 or torch.
     #[arg(long, value_name = "NAME")]
     pub engine: String,
     /// The engine's numeric path: batched (default) or serial for lattice-f32.
@@ -132,7 +135,7 @@ pub struct CompareArgs {
     pub reference: PathBuf,
     /// The trace to judge.
     pub candidate: PathBuf,
-    /// The model's directory: both traces must be of it.
+    /// The model's directory: both traces must be of it, or the candidate of its rotated weights.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// What errors are held against: a trace of another arm, or the report.json of its comparison
@@ -164,4 +167,36 @@ pub struct InspectArgs {
     /// Of this step: 0 is the prefill.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub step: u32,
+}
+
+/// Arguments of `quantize`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+OUT holds config.json, quantize_index.json, .q4 and .f16 files under the names that lattice looks
+for, and tokenizer.json.
+
+Examples:
+  layerdiff quantize --format q4 MODEL OUT
+  layerdiff quantize --format quarot-q4 --seed 7 MODEL OUT
+  layerdiff capture --engine lattice-quarot-q4 --model OUT --out trace")]
+pub struct QuantizeArgs {
+    /// Plain Q4, or Q4 of weights whose residual stream QuaRot has rotated.
+    #[arg(long, value_name = "NAME")]
+    pub format: QuantizeFormat,
+    /// Chooses QuaRot's rotation [default: 12648430, 0xC0FFEE].
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// The model's directory.
+    pub model: PathBuf,
+    /// Where the quantized directory goes; must not exist.
+    pub out: PathBuf,
+}
+
+/// What `quantize` can make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum QuantizeFormat {
+    /// Plain Q4.
+    Q4,
+    /// Q4 of rotated weights.
+    QuarotQ4,
 }

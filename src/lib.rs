@@ -28,6 +28,7 @@
 )]
 
 pub mod align;
+pub mod basis;
 pub mod bundle;
 pub mod capture;
 pub mod checkpoint;
@@ -45,6 +46,7 @@ pub mod model;
 mod number;
 mod progress;
 pub mod prompt;
+pub mod quantize;
 pub mod report;
 pub mod tensor;
 pub mod trace;

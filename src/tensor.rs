@@ -134,6 +134,28 @@ pub struct TensorView<'a> {
     pub bytes: &'a [u8],
 }
 
+/// Numbers that can be read in order, piece by piece.
+pub trait Elements {
+    /// Sizes, outermost first.
+    fn shape(&self) -> &[usize];
+
+    /// Writes the elements from `start` on into `out`, as f64.
+    ///
+    /// # Panics
+    /// When fewer than `out.len()` elements are left.
+    fn read_into(&self, start: usize, out: &mut [f64]);
+}
+
+impl Elements for TensorView<'_> {
+    fn shape(&self) -> &[usize] {
+        self.shape
+    }
+
+    fn read_into(&self, start: usize, out: &mut [f64]) {
+        TensorView::read_into(self, start, out);
+    }
+}
+
 impl TensorView<'_> {
     /// Number of elements.
     pub fn len(&self) -> usize {

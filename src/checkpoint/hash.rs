@@ -9,11 +9,16 @@ use std::path::{Path, PathBuf};
 
 /// The `*.safetensors` files of a directory, sorted by name.
 pub fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    files(dir, &["safetensors"])
+}
+
+/// The files of a directory with one of these extensions, sorted by name.
+fn files(dir: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
     let list = |e: std::io::Error| Error::io("list the model's directory", dir, &e);
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(list)? {
         let path = entry.map_err(list)?.path();
-        if path.extension().is_some_and(|e| e == "safetensors") {
+        if path.extension().is_some_and(|e| extensions.iter().any(|known| e == *known)) {
             files.push(path);
         }
     }
@@ -24,7 +29,11 @@ pub fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
 /// See [`Hashes`] for what is hashed.
 pub fn hashes(dir: &Path) -> Result<Hashes> {
     let mut lines = String::new();
-    for file in weight_files(dir)? {
+    let mut weights = weight_files(dir)?;
+    if weights.is_empty() {
+        weights = files(dir, &["q4", "f16"])?;
+    }
+    for file in weights {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let _infallible = writeln!(lines, "{name} {}", file_hash(&file)?);
     }

@@ -1,10 +1,17 @@
 //! A model's directory: configuration, components, and hashes of what it holds.
 
 mod hash;
+pub mod q4;
+mod write;
 
+pub(crate) use write::copy_tokenizer;
+
+use crate::basis::Gains;
 use crate::error::{Error, Result};
-use crate::model::{Graph, ModelConfig};
+use crate::model::{Basis, Graph, ModelConfig};
 use crate::trace::Hashes;
+use lattice_quant::quarot::QuarotTensorReader;
+use q4::Q4Dir;
 use std::path::{Path, PathBuf};
 
 /// A model's directory, checked for what every engine needs.
@@ -27,7 +34,7 @@ impl ModelDir {
         let graph = Graph::for_config(&config).map_err(|e| {
             e.at(path.join("config.json")).hint("is config.json the one that belongs to this checkpoint?")
         })?;
-        if hash::weight_files(path)?.is_empty() {
+        if !Q4Dir::is_at(path) && hash::weight_files(path)?.is_empty() {
             return Err(Error::new("the model's directory holds no weights")
                 .at(path)
                 .expected("model.safetensors, or shards with an index", "no *.safetensors file")
@@ -49,6 +56,41 @@ impl ModelDir {
     /// The components.
     pub fn graph(&self) -> &Graph {
         &self.graph
+    }
+
+    /// True for a directory that lattice's quantizers made.
+    pub fn is_quantized(&self) -> bool {
+        Q4Dir::is_at(&self.path)
+    }
+
+    /// The seed of the rotation that the configuration states.
+    pub fn rotation(&self) -> Result<Option<u64>> {
+        q4::config_seed(&self.config, &self.graph.description().config_section)
+            .map_err(|e| e.at(self.path.join("config.json")))
+    }
+
+    /// The gains of the norms of the residual stream: what a rotation folds away.
+    ///
+    /// None of them in a directory that is itself rotated or quantized, where they are gone.
+    pub fn gains(&self) -> Result<Gains> {
+        if self.is_quantized() || self.rotation()?.is_some() {
+            return Ok(Gains::default());
+        }
+        let read = |e| Error::new(format!("cannot read the gains of the norms: {e}")).at(&self.path);
+        let reader = QuarotTensorReader::open(&self.path).map_err(read)?;
+        let normed = |basis| matches!(basis, Basis::ResidualNormed | Basis::ResidualFinalNormed);
+        let norms = self.graph.components().iter().filter(|c| normed(c.basis));
+        let mut gains = std::collections::BTreeMap::new();
+        for param in norms.flat_map(|c| &c.params) {
+            let local = param.strip_prefix("model.").unwrap_or(param);
+            let prefixes = self.graph.description().weight_prefixes.iter();
+            let names = prefixes.map(|prefix| format!("{prefix}{local}"));
+            // A checkpoint that lacks a norm is refused by the engines, with better words.
+            if let Some(name) = names.into_iter().find(|name| reader.has_tensor(name)) {
+                gains.insert(param.clone(), reader.read_tensor_f64(&name).map_err(read)?.0);
+            }
+        }
+        Ok(Gains::new(gains))
     }
 
     /// Hashes of weights, tokenizer and configuration. Reads all of the weights.

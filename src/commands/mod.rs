@@ -3,6 +3,7 @@
 mod capture;
 mod compare;
 mod inspect;
+mod quantize;
 mod run;
 
 use crate::cli::{Cli, Command, InputArgs};
@@ -30,6 +31,7 @@ pub fn execute(cli: &Cli) -> ExitCode {
         Command::Capture(args) => capture::run(args, ui),
         Command::Compare(args) => compare::run(args, ui),
         Command::Inspect(args) => inspect::run(args, ui),
+        Command::Quantize(args) => quantize::run(args, ui),
     };
     match result {
         Ok(outcome) => ExitCode::from(outcome.exit_code()),
