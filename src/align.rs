@@ -1,5 +1,6 @@
 //! Alignment: which tensor of the candidate belongs to which of the reference.
 
+use crate::basis::{self, Gains, Restore};
 use crate::error::{Error, Result, nearest};
 use crate::model::{Component, Graph, PointFilter};
 use crate::prompt::Prompt;
@@ -51,19 +52,26 @@ pub enum Partner<'a> {
 ///
 /// Every point that the architecture has and the filter accepts is there, and every other name
 /// that a side has: what has no partner is unmeasured.
+///
+/// A side that is in a rotated basis is brought back to the original one where it is compared; a point
+/// whose gain is not among `gains` and folded away is unmeasured.
 pub fn align<'a>(
     graph: &'a Graph,
     reference: &'a Trace,
     candidate: &'a Trace,
     points: &PointFilter,
+    gains: &Gains,
 ) -> Result<Vec<Pair<'a>>> {
+    for trace in [reference, candidate] {
+        check_bases(graph, trace).map_err(|e| e.at(trace.path()))?;
+    }
     check_prompts(reference, candidate)?;
     let mut pairs = Vec::new();
     let prompts = reference.manifest().prompts.iter();
     let extra =
         candidate.manifest().prompts.iter().filter(|p| find(&reference.manifest().prompts, &p.id).is_none());
     for prompt in prompts.chain(extra) {
-        align_prompt(graph, reference, candidate, points, prompt, &mut pairs);
+        align_prompt(graph, reference, candidate, points, gains, prompt, &mut pairs)?;
     }
     if pairs.is_empty() {
         return Err(points.chooses_nothing());
@@ -116,9 +124,10 @@ fn align_prompt<'a>(
     reference: &'a Trace,
     candidate: &'a Trace,
     points: &PointFilter,
+    gains: &Gains,
     prompt: &'a Prompt,
     pairs: &mut Vec<Pair<'a>>,
-) {
+) -> Result<()> {
     let both = || {
         reference
             .entries()
@@ -131,71 +140,121 @@ fn align_prompt<'a>(
         let tokens = if step == 0 { prompt.token_ids.len() } else { 1 };
         let context = prompt.token_ids.len() + step as usize;
         let known = graph.components().iter().filter(|c| points.accepts(&c.point));
-        let pair = |point: &'a str, component: Option<&'a Component>| Pair {
-            prompt: &prompt.id,
-            step,
-            tokens,
-            context,
-            point,
-            component,
-            partner: partner(
+        let pair = |point: &'a str, component: Option<&'a Component>| {
+            let partner = partner(
                 component.map(|c| (c, graph.shape(c, tokens, context))),
                 reference.find(&prompt.id, step, point),
                 candidate.find(&prompt.id, step, point),
-            ),
+                gains,
+            )?;
+            Ok(Pair { prompt: &prompt.id, step, tokens, context, point, component, partner })
         };
-        pairs.extend(known.map(|c| pair(&c.point, Some(c))));
+        for component in known {
+            pairs.push(pair(&component.point, Some(component))?);
+        }
         let unknown: BTreeSet<&str> = both()
             .filter(|e| e.step == step && graph.get(&e.point).is_none())
             .map(|e| e.point.as_str())
             .collect();
-        pairs.extend(unknown.into_iter().map(|point| pair(point, None)));
+        for point in unknown {
+            pairs.push(pair(point, None)?);
+        }
     }
+    Ok(())
+}
+
+/// A trace is rotated by one seed, and its rotated bases name it.
+fn check_bases(graph: &Graph, trace: &Trace) -> Result<()> {
+    let mut first: Option<(&str, u64)> = None;
+    for entry in trace.entries() {
+        let Some(seed) = basis::seed(&entry.basis)? else { continue };
+        if graph.get(&entry.point).is_some() {
+            basis::Rotation::new(seed, graph.dim("hidden"))?;
+        }
+        match first {
+            Some((point, other)) if other != seed => {
+                return Err(Error::new("the trace speaks of two rotations")
+                    .expected(
+                        format!("seed {other}, as at {point}"),
+                        format!("seed {seed} at {}", entry.point),
+                    )
+                    .hint("one run has one residual stream, in one basis: capture the trace again"));
+            }
+            _ => first = first.or(Some((&entry.point, seed))),
+        }
+    }
+    Ok(())
+}
+
+/// The way of an entry back to the original basis, when its partner is in that; none when both are in
+/// the same basis. The inner error says why there is no way that can be measured.
+pub fn restore(
+    component: Option<&Component>,
+    entry: &Entry,
+    partner: &Entry,
+    gains: &Gains,
+) -> Result<std::result::Result<Option<Restore>, String>> {
+    if entry.basis == partner.basis {
+        return Ok(Ok(None));
+    }
+    let Some(seed) = basis::seed(&entry.basis)? else { return Ok(Ok(None)) };
+    let Some(component) = component else {
+        return Ok(Err("rotated, and the architecture does not know this point".into()));
+    };
+    let width = entry.shape.last().copied().unwrap_or(1);
+    Ok(Restore::new(component, width, seed, gains)?.map(Some))
+}
+
+/// True for a basis from which there is a way.
+fn is_known(basis: &str) -> bool {
+    basis == basis::ORIGINAL || basis::seed(basis).is_ok_and(|seed| seed.is_some())
 }
 
 fn partner<'a>(
     component: Option<(&Component, Vec<usize>)>,
     reference: Option<&'a Entry>,
     candidate: Option<&'a Entry>,
-) -> Partner<'a> {
+    gains: &Gains,
+) -> Result<Partner<'a>> {
     let (r, c) = match (reference, candidate) {
         (Some(r), Some(c)) => (r, c),
-        (Some(_), None) => return Partner::Unmeasured("the candidate lacks it".into()),
-        (None, Some(_)) => return Partner::Unmeasured("the reference lacks it".into()),
-        (None, None) => return Partner::Unmeasured("both traces lack it".into()),
+        (Some(_), None) => return Ok(Partner::Unmeasured("the candidate lacks it".into())),
+        (None, Some(_)) => return Ok(Partner::Unmeasured("the reference lacks it".into())),
+        (None, None) => return Ok(Partner::Unmeasured("both traces lack it".into())),
     };
+    if let Some(note) = mismatch(component.as_ref(), r, c) {
+        return Ok(Partner::Mismatched(note));
+    }
+    for (entry, other) in [(r, c), (c, r)] {
+        if let Err(note) = restore(component.as_ref().map(|(c, _)| *c), entry, other, gains)? {
+            return Ok(Partner::Unmeasured(note));
+        }
+    }
+    Ok(Partner::Matched(r, c))
+}
+
+/// Why two entries cannot be compared, whatever is known about the model.
+fn mismatch(component: Option<&(&Component, Vec<usize>)>, r: &Entry, c: &Entry) -> Option<String> {
     if r.shape != c.shape {
-        return Partner::Mismatched(format!(
-            "shape {:?} in the reference, {:?} in the candidate",
-            r.shape, c.shape
-        ));
+        return Some(format!("shape {:?} in the reference, {:?} in the candidate", r.shape, c.shape));
     }
     if r.dtype.is_float() != c.dtype.is_float() {
-        return Partner::Mismatched(format!(
-            "dtype {} in the reference, {} in the candidate",
-            r.dtype, c.dtype
-        ));
+        return Some(format!("dtype {} in the reference, {} in the candidate", r.dtype, c.dtype));
     }
-    if r.basis != c.basis {
-        return Partner::Mismatched(format!(
-            "basis {} in the reference, {} in the candidate",
-            r.basis, c.basis
-        ));
+    if r.basis != c.basis && !(is_known(&r.basis) && is_known(&c.basis)) {
+        return Some(format!("basis {} in the reference, {} in the candidate", r.basis, c.basis));
     }
     if let Some((component, shape)) = component {
-        if r.shape != shape {
-            return Partner::Mismatched(format!(
-                "shape {:?} on both sides, {shape:?} by the configuration",
-                r.shape
-            ));
+        if r.shape != *shape {
+            return Some(format!("shape {:?} on both sides, {shape:?} by the configuration", r.shape));
         }
         if component.dtype.is_some_and(|d| d != r.dtype)
             || (component.dtype.is_none() && r.dtype == DType::U8)
         {
-            return Partner::Mismatched(format!("dtype {} does not fit this point", r.dtype));
+            return Some(format!("dtype {} does not fit this point", r.dtype));
         }
     }
-    Partner::Matched(r, c)
+    None
 }
 
 fn nothing_in_common(reference: &Trace, candidate: &Trace, pairs: &[Pair<'_>]) -> Error {

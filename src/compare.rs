@@ -1,13 +1,16 @@
 //! Comparison: the metrics of every pair, in parallel across tensors.
 
-use crate::align::{Pair, Partner};
+use crate::align::{Pair, Partner, restore};
+use crate::basis::{Gains, Restored};
 use crate::error::{Error, Result};
 use crate::metrics::{self, Metrics};
-use crate::model::Graph;
+use crate::model::{Graph, Op};
 use crate::trace::{Entry, Trace};
 use rayon::prelude::*;
 
 /// The metrics of each pair, in the order of the pairs; none where nothing can be compared.
+///
+/// A side in a rotated basis is brought back first, with `gains` where those were folded away.
 ///
 /// Each tensor is read once, by one thread, in chunks: memory does not grow with the trace, and
 /// no number depends on how many threads there are.
@@ -16,6 +19,7 @@ pub fn compare(
     reference: &Trace,
     candidate: &Trace,
     pairs: &[Pair<'_>],
+    gains: &Gains,
     done: impl Fn() + Sync,
 ) -> Vec<Option<Metrics>> {
     pairs
@@ -23,7 +27,11 @@ pub fn compare(
         .map(|pair| {
             let Partner::Matched(r, c) = pair.partner else { return None };
             let axis = pair.component.and_then(|component| graph.token_axis(component));
-            let metrics = metrics::compare(reference.view(r), candidate.view(c), axis);
+            // What alignment has matched can be brought back.
+            let way = |entry, other| restore(pair.component, entry, other, gains).ok()?.ok()?;
+            let ours = Restored { view: candidate.view(c), restore: way(c, r) };
+            let theirs = Restored { view: reference.view(r), restore: way(r, c) };
+            let metrics = metrics::compare(theirs, ours, axis);
             done();
             Some(metrics)
         })
@@ -42,6 +50,32 @@ pub fn refuse_repeated_layers(graph: &Graph, trace: &Trace) -> Result<()> {
         if same_pass && trace.view(a).bytes == view.bytes && view.bytes.iter().any(|byte| *byte != 0) {
             return Err(Error::new(format!("`{}` and `{}` are equal byte for byte", a.point, b.point)).at(trace.path())
                 .hint("one buffer was captured for several layers: clone at capture, and switch compiled or replayed graphs off"));
+        }
+    }
+    Ok(())
+}
+
+/// How far an embedding that was brought back may be from the original one, in relative L2.
+///
+/// A wrong seed gives a vector that has nothing to do with the original one: 1.41 but for chance, which
+/// reaches 0.5 for fewer than one token in a million even at a width of 32. Four bits give about 0.1.
+const SAME_EMBEDDING: f64 = 0.5;
+
+/// Refuses a trace that was rotated by another seed than it says: its embedding, brought back, must be
+/// the reference's up to quantization. The embedding is a look-up, so that nothing but a wrong seed or
+/// another model can move it far.
+pub fn refuse_wrong_seed(candidate: &Trace, pairs: &[Pair<'_>], metrics: &[Option<Metrics>]) -> Result<()> {
+    for (pair, metrics) in pairs.iter().zip(metrics) {
+        let (Partner::Matched(r, c), Some(metrics)) = (&pair.partner, metrics) else { continue };
+        let embedding = pair.component.is_some_and(|component| component.op == Op::Embedding);
+        if embedding && r.basis != c.basis && metrics.rel_l2.is_finite() && metrics.rel_l2 > SAME_EMBEDDING {
+            return Err(Error::new(format!("the basis {} is not the one that the trace is in", c.basis))
+                .expected(
+                    format!("`{}` brought back within {SAME_EMBEDDING} of the reference's", pair.point),
+                    format!("a relative L2 distance of {:.2}", metrics.rel_l2),
+                )
+                .at(candidate.path())
+                .hint("the seed is wrong, or the traces are of different models: take the seed from the directory's quantize_index.json"));
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! The floor: the error that the precision costs anybody.
 
 use crate::align::{Pair, align};
+use crate::basis::Gains;
 use crate::compare::compare;
 use crate::error::{Error, Result};
 use crate::model::{Graph, PointFilter};
@@ -102,8 +103,10 @@ impl Floor {
 
     /// Compares an arm with the reference.
     pub fn from_trace(arm: &Trace, graph: &Graph, reference: &Trace) -> Result<Self> {
-        let pairs: Vec<Pair<'_>> = align(graph, reference, arm, &PointFilter::default())?;
-        let metrics = compare(graph, reference, arm, &pairs, || ());
+        // An arm runs on the original checkpoint, where no gain is folded away.
+        let gains = Gains::default();
+        let pairs: Vec<Pair<'_>> = align(graph, reference, arm, &PointFilter::default(), &gains)?;
+        let metrics = compare(graph, reference, arm, &pairs, &gains, || ());
         let who = &arm.manifest().provenance;
         let mut floor = Measured {
             description: format!("{} in {} against the reference", who.engine, who.dtype),

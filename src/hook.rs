@@ -1,6 +1,8 @@
 //! Hooks: what may look at, and change, the tensors of a running pass.
 
+use crate::basis;
 use crate::error::{Error, Result};
+use crate::model::{Basis, Graph};
 use crate::tensor::Tensor;
 use crate::trace::TraceWriter;
 
@@ -63,12 +65,29 @@ impl Hook for NoHook {
 pub struct CaptureHook<'a> {
     writer: &'a mut TraceWriter,
     points: &'a crate::model::PointFilter,
+    rotated: Option<(&'a Graph, u64)>,
 }
 
 impl<'a> CaptureHook<'a> {
     /// Writes into `writer`, whose current prompt the tensors belong to.
     pub fn new(writer: &'a mut TraceWriter, points: &'a crate::model::PointFilter) -> Self {
-        Self { writer, points }
+        Self { writer, points, rotated: None }
+    }
+
+    /// Says of the points that a rotation touches, by the architecture's description, that they are in
+    /// the basis that `seed` makes.
+    pub fn rotated(mut self, graph: &'a Graph, seed: Option<u64>) -> Self {
+        self.rotated = seed.map(|seed| (graph, seed));
+        self
+    }
+
+    fn basis(&self, point: &str) -> String {
+        match self.rotated {
+            Some((graph, seed)) if graph.get(point).is_some_and(|c| c.basis != Basis::Original) => {
+                basis::name(seed)
+            }
+            _ => basis::ORIGINAL.to_owned(),
+        }
     }
 }
 
@@ -79,7 +98,8 @@ impl Hook for CaptureHook<'_> {
 
     fn call(&mut self, at: At<'_>, tensor: Tensor) -> Result<Tensor> {
         let bytes = tensor.to_le_bytes();
-        self.writer.push(at.step, at.point, tensor.dtype(), &tensor.shape, bytes, "original", at.derived)?;
+        let basis = self.basis(at.point);
+        self.writer.push(at.step, at.point, tensor.dtype(), &tensor.shape, bytes, &basis, at.derived)?;
         Ok(tensor)
     }
 }

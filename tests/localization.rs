@@ -4,6 +4,7 @@ mod common;
 
 use common::{Captured, Draft, Run, command, finished, graph, prompt};
 use layerdiff::align::align;
+use layerdiff::basis::Gains;
 use layerdiff::checkpoint::ModelDir;
 use layerdiff::engine;
 use layerdiff::error::Result;
@@ -374,7 +375,7 @@ fn judge(floors: &[(&str, f64)], errors: &[(&str, f64)], parameter_error: &[(&st
     }
     draft.write(&root.path().join("trace"));
     let trace = Trace::open(&root.path().join("trace")).unwrap();
-    let mut pairs = align(&graph, &trace, &trace, &PointFilter::default()).unwrap();
+    let mut pairs = align(&graph, &trace, &trace, &PointFilter::default(), &Gains::default()).unwrap();
     pairs.retain(|pair| pair.note().is_none());
     let metrics: Vec<Metrics> = errors.iter().map(|(_, error)| with_error(*error)).collect();
     let parameter_error: BTreeMap<String, f64> =

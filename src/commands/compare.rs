@@ -1,6 +1,7 @@
 //! `layerdiff compare`.
 
 use super::{Ui, command_line, publish};
+use crate::basis::{Gains, ORIGINAL};
 use crate::checkpoint::ModelDir;
 use crate::cli::CompareArgs;
 use crate::error::{Error, Result};
@@ -16,18 +17,28 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
     let reference = Trace::open(&args.reference)?;
     let candidate = Trace::open(&args.candidate)?;
     let graph = graph_of(&reference)?;
+    let mut gains = Gains::default();
     if let Some(dir) = &args.model {
         let model = ModelDir::open(dir)?;
-        for trace in [&reference, &candidate] {
-            check_weights(&model, trace)?;
+        gains = model.gains()?;
+        check_weights(&model, &reference)?;
+        // A rotated checkpoint has other weights by nature; its embedding shows whose it is.
+        if !candidate.entries().iter().any(|e| e.basis != ORIGINAL) {
+            check_weights(&model, &candidate)?;
         }
     }
     let floor = match &args.floor {
         Some(path) => Floor::open(path, &graph, &reference)?,
         None => Floor::Preset,
     };
-    let options =
-        Options { graph: &graph, points: &points, floor: &floor, command: command_line(), quiet: ui.quiet };
+    let options = Options {
+        graph: &graph,
+        points: &points,
+        floor: &floor,
+        gains: &gains,
+        command: command_line(),
+        quiet: ui.quiet,
+    };
     let report = assemble(&reference, &candidate, &options)?;
     publish(&report, out, args.out.as_deref(), ui)
 }

@@ -52,8 +52,10 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
         Some(path) => Floor::open(path, model.graph(), &sources.reference)?,
         None => Floor::Preset,
     };
+    let gains = model.gains()?;
     let options = Options {
         graph: model.graph(),
+        gains: &gains,
         points: &points,
         floor: &floor,
         command: command_line(),

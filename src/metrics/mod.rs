@@ -14,7 +14,7 @@ mod histogram;
 
 pub use histogram::Histogram;
 
-use crate::tensor::TensorView;
+use crate::tensor::Elements;
 use serde::{Deserialize, Serialize};
 
 /// The distance between a reference and a candidate.
@@ -139,9 +139,9 @@ const CHUNK: usize = 4096;
 ///
 /// # Panics
 /// When the shapes differ: alignment has to exclude that.
-pub fn compare(reference: TensorView<'_>, candidate: TensorView<'_>, token_axis: Option<usize>) -> Metrics {
-    assert_eq!(reference.shape, candidate.shape);
-    let shape = reference.shape;
+pub fn compare(reference: impl Elements, candidate: impl Elements, token_axis: Option<usize>) -> Metrics {
+    assert_eq!(reference.shape(), candidate.shape());
+    let shape = reference.shape();
     let inner: usize =
         token_axis.map_or(usize::MAX, |axis| shape[axis + 1..].iter().product::<usize>().max(1));
     let tokens = token_axis.map_or(1, |axis| shape[axis].max(1));
@@ -151,7 +151,7 @@ pub fn compare(reference: TensorView<'_>, candidate: TensorView<'_>, token_axis:
     let mut first_mismatch = None;
     let mut worst: Option<(f64, usize, f64, f64)> = None;
     let (mut r_chunk, mut c_chunk) = (vec![0.0; CHUNK], vec![0.0; CHUNK]);
-    let n = reference.len();
+    let n: usize = shape.iter().product();
     for start in (0..n).step_by(CHUNK) {
         let len = CHUNK.min(n - start);
         reference.read_into(start, &mut r_chunk[..len]);

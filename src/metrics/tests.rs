@@ -1,5 +1,6 @@
 use super::*;
 use crate::tensor::DType;
+use crate::tensor::TensorView;
 use proptest::prelude::*;
 
 fn metrics(shape: &[usize], reference: &[f64], candidate: &[f64], axis: Option<usize>) -> Metrics {

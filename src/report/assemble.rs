@@ -5,12 +5,13 @@ use super::json::{
     Coverage, Fault, FloorReport, Growth, Outcome, PointReport, PromptReport, Report, ReportProvenance, State,
 };
 use crate::align::{Pair, Partner, align};
-use crate::compare::{compare, refuse_repeated_layers};
+use crate::basis::{self, Gains};
+use crate::compare::{compare, refuse_repeated_layers, refuse_wrong_seed};
 use crate::error::Result;
 use crate::floor::Floor;
 use crate::localize::{Judgement, MARGIN, localize};
 use crate::metrics::Metrics;
-use crate::model::{Graph, PointFilter, layer_of};
+use crate::model::{Graph, Op, PointFilter, layer_of};
 use crate::progress;
 use crate::prompt::Prompt;
 use crate::trace::{SelfCheck, Status, Trace};
@@ -25,6 +26,8 @@ pub struct Options<'a> {
     pub points: &'a PointFilter,
     /// What errors are held against.
     pub floor: &'a Floor,
+    /// The gains of the original checkpoint, for traces of a rotated one.
+    pub gains: &'a Gains,
     /// The command line, for the report.
     pub command: Vec<String>,
     /// No progress bars.
@@ -34,12 +37,13 @@ pub struct Options<'a> {
 /// Compares `candidate` with `reference` and writes down the verdict.
 pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> Result<Report> {
     let graph = options.graph;
-    let pairs = align(graph, reference, candidate, options.points)?;
+    let pairs = align(graph, reference, candidate, options.points, options.gains)?;
     refuse_repeated_layers(graph, reference)?;
     refuse_repeated_layers(graph, candidate)?;
     let bar = progress::bar("comparing", pairs.len() as u64, options.quiet);
-    let metrics = compare(graph, reference, candidate, &pairs, || bar.inc(1));
+    let metrics = compare(graph, reference, candidate, &pairs, options.gains, || bar.inc(1));
     bar.finish_and_clear();
+    refuse_wrong_seed(candidate, &pairs, &metrics)?;
     let parameter_error = &candidate.manifest().provenance.parameter_error;
     let rows = judge(graph, options.floor, parameter_error, pairs, metrics);
     let prompts: Vec<PromptReport> =
@@ -262,6 +266,7 @@ fn warnings(
                 .push(format!("whether both sides ran on the same {what} is unmeasured: a hash is missing")),
         }
     }
+    warnings.extend(brought_back(rows));
     if check.status == Status::Unmeasured {
         warnings.push(
             "whether the capture disturbed the candidate is unmeasured: its trace has no self-check".into(),
@@ -285,4 +290,27 @@ fn warnings(
         ));
     }
     warnings
+}
+
+/// Says which basis was left, and whether the seed could be checked.
+fn brought_back(rows: &[Row<'_>]) -> Option<String> {
+    let rotated = |row: &&Row<'_>| match row.pair.partner {
+        Partner::Matched(r, c) => r.basis != c.basis,
+        _ => false,
+    };
+    let name = rows.iter().filter(rotated).find_map(|row| match row.pair.partner {
+        Partner::Matched(r, c) => [r, c].into_iter().find(|e| e.basis != basis::ORIGINAL).map(|e| &e.basis),
+        _ => None,
+    })?;
+    let checked =
+        rows.iter().filter(rotated).any(|row| row.pair.component.is_some_and(|c| c.op == Op::Embedding));
+    Some(format!(
+        "{} tensors are in the rotated basis {name} and were brought back to the original one before comparing{}",
+        rows.iter().filter(rotated).count(),
+        if checked {
+            "; the embedding confirms the seed"
+        } else {
+            "; the seed is UNMEASURED: the embedding is not among them"
+        }
+    ))
 }

@@ -39,7 +39,7 @@
 //! | `point` | the point's name, for example `model.layers.3.self_attn.k_rope` |
 //! | `dtype` | `F64`, `F32`, `F16`, `BF16` or `U8` |
 //! | `shape` | array of sizes, row-major; the batch dimension is dropped |
-//! | `basis` | `original`, or the name of the rotated basis that the values are in |
+//! | `basis` | `original`, or the name of the rotated basis that the values are in: `quarot:SEED` for QuaRot's |
 //! | `derived` | true when the engine goes on with other numbers, from which this was computed |
 //! | `shard` | index into `shards` |
 //!
