@@ -41,6 +41,8 @@ pub fn capture(request: &Request<'_>, out: &Path) -> Result<()> {
             e.hint("is the checkpoint complete? download it again, or try it with --engine torch")
         })?;
     check_lengths(request.prompts, engine.as_ref())?;
+    // A checkpoint may be rotated without being quantized.
+    let rotation = engine.rotation().map_or_else(|| request.model.rotation(), |seed| Ok(Some(seed)))?;
     let mut provenance = engine.provenance();
     provenance.hashes = request.model.hashes()?;
     let options = WriteOptions {
@@ -55,7 +57,8 @@ pub fn capture(request: &Request<'_>, out: &Path) -> Result<()> {
     for prompt in request.prompts {
         bar.set_message(prompt.id.clone());
         writer.start_prompt(prompt);
-        let found = engine.prefill(&prompt.token_ids, &mut CaptureHook::new(&mut writer, request.points))?;
+        let mut hook = CaptureHook::new(&mut writer, request.points).rotated(graph, rotation);
+        let found = engine.prefill(&prompt.token_ids, &mut hook)?;
         merge(&mut evidence, found);
         bar.inc(1);
     }
@@ -84,6 +87,11 @@ fn merge(all: &mut Vec<Evidence>, found: Vec<Evidence>) {
             Some(old) => {
                 old.elements += new.elements;
                 old.mismatches += new.mismatches;
+                // A NaN is larger than anything.
+                old.rel_l2 = match (old.rel_l2, new.rel_l2) {
+                    (Some(a), Some(b)) if a.is_nan() || a >= b => Some(a),
+                    (a, b) => b.or(a),
+                };
             }
             None => all.push(new),
         }

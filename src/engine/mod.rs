@@ -3,6 +3,7 @@
 pub mod lattice;
 pub mod torch;
 
+use crate::checkpoint::q4::Q4Dir;
 use crate::error::{Error, Result, nearest};
 use crate::hook::Hook;
 use crate::model::Graph;
@@ -17,6 +18,11 @@ pub trait Engine {
     /// The longest prompt that the engine takes.
     fn max_tokens(&self) -> usize;
 
+    /// The seed of the rotation that the engine's residual stream is in; none for an unrotated one.
+    fn rotation(&self) -> Option<u64> {
+        None
+    }
+
     /// One instrumented prefill of `tokens`; every point is offered to `hook`.
     ///
     /// The pass is compared with the un-instrumented engine bit for bit; the evidence is returned.
@@ -25,10 +31,10 @@ pub trait Engine {
 }
 
 /// The engines that can be a candidate.
-pub const CANDIDATES: [&str; 2] = ["lattice-f32", "lattice-f16"];
+pub const CANDIDATES: [&str; 4] = ["lattice-f32", "lattice-f16", "lattice-q4", "lattice-quarot-q4"];
 
 /// All that can be captured.
-pub const ENGINES: [&str; 3] = ["lattice-f32", "lattice-f16", "torch"];
+pub const ENGINES: [&str; 5] = ["lattice-f32", "lattice-f16", "lattice-q4", "lattice-quarot-q4", "torch"];
 
 /// Refuses a name that is not among the `known` ones, and offers the nearest.
 pub fn check_known(name: &str, known: &[&str]) -> Result<()> {
@@ -44,7 +50,17 @@ pub fn check_known(name: &str, known: &[&str]) -> Result<()> {
 
 /// Loads a model into the engine called `name`; `path` chooses one of its numeric paths.
 pub fn open(name: &str, model_dir: &Path, graph: &Graph, path: Option<&str>) -> Result<Box<dyn Engine>> {
+    let blocks = matches!(name, "lattice-q4" | "lattice-quarot-q4");
+    if Q4Dir::is_at(model_dir) && !blocks {
+        return Err(Error::new(format!("{name} cannot run a quantized directory"))
+            .at(model_dir)
+            .hint("use --engine lattice-q4 or lattice-quarot-q4, or name the original checkpoint"));
+    }
     match name {
+        "lattice-q4" | "lattice-quarot-q4" => match path.unwrap_or("serial") {
+            "serial" => Ok(Box::new(lattice::Q4Engine::open(model_dir, graph, name == "lattice-quarot-q4")?)),
+            other => Err(unknown_path(name, other, "serial")),
+        },
         "lattice-f32" => {
             let path = match path.unwrap_or("batched") {
                 "batched" => lattice::Path::Batched,

@@ -132,6 +132,7 @@ pub(super) fn sound(layers: usize) -> Report {
             entry_point: "Model::forward".to_owned(),
             elements: 8192,
             mismatches: 0,
+            rel_l2: None,
         }]),
         first_fault: None,
         faults: Vec::new(),

@@ -102,7 +102,18 @@ pub(super) fn self_check(check: &SelfCheck) -> String {
     let evidence: Vec<String> = check
         .evidence
         .iter()
-        .map(|e| format!("{} against `{}`: {} of {} differ", e.what, e.entry_point, e.mismatches, e.elements))
+        .map(|e| match e.rel_l2 {
+            None => {
+                format!("{} against `{}`: {} of {} differ", e.what, e.entry_point, e.mismatches, e.elements)
+            }
+            Some(largest) => format!(
+                "cross-check, not bit for bit: {} against {}: {} numbers, rel L2 at most {}",
+                e.what,
+                e.entry_point,
+                e.elements,
+                number(largest)
+            ),
+        })
         .collect();
     if evidence.is_empty() { status.to_owned() } else { format!("{status} ({})", evidence.join("; ")) }
 }

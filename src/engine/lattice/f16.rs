@@ -128,6 +128,7 @@ impl F16Engine {
             entry_point: "generate_f16".to_owned(),
             elements: 1,
             mismatches: u64::from(ours != Some(engine)),
+            rel_l2: None,
         })
     }
 }

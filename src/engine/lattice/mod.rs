@@ -11,6 +11,9 @@ mod f16;
 mod f32;
 mod gdn;
 mod pass;
+mod q4;
+mod q4_engine;
+mod q4_weights;
 mod self_check;
 mod text;
 mod weights;
@@ -18,6 +21,7 @@ mod weights;
 pub use f16::F16Engine;
 pub use f32::F32Engine;
 pub use pass::Path;
+pub use q4_engine::Q4Engine;
 
 use crate::error::Error;
 use crate::trace::Provenance;

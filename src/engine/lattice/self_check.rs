@@ -20,6 +20,7 @@ pub fn evidence(what: &str, entry_point: &str, engine: &[f32], pass: &[f32]) -> 
         entry_point: entry_point.to_owned(),
         elements: engine.len() as u64,
         mismatches: (differing + engine.len().abs_diff(pass.len())) as u64,
+        rel_l2: None,
     }
 }
 
@@ -136,6 +137,7 @@ impl PointTap {
             entry_point: entry_point.to_owned(),
             elements,
             mismatches,
+            rel_l2: None,
         }
     }
 }

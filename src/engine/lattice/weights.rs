@@ -1,5 +1,6 @@
 //! The parameters of a lattice model, borrowed in the form in which the engine holds them.
 
+use super::q4::Q4Matrix;
 use crate::error::{Error, Result};
 use lattice_arch::qwen35_config::Qwen35Config;
 use lattice_compute::forward::cpu::f16_matmul::matmul_bt_f16;
@@ -16,6 +17,8 @@ pub enum Matrix<'a> {
     F32(&'a [f32]),
     /// 16-bit floats, widened product by product.
     F16(&'a [u16]),
+    /// Blocks of four-bit codes.
+    Q4(&'a Q4Matrix),
 }
 
 impl Matrix<'_> {
@@ -26,6 +29,7 @@ impl Matrix<'_> {
         match self {
             Self::F32(w) => matmul_bt(x, w, &mut out, m, k, n),
             Self::F16(w) => matmul_bt_f16(x, w, &mut out, m, k, n),
+            Self::Q4(w) => return w.rows(x, m, k),
         }
         out
     }
@@ -35,6 +39,7 @@ impl Matrix<'_> {
         match self {
             Self::F32(w) => w.len(),
             Self::F16(w) => w.len(),
+            Self::Q4(w) => w.len(),
         }
     }
 
@@ -48,6 +53,7 @@ impl Matrix<'_> {
                 f16_to_f32_slice(&w[range], &mut out);
                 out
             }
+            Self::Q4(w) => w.row(i),
         }
     }
 }
