@@ -779,9 +779,9 @@ fn a_mask_in_place_of_numbers_is_mismatched_and_never_passed() {
 
 #[test]
 fn another_basis_is_mismatched_and_never_passed() {
-    let report = World::with(|d| d.at("model.norm").basis = "quarot".into()).outcome("unmeasured", 2);
+    let report = World::with(|d| d.at("model.norm").basis = "spectral".into()).outcome("unmeasured", 2);
     assert!(
-        report["points"].to_string().contains("basis original in the reference, quarot in the candidate")
+        report["points"].to_string().contains("basis original in the reference, spectral in the candidate")
     );
 }
 
@@ -792,6 +792,7 @@ fn a_candidate_that_failed_its_self_check_is_invalid() {
         entry_point: "f".into(),
         elements: 4,
         mismatches: 1,
+        rel_l2: None,
     };
     let world = World::with(|d| d.self_check = Some(layerdiff::trace::SelfCheck::new(vec![evidence])));
     let report = world.outcome("invalid", 2);

@@ -19,13 +19,15 @@ enum Part {
 use Part::{Analysis, Front, Production, Shared};
 
 /// The modules of the crate in ranks, lowest first. Those of one rank do not know each other.
-const RANKS: [(Part, &[&str]); 17] = [
+const RANKS: [(Part, &[&str]); 19] = [
     (Shared, &["error"]),
     (Shared, &["number", "progress", "files"]),
     (Shared, &["tensor"]),
     (Shared, &["prompt", "model"]),
+    (Shared, &["basis"]),
     (Shared, &["trace"]),
     (Production, &["checkpoint", "hook"]),
+    (Production, &["quantize"]),
     (Production, &["engine"]),
     (Production, &["capture"]),
     (Analysis, &["metrics"]),

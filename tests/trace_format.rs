@@ -175,8 +175,13 @@ mod the_manifest {
     #[test]
     fn has_a_self_check_that_may_be_null() {
         assert_eq!(Fixture::new().is_read().manifest().self_check, None);
-        let evidence =
-            |mismatches| Evidence { what: "logits".into(), entry_point: "f".into(), elements: 4, mismatches };
+        let evidence = |mismatches| Evidence {
+            what: "logits".into(),
+            entry_point: "f".into(),
+            elements: 4,
+            mismatches,
+            rel_l2: None,
+        };
         for (mismatches, status) in [(0, Status::BitEqual), (1, Status::Different)] {
             let root = tempfile::tempdir().unwrap();
             let mut draft = Draft::minimal();
