@@ -1,11 +1,16 @@
 //! Alignment: which tensor of the candidate belongs to which of the reference.
 
-use crate::basis::{self, Gains, Restore};
+mod bases;
+
+pub use bases::restore;
+
+use crate::basis::Gains;
 use crate::error::{Error, Result, nearest};
 use crate::model::{Component, Graph, PointFilter};
 use crate::prompt::Prompt;
 use crate::tensor::DType;
 use crate::trace::{Entry, Trace};
+use bases::{check_bases, is_known};
 use std::collections::BTreeSet;
 
 /// A point of a step of a prompt, with what both sides have of it.
@@ -161,53 +166,6 @@ fn align_prompt<'a>(
         }
     }
     Ok(())
-}
-
-/// A trace is rotated by one seed, and its rotated bases name it.
-fn check_bases(graph: &Graph, trace: &Trace) -> Result<()> {
-    let mut first: Option<(&str, u64)> = None;
-    for entry in trace.entries() {
-        let Some(seed) = basis::seed(&entry.basis)? else { continue };
-        if graph.get(&entry.point).is_some() {
-            basis::Rotation::new(seed, graph.dim("hidden"))?;
-        }
-        match first {
-            Some((point, other)) if other != seed => {
-                return Err(Error::new("the trace speaks of two rotations")
-                    .expected(
-                        format!("seed {other}, as at {point}"),
-                        format!("seed {seed} at {}", entry.point),
-                    )
-                    .hint("one run has one residual stream, in one basis: capture the trace again"));
-            }
-            _ => first = first.or(Some((&entry.point, seed))),
-        }
-    }
-    Ok(())
-}
-
-/// The way of an entry back to the original basis, when its partner is in that; none when both are in
-/// the same basis. The inner error says why there is no way that can be measured.
-pub fn restore(
-    component: Option<&Component>,
-    entry: &Entry,
-    partner: &Entry,
-    gains: &Gains,
-) -> Result<std::result::Result<Option<Restore>, String>> {
-    if entry.basis == partner.basis {
-        return Ok(Ok(None));
-    }
-    let Some(seed) = basis::seed(&entry.basis)? else { return Ok(Ok(None)) };
-    let Some(component) = component else {
-        return Ok(Err("rotated, and the architecture does not know this point".into()));
-    };
-    let width = entry.shape.last().copied().unwrap_or(1);
-    Ok(Restore::new(component, width, seed, gains)?.map(Some))
-}
-
-/// True for a basis from which there is a way.
-fn is_known(basis: &str) -> bool {
-    basis == basis::ORIGINAL || basis::seed(basis).is_ok_and(|seed| seed.is_some())
 }
 
 fn partner<'a>(

@@ -15,7 +15,7 @@
 //! A trace names the basis `quarot:SEED`. All of it is computed in f64, one row at a time.
 
 use crate::error::{Error, Result};
-use crate::model::{Basis, Component};
+use crate::model::{Basis, Component, ModelConfig};
 use crate::tensor::{Elements, TensorView};
 use lattice_quant::quarot::hadamard::RandomizedHadamard;
 use std::collections::BTreeMap;
@@ -24,6 +24,9 @@ use std::collections::BTreeMap;
 pub const ORIGINAL: &str = "original";
 
 const KIND: &str = "quarot";
+
+/// The key in a rotated checkpoint's `config.json` under which lattice's converter states the seed.
+pub const CONFIG_SEED: &str = "quarot_rotation_seed";
 
 /// The name that a trace gives to the basis that `seed` makes.
 pub fn name(seed: u64) -> String {
@@ -38,6 +41,16 @@ pub fn seed(basis: &str) -> Result<Option<u64>> {
             .expected(format!("{KIND}:SEED, such as {}", name(0x00C0_FFEE)), format!("{basis:?}"))
             .hint("without the seed nothing can be brought back: capture the trace again, from a directory whose quantize_index.json has quarot_seed")
     })
+}
+
+/// The seed of the rotation that a model's configuration states, if it does.
+pub fn config_seed(config: &ModelConfig, section: &str) -> Result<Option<u64>> {
+    match config.get(section, CONFIG_SEED) {
+        None => Ok(None),
+        Some(value) => value.as_u64().map(Some).ok_or_else(|| {
+            Error::new(format!("config.json has a bad {CONFIG_SEED}")).expected("a number from 0 on", value)
+        }),
+    }
 }
 
 /// The gains `g` of the original checkpoint's norms, by parameter: `model.norm.weight`.

@@ -183,8 +183,8 @@ pub struct QuantizeArgs {
     /// Plain Q4, or Q4 of weights whose residual stream QuaRot has rotated.
     #[arg(long, value_name = "NAME")]
     pub format: QuantizeFormat,
-    /// Chooses QuaRot's rotation [default: 12648430, 0xC0FFEE].
-    #[arg(long, value_name = "N")]
+    /// Chooses QuaRot's rotation, decimal or as 0xC0FFEE, which is the default.
+    #[arg(long, value_name = "N", value_parser = seed)]
     pub seed: Option<u64>,
     /// The model's directory.
     pub model: PathBuf,
@@ -199,4 +199,12 @@ pub enum QuantizeFormat {
     Q4,
     /// Q4 of rotated weights.
     QuarotQ4,
+}
+
+/// A seed, decimal or hexadecimal.
+fn seed(text: &str) -> Result<u64, std::num::ParseIntError> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    }
 }

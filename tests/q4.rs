@@ -566,6 +566,9 @@ mod the_rotated_basis {
             std::fs::copy(&path, trace.join(path.file_name().unwrap())).unwrap();
         }
         edit_manifest(&trace, |manifest| {
+            // Only the bases speak of the seed.
+            manifest["config"].as_object_mut().unwrap().remove("quarot_rotation_seed");
+            manifest["config"]["text_config"].as_object_mut().unwrap().remove("quarot_rotation_seed");
             for tensor in manifest["tensors"].as_array_mut().unwrap() {
                 if tensor["basis"] == from {
                     tensor["basis"] = to.into();
@@ -581,6 +584,22 @@ mod the_rotated_basis {
         let run = compare_traces(&trace, &[]);
         assert_eq!((run.code, &run.json()["outcome"]), (2, &json!("invalid")), "{run:#?}");
         assert!(run.stderr.contains("is not the one that the trace is in"), "{run:#?}");
+    }
+
+    #[test]
+    fn that_the_configuration_states_and_the_points_do_not_is_invalid() {
+        let (_root, trace) = changed("quarot:12648430", "original");
+        edit_manifest(&trace, |manifest| manifest["config"]["quarot_rotation_seed"] = DEFAULT_SEED.into());
+        let run = compare_traces(&trace, &[]);
+        assert!(run.code == 2 && run.stderr.contains("does not say so of its points"), "{run:#?}");
+    }
+
+    #[test]
+    fn of_another_seed_than_the_configuration_s_is_invalid() {
+        let (_root, trace) = changed("quarot:12648430", "quarot:12648430");
+        edit_manifest(&trace, |manifest| manifest["config"]["quarot_rotation_seed"] = 7.into());
+        let run = compare_traces(&trace, &[]);
+        assert!(run.code == 2 && run.stderr.contains("speaks of two rotations"), "{run:#?}");
     }
 
     #[test]
@@ -722,4 +741,36 @@ fn every_pair_of_a_rotated_run_is_matched() {
         ["reference", "quarot-trace"].map(|name| Trace::open(&Made::at(name)).unwrap());
     let pairs = align(model.graph(), &reference, &candidate, &PointFilter::default(), &gains).unwrap();
     assert!(pairs.iter().all(|p| matches!(p.partner, Partner::Matched(..))));
+}
+
+mod with_pytorch {
+    use super::*;
+
+    fn capture_torch(model: &Path, out: &Path) {
+        let args =
+            ["capture", "--engine", "torch", "--model", model.to_str().unwrap(), "--prompt", "code-01"];
+        let args = [&args[..], &["--out", out.to_str().unwrap()]].concat();
+        // The shared helper hides the interpreter that this needs.
+        let run = std::process::Command::new(assert_cmd::cargo::cargo_bin!("layerdiff"))
+            .args(&args)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    }
+
+    #[test]
+    #[ignore = "needs PyTorch"]
+    fn the_engine_differs_from_the_q_arm_by_rounding_only_and_the_q_arm_from_the_original_by_four_bits() {
+        for (arm, candidate) in [("q4-f32", "q4-trace"), ("quarot-unrotated", "quarot-trace")] {
+            let out = Made::at(&format!("{arm}-torch"));
+            capture_torch(&Made::at(arm), &out);
+            let engine = errors(&format!("{arm}-torch"), candidate);
+            let quantization = errors("reference", &format!("{arm}-torch"));
+            println!("{candidate}: C-Q worst {:?}, Q-T worst {:?}", worst(&engine), worst(&quantization));
+            assert_eq!(engine.len(), bundled().graph().components().len());
+            assert!(worst(&engine).1 < 1e-4, "{:?}", worst(&engine));
+            assert!(quantization["lm_head"] > 1000.0 * engine["lm_head"]);
+        }
+    }
 }

@@ -65,7 +65,7 @@ impl ModelDir {
 
     /// The seed of the rotation that the configuration states.
     pub fn rotation(&self) -> Result<Option<u64>> {
-        q4::config_seed(&self.config, &self.graph.description().config_section)
+        crate::basis::config_seed(&self.config, &self.graph.description().config_section)
             .map_err(|e| e.at(self.path.join("config.json")))
     }
 

@@ -12,15 +12,13 @@ mod index;
 pub use file::{Stored, decode};
 pub use index::{INDEX, Index, IndexEntry};
 
+use crate::basis::CONFIG_SEED;
 use crate::error::{Error, Result};
 use crate::model::{Graph, ModelConfig};
 use index::AGAIN;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-
-/// The key in `config.json` under which QuaRot's converter repeats the seed.
-const CONFIG_SEED: &str = "quarot_rotation_seed";
 
 /// What lattice's Metal engine leaves in a directory that it has loaded once: a copy of two tensors.
 const METAL_CACHE: &str = "merged_qkvz_";
@@ -138,16 +136,6 @@ impl Q4Dir {
             }
         }
         Ok(())
-    }
-}
-
-/// The seed of the rotation that a configuration speaks of.
-pub(super) fn config_seed(config: &ModelConfig, section: &str) -> Result<Option<u64>> {
-    match config.get(section, CONFIG_SEED) {
-        None => Ok(None),
-        Some(value) => value.as_u64().map(Some).ok_or_else(|| {
-            Error::new(format!("config.json has a bad {CONFIG_SEED}")).expected("a number from 0 on", value)
-        }),
     }
 }
 
