@@ -256,6 +256,8 @@ mod a_quantized_directory {
         let dir = copy("q4");
         std::fs::write(dir.path().join("merged_qkvz_0_1_2.q4"), "cache").unwrap();
         assert!(Q4Dir::open(dir.path()).is_ok());
+        let hash = |path: &Path| ModelDir::open(path).unwrap().hashes().unwrap().weights;
+        assert_eq!(hash(dir.path()), hash(&Made::at("q4")));
     }
 }
 
@@ -547,6 +549,13 @@ mod the_rotated_basis {
             "{}",
             report["warnings"]
         );
+    }
+
+    #[test]
+    fn is_not_needed_to_compare_a_quantized_directory_with_its_original() {
+        let model = bundled_model();
+        let report = compare_traces(&Made::at("q4-trace"), &["--model", model.to_str().unwrap()]).json();
+        assert_eq!(report["coverage"]["matched"], report["coverage"]["expected"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! SHA-256 of a model's files.
 
+use super::q4::Q4Dir;
 use crate::error::{Error, Result};
 use crate::trace::Hashes;
 use sha2::{Digest, Sha256};
@@ -32,6 +33,7 @@ pub fn hashes(dir: &Path) -> Result<Hashes> {
     let mut weights = weight_files(dir)?;
     if weights.is_empty() {
         weights = files(dir, &["q4", "f16"])?;
+        weights.retain(|file| !Q4Dir::is_cache(&file.file_name().unwrap_or_default().to_string_lossy()));
     }
     for file in weights {
         let name = file.file_name().unwrap_or_default().to_string_lossy();

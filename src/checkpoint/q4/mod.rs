@@ -38,6 +38,11 @@ impl Q4Dir {
         path.join(INDEX).symlink_metadata().is_ok()
     }
 
+    /// True for a file that lattice's Metal engine has added, and that says nothing new.
+    pub fn is_cache(name: &str) -> bool {
+        name.starts_with(METAL_CACHE)
+    }
+
     /// Opens a directory and checks all that it holds.
     pub fn open(path: &Path) -> Result<Self> {
         let index = Index::read(path)?;
@@ -129,7 +134,7 @@ impl Q4Dir {
         for found in std::fs::read_dir(&self.path).map_err(list)? {
             let name = found.map_err(list)?.file_name().to_string_lossy().into_owned();
             let tensor = Path::new(&name).extension().is_some_and(|e| e == "q4" || e == "f16");
-            if tensor && !name.starts_with(METAL_CACHE) && !files.contains(name.as_str()) {
+            if tensor && !Self::is_cache(&name) && !files.contains(name.as_str()) {
                 return Err(Error::new(format!(
                     "the directory holds {name:?}, which the index does not list"
                 )));
