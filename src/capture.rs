@@ -55,7 +55,11 @@ pub fn capture(request: &Request<'_>, out: &Path) -> Result<()> {
     for prompt in request.prompts {
         bar.set_message(prompt.id.clone());
         writer.start_prompt(prompt);
-        let found = engine.prefill(&prompt.token_ids, &mut CaptureHook::new(&mut writer, request.points))?;
+        let found = engine.run(
+            &prompt.token_ids,
+            &prompt.step_token_ids,
+            &mut CaptureHook::new(&mut writer, request.points),
+        )?;
         merge(&mut evidence, found);
         bar.inc(1);
     }
@@ -69,9 +73,9 @@ pub fn capture(request: &Request<'_>, out: &Path) -> Result<()> {
 
 fn check_lengths(prompts: &[Prompt], engine: &dyn Engine) -> Result<()> {
     let max = engine.max_tokens();
-    match prompts.iter().find(|p| p.token_ids.len() > max) {
+    match prompts.iter().find(|p| p.token_ids.len() + p.step_token_ids.len() > max) {
         Some(long) => Err(Error::new(format!("prompt `{}` is too long for this engine", long.id))
-            .expected(format!("at most {max} tokens"), long.token_ids.len())
+            .expected(format!("at most {max} tokens"), long.token_ids.len() + long.step_token_ids.len())
             .hint("choose shorter prompts with --prompt ID")),
         None => Ok(()),
     }

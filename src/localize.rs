@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::model::{Component, Graph};
 use crate::tensor::DType;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// How many times the largest harmless cause an error may be: the floor is one sample of rounding,
 /// and the candidate is another.
@@ -64,23 +64,30 @@ pub enum State {
     Unmeasured,
 }
 
-/// Judges one step of one prompt: `pairs` and their metrics, in the order of execution.
+/// A point of a step.
+type Key<'a> = (u32, &'a str);
+
+/// What was found out so far: error and judgement.
+type Judged<'a> = HashMap<Key<'a>, (f64, Judgement)>;
+
+/// Judges one prompt: its `pairs` and their metrics, in the order of execution, step after step.
 ///
 /// `parameter_error` is the candidate's, by parameter name.
 pub fn localize(
     graph: &Graph,
     floor: &Floor,
     parameter_error: &BTreeMap<String, f64>,
-    step: &[(&Pair<'_>, Option<&Metrics>)],
+    prompt: &[(&Pair<'_>, Option<&Metrics>)],
 ) -> Vec<Option<Judgement>> {
-    let mut judged: HashMap<&str, (f64, Judgement)> = HashMap::new();
-    let mut out = Vec::with_capacity(step.len());
-    for (pair, metrics) in step {
+    let mut judged = Judged::new();
+    let mut out = Vec::with_capacity(prompt.len());
+    for (pair, metrics) in prompt {
         let judgement = metrics.map(|metrics| {
-            let inputs = pair.component.map_or_else(Vec::new, |c| measured_inputs(graph, c, &judged));
+            let inputs =
+                pair.component.map_or_else(Vec::new, |c| measured_inputs(graph, c, pair.step, &judged));
             let rounding = rounding(graph, pair);
             let judgement = judge(pair, metrics, floor, parameter_error, rounding, &inputs, &judged);
-            judged.insert(pair.point, (metrics.rel_l2, judgement.clone()));
+            judged.insert((pair.step, pair.point), (metrics.rel_l2, judgement.clone()));
             judgement
         });
         out.push(judgement);
@@ -88,23 +95,32 @@ pub fn localize(
     out
 }
 
-/// The nearest points upstream that were judged.
-fn measured_inputs(
-    graph: &Graph,
-    component: &Component,
-    judged: &HashMap<&str, (f64, Judgement)>,
-) -> Vec<String> {
+/// The nearest points upstream that were judged, those of the step before included.
+fn measured_inputs<'a>(
+    graph: &'a Graph,
+    component: &'a Component,
+    step: u32,
+    judged: &Judged<'_>,
+) -> Vec<Key<'a>> {
+    let sources = |component: &'a Component, step: u32| {
+        let earlier = step
+            .checked_sub(1)
+            .into_iter()
+            .flat_map(|before| component.carried.iter().map(move |p| (before, p)));
+        let sources: Vec<_> = component.inputs.iter().map(move |p| (step, p)).chain(earlier).collect();
+        sources.into_iter().rev().map(|(step, point)| (step, point.as_str()))
+    };
     let mut found = Vec::new();
-    let mut open: Vec<&str> = component.inputs.iter().rev().map(String::as_str).collect();
-    let mut visited = std::collections::HashSet::new();
-    while let Some(point) = open.pop() {
-        if !visited.insert(point) {
+    let mut open: Vec<Key<'a>> = sources(component, step).collect();
+    let mut visited = HashSet::new();
+    while let Some(key) = open.pop() {
+        if !visited.insert(key) {
             continue;
         }
-        if judged.contains_key(point) {
-            found.push(point.to_owned());
-        } else if let Some(component) = graph.get(point) {
-            open.extend(component.inputs.iter().rev().map(String::as_str));
+        if judged.contains_key(&key) {
+            found.push(key);
+        } else if let Some(component) = graph.get(key.1) {
+            open.extend(sources(component, key.0));
         }
     }
     found
@@ -131,8 +147,8 @@ fn judge(
     floor: &Floor,
     parameter_error: &BTreeMap<String, f64>,
     rounding: f64,
-    inputs: &[String],
-    judged: &HashMap<&str, (f64, Judgement)>,
+    inputs: &[Key<'_>],
+    judged: &Judged<'_>,
 ) -> Judgement {
     let here = floor.at(pair.prompt, pair.step, pair.point);
     let base = here.unwrap_or_else(|| dtypes(pair).into_iter().map(preset).fold(0.0, f64::max) / MARGIN);
@@ -149,8 +165,10 @@ fn judge(
     };
     let mut faulty = false;
     let mut errors = Vec::new();
-    for input in inputs {
-        let (error, judgement) = &judged[input.as_str()];
+    for key in inputs {
+        let (error, judgement) = &judged[key];
+        let input =
+            if key.0 == pair.step { key.1.to_owned() } else { format!("{} of step {}", key.1, key.0) };
         errors.push((input.clone(), *error));
         if matches!(judgement.state, State::Born | State::Inherited) {
             faulty = true;

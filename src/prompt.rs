@@ -20,6 +20,9 @@ pub struct Prompt {
     /// The token ids that the engine was given.
     #[serde(default)]
     pub token_ids: Vec<u32>,
+    /// The token that each decode step was given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub step_token_ids: Vec<u32>,
 }
 
 /// True for a name that can be a prompt's id.

@@ -514,7 +514,7 @@ impl Lattice {
         writer.start_prompt(&prompt("p", &tokens));
         let points = PointFilter::default();
         let mut hook = CaptureHook::new(&mut writer, &points);
-        self.engine.prefill(&tokens, &mut Chain(vec![&mut Plant(point), &mut hook])).unwrap();
+        self.engine.run(&tokens, &[], &mut Chain(vec![&mut Plant(point), &mut hook])).unwrap();
         writer.finish(None).unwrap();
     }
 

@@ -23,6 +23,8 @@ pub struct Component {
     pub op: Op,
     /// The points it reads.
     pub inputs: Vec<String>,
+    /// The points of the step before that it reads.
+    pub carried: Vec<String>,
     /// The parameter tensors it reads, with `model.` as prefix.
     pub params: Vec<String>,
     /// Constants: numbers, or keys of the configuration.
@@ -139,6 +141,7 @@ impl Graph {
             local: point.strip_prefix(&prefix).unwrap_or(&point).trim_start_matches('.').to_owned(),
             op: template.op,
             inputs,
+            carried: template.carried.iter().map(|point| named(point)).collect(),
             params: params.iter().map(|p| named(p)).collect(),
             attrs: template.attrs.clone(),
             basis: template.basis,
@@ -247,6 +250,7 @@ impl Graph {
             | Op::SplitHeads
             | Op::Rope
             | Op::CausalMask
+            | Op::KvCache
             | Op::SigmoidGate
             | Op::Sigmoid
             | Op::CausalConvSilu

@@ -102,11 +102,11 @@ fn judge<'a>(
     metrics: Vec<Option<Metrics>>,
 ) -> Vec<Row<'a>> {
     let rows: Vec<(Pair<'a>, Option<Metrics>)> = pairs.into_iter().zip(metrics).collect();
-    let steps = rows.chunk_by(|(a, _), (b, _)| a.prompt == b.prompt && a.step == b.step);
-    let judgements: Vec<Option<Judgement>> = steps
-        .flat_map(|step| {
-            let step: Vec<_> = step.iter().map(|(pair, metrics)| (pair, metrics.as_ref())).collect();
-            localize(graph, floor, parameter_error, &step)
+    let prompts = rows.chunk_by(|(a, _), (b, _)| a.prompt == b.prompt);
+    let judgements: Vec<Option<Judgement>> = prompts
+        .flat_map(|prompt| {
+            let prompt: Vec<_> = prompt.iter().map(|(pair, metrics)| (pair, metrics.as_ref())).collect();
+            localize(graph, floor, parameter_error, &prompt)
         })
         .collect();
     let joined = rows.into_iter().zip(judgements);

@@ -1,10 +1,10 @@
 //! lattice on 16-bit weights: serial only, activations in f32.
 
-use super::pass::{Output, Pass, Path, State};
-use super::self_check::evidence;
+use super::pass::{Model, Output, Path};
+use super::self_check::{evidence, greedy_evidence};
 use super::text::text_for;
 use super::weights::{Sizes, Weights};
-use super::{engine_error, provenance};
+use super::{engine_error, greedy_config, provenance};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::hook::Hook;
@@ -12,7 +12,6 @@ use crate::model::{Graph, Op};
 use crate::trace::{Evidence, Provenance};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use lattice_arch::generation::GenerateConfig;
 use lattice_arch::qwen35_config::Qwen35Config;
 use lattice_compute::rope::RopeTable;
 use lattice_model_qwen35::attention::gdn::qwen35_gdn_geometry;
@@ -55,14 +54,13 @@ impl F16Engine {
         Ok(Self { config, weights, rope, parameter_error })
     }
 
-    fn instrumented(&self, tokens: &[u32], hook: &mut dyn Hook) -> Result<Output> {
+    fn instrumented(&self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Output> {
         let weights = Weights::of_f16(&self.weights)?;
         let geometry =
             qwen35_gdn_geometry(&self.config).map_err(|e| engine_error("use this geometry", &e))?;
-        let mut state = State::new(weights.layers.len(), &geometry);
         let sizes = Sizes::new(&self.config);
-        Pass { weights: &weights, sizes, rope: &self.rope, path: Path::Serial, step: 0, hook }
-            .run(tokens, &mut state)
+        Model { weights: &weights, sizes, geometry: &geometry, rope: &self.rope, path: Path::Serial }
+            .run(tokens, forced, hook)
     }
 }
 
@@ -79,13 +77,14 @@ impl Engine for F16Engine {
         self.rope.max_positions() - 1
     }
 
-    fn prefill(&mut self, tokens: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
+    fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
         if tokens.is_empty() {
             return Err(Error::new("the prompt has no tokens"));
         }
-        let pass = self.instrumented(tokens, hook)?;
+        let pass = self.instrumented(tokens, forced, hook)?;
+        let all = [tokens, forced].concat();
         let request = Qwen35VisionRequest {
-            input_ids: tokens.to_vec(),
+            input_ids: all.clone(),
             image_grids: Vec::new(),
             post_merger_rows: Vec::new(),
             image_token_id: u32::MAX,
@@ -96,6 +95,10 @@ impl Engine for F16Engine {
             engine_error("run its un-instrumented pass", &e)
                 .hint("config.json needs rope_parameters with rope_theta and mrope_section")
         })?;
+        let (tokenizer, text) = text_for(&all)?;
+        let generated =
+            generate_f16(&self.weights, &self.config, &tokenizer, &self.rope, &text, &greedy_config(1))
+                .map_err(|e| engine_error("generate un-instrumented", &e))?;
         Ok(vec![
             evidence(
                 "hidden states after the final norm, all positions (the engine exposes no logits)",
@@ -103,32 +106,13 @@ impl Engine for F16Engine {
                 &hidden,
                 &pass.hidden,
             ),
-            self.greedy(tokens, &pass)?,
+            greedy_evidence(
+                "generate_f16",
+                &generated.token_ids,
+                &[pass.likeliest()],
+                self.config.eos_token_id,
+            ),
         ])
-    }
-}
-
-impl F16Engine {
-    /// The engine's next token against that of the pass: what the engine shows of its logits.
-    fn greedy(&self, tokens: &[u32], pass: &Output) -> Result<Evidence> {
-        let (tokenizer, text) = text_for(tokens)?;
-        let mut greedy = GenerateConfig::default();
-        greedy.temperature = 0.0;
-        greedy.repetition_penalty = 1.0;
-        greedy.max_new_tokens = 1;
-        let generated = generate_f16(&self.weights, &self.config, &tokenizer, &self.rope, &text, &greedy)
-            .map_err(|e| engine_error("generate a token un-instrumented", &e))?;
-        // A token that ends the text is not among those that the engine returns.
-        let engine = generated.token_ids.first().copied().unwrap_or(self.config.eos_token_id);
-        let last = &pass.logits[pass.logits.len() - self.config.vocab_size..];
-        let ours =
-            (0..).zip(last).max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0))).map(|(id, _): (u32, _)| id);
-        Ok(Evidence {
-            what: "greedy token after the last position".to_owned(),
-            entry_point: "generate_f16".to_owned(),
-            elements: 1,
-            mismatches: u64::from(ours != Some(engine)),
-        })
     }
 }
 

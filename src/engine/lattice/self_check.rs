@@ -23,6 +23,18 @@ pub fn evidence(what: &str, entry_point: &str, engine: &[f32], pass: &[f32]) -> 
     }
 }
 
+/// Compares generated tokens. The engine stops at `eos` and does not return it.
+pub fn greedy_evidence(entry_point: &str, engine: &[u32], pass: &[u32], eos: u32) -> Evidence {
+    let ended: Vec<u32> = pass.iter().copied().take_while(|id| *id != eos).collect();
+    let differing = engine.iter().zip(&ended).filter(|(a, b)| a != b).count();
+    Evidence {
+        what: "greedy tokens after the last position".to_owned(),
+        entry_point: entry_point.to_owned(),
+        elements: engine.len().max(ended.len()).max(1) as u64,
+        mismatches: (differing + engine.len().abs_diff(ended.len())) as u64,
+    }
+}
+
 /// Hash of a tensor's bits, in order.
 #[derive(Debug, Clone, Default)]
 struct Bits {
@@ -148,6 +160,45 @@ impl Hook for PointTap {
     fn call(&mut self, at: At<'_>, tensor: Tensor) -> Result<Tensor> {
         if let Values::F32(values) = &tensor.values {
             self.seen.entry(at.point.to_owned()).or_default().add(values);
+        }
+        Ok(tensor)
+    }
+}
+
+/// Remembers input and output of the `GatedDeltaNet` layers over all steps.
+#[derive(Debug)]
+pub struct GdnTap {
+    /// Layer and side of each point: 0 the input, 1 the output.
+    points: HashMap<String, (usize, usize)>,
+    seen: HashMap<usize, [Vec<f32>; 2]>,
+}
+
+impl GdnTap {
+    /// Wants the layers of `graph` that hold a delta rule.
+    pub fn new(graph: &Graph) -> Self {
+        let mut points = HashMap::new();
+        for rule in graph.components().iter().filter(|c| c.op == Op::DeltaRule) {
+            let Some(layer) = rule.layer else { continue };
+            points.insert(format!("model.layers.{layer}.input_layernorm"), (layer, 0));
+            points.insert(format!("model.layers.{layer}.linear_attn.out_proj"), (layer, 1));
+        }
+        Self { points, seen: HashMap::new() }
+    }
+
+    /// What a layer read and gave, all positions.
+    pub fn layer(&self, i: usize) -> Option<(&[f32], &[f32])> {
+        self.seen.get(&i).map(|[input, output]| (input.as_slice(), output.as_slice()))
+    }
+}
+
+impl Hook for GdnTap {
+    fn wants(&self, point: &str) -> bool {
+        self.points.contains_key(point)
+    }
+
+    fn call(&mut self, at: At<'_>, tensor: Tensor) -> Result<Tensor> {
+        if let (Some((layer, side)), Values::F32(values)) = (self.points.get(at.point), &tensor.values) {
+            self.seen.entry(*layer).or_default()[*side].extend_from_slice(values);
         }
         Ok(tensor)
     }
