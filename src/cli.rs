@@ -51,6 +51,9 @@ pub struct InputArgs {
     /// Only this prompt; may be given several times.
     #[arg(long, value_name = "ID")]
     pub prompt: Vec<String>,
+    /// Decode steps after the prefill, on the reference's tokens [default: 4, or those of the stored reference].
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
     /// Only points that this glob accepts, such as '*.self_attn.*'.
     #[arg(long, value_name = "GLOB", default_value = "*")]
     pub points: String,
@@ -76,7 +79,7 @@ pub struct RunArgs {
     /// A trace, or `torch` to capture PyTorch now [default: the bundled trace].
     #[arg(long, value_name = "TRACE|torch")]
     pub reference: Option<String>,
-    /// The candidate: lattice-f32 or lattice-f16.
+    /// The candidate: lattice-f32, lattice-f16, lattice-q8 or lattice-q8_0.
     #[arg(long, value_name = "NAME", default_value = "lattice-f16")]
     pub engine: String,
     /// The engine's numeric path: batched (default) or serial for lattice-f32, serial for lattice-f16.
@@ -101,7 +104,7 @@ Examples:
   layerdiff capture --engine lattice-f32 --model DIR --prompts prompts.jsonl --out trace
   layerdiff capture --engine torch --dtype bfloat16 --model DIR --prompts prompts.jsonl --out arm")]
 pub struct CaptureArgs {
-    /// lattice-f32, lattice-f16 or torch.
+    /// lattice-f32, lattice-f16, lattice-q8, lattice-q8_0 or torch.
     #[arg(long, value_name = "NAME")]
     pub engine: String,
     /// The engine's numeric path: batched (default) or serial for lattice-f32.

@@ -1,6 +1,6 @@
 //! `layerdiff capture`.
 
-use super::{Ui, chosen_prompts, print_json, print_text, standard_prompts};
+use super::{STEPS, Ui, chosen_prompts, print_json, print_text, standard_prompts};
 use crate::capture::{Request, capture};
 use crate::checkpoint::ModelDir;
 use crate::cli::CaptureArgs;
@@ -28,6 +28,7 @@ pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
             &prompts,
             &points,
             &args.dtype,
+            args.input.steps.unwrap_or(STEPS),
             &args.out,
             ui.quiet,
         )?;
@@ -37,6 +38,7 @@ pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
             path: args.path.as_deref(),
             model: &model,
             prompts: &prompts,
+            steps: args.input.steps.unwrap_or(STEPS),
             points: &points,
             quiet: ui.quiet,
         };

@@ -107,6 +107,9 @@ fn standard_prompts() -> Result<Vec<Prompt>> {
     parse_prompts(crate::bundle::PROMPTS)
 }
 
+/// Decode steps when nothing else says how many.
+const STEPS: usize = 4;
+
 /// The command line, for the report.
 fn command_line() -> Vec<String> {
     std::iter::once("layerdiff".to_owned()).chain(std::env::args().skip(1)).collect()

@@ -1,7 +1,7 @@
 //! `layerdiff run`: the whole job.
 
 use super::compare::check_weights;
-use super::{Ui, chosen_prompts, command_line, publish, standard_prompts};
+use super::{STEPS, Ui, chosen_prompts, command_line, publish, standard_prompts};
 use crate::bundle::{Bundle, DEFAULT_PROMPT};
 use crate::capture::{Request, capture};
 use crate::checkpoint::ModelDir;
@@ -43,6 +43,7 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
         path: args.path.as_deref(),
         model: &model,
         prompts: &sources.prompts,
+        steps: sources.steps,
         points: &points,
         quiet: ui.quiet,
     };
@@ -67,7 +68,9 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
 struct Sources {
     reference: Trace,
     floor: Option<PathBuf>,
+    /// With the tokens that the reference decoded.
     prompts: Vec<Prompt>,
+    steps: usize,
 }
 
 /// A reference that lies on disk; without a choice, its prompts are run.
@@ -79,8 +82,19 @@ fn stored(args: &RunArgs, model: &ModelDir, reference: &Path, floor: Option<Path
         (None, ids) => select(known.clone(), ids).map_err(|e| e.at(reference.path()))?,
         (Some(_), _) => tokenized(chosen_prompts(&args.input)?.unwrap_or_default(), model)?,
     };
-    let reference = reference.restricted_to(&prompts);
-    Ok(Sources { reference, floor, prompts })
+    let decoded =
+        prompts.iter().filter_map(|p| known.iter().find(|k| k.id == p.id)).map(|k| k.step_token_ids.len());
+    let stored = decoded.min().unwrap_or(0);
+    let steps = args.input.steps.unwrap_or(stored);
+    if steps > stored {
+        return Err(Error::new("the reference did not decode that far")
+            .expected(format!("at most {stored} steps"), steps)
+            .at(reference.path())
+            .hint("capture it with more --steps, or use `--reference torch`"));
+    }
+    let prompts = with_reference_steps(prompts, &reference);
+    let reference = reference.restricted_to(&prompts, steps);
+    Ok(Sources { reference, floor, prompts, steps })
 }
 
 /// `PyTorch`, captured now; its 64-bit arm too, as the floor, unless another is named.
@@ -92,16 +106,29 @@ fn live(args: &RunArgs, model: &ModelDir, points: &PointFilter, work: &Path, ui:
     let prompts = tokenized(chosen, model)?;
     let python = Python::find(args.input.python.as_deref());
     let reference = work.join("reference");
-    python.capture(model, &prompts, points, "float32", &reference, ui.quiet)?;
+    let steps = args.input.steps.unwrap_or(STEPS);
+    python.capture(model, &prompts, points, "float32", steps, &reference, ui.quiet)?;
+    let reference = Trace::open(&reference)?;
+    let prompts = with_reference_steps(prompts, &reference);
     let floor = match &args.floor {
         Some(path) => path.clone(),
         None => {
             let arm = work.join("floor");
-            python.capture(model, &prompts, points, "float64", &arm, ui.quiet)?;
+            python.capture(model, &prompts, points, "float64", steps, &arm, ui.quiet)?;
             arm
         }
     };
-    Ok(Sources { reference: Trace::open(&reference)?, floor: Some(floor), prompts })
+    Ok(Sources { reference, floor: Some(floor), prompts, steps })
+}
+
+/// The prompts with the tokens that the reference decoded.
+fn with_reference_steps(mut prompts: Vec<Prompt>, reference: &Trace) -> Vec<Prompt> {
+    for prompt in &mut prompts {
+        if let Some(known) = reference.manifest().prompts.iter().find(|k| k.id == prompt.id) {
+            prompt.step_token_ids.clone_from(&known.step_token_ids);
+        }
+    }
+    prompts
 }
 
 fn tokenized(mut prompts: Vec<Prompt>, model: &ModelDir) -> Result<Vec<Prompt>> {

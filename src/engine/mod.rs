@@ -17,6 +17,9 @@ pub trait Engine {
     /// The longest prompt that the engine takes.
     fn max_tokens(&self) -> usize;
 
+    /// The `count` likeliest tokens after `tokens`, one after the other.
+    fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>>;
+
     /// One instrumented run: a prefill of `tokens`, then one decode step for each of `forced`. Every
     /// point of every step is offered to `hook`.
     ///

@@ -1,6 +1,6 @@
 //! lattice on 16-bit weights: serial only, activations in f32.
 
-use super::pass::{Model, Output, Path};
+use super::pass::{Model, Path};
 use super::self_check::{evidence, greedy_evidence};
 use super::text::text_for;
 use super::weights::{Sizes, Weights};
@@ -54,13 +54,13 @@ impl F16Engine {
         Ok(Self { config, weights, rope, parameter_error })
     }
 
-    fn instrumented(&self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Output> {
+    /// Runs `work` with the model as the pass sees it.
+    fn with_model<T>(&self, work: impl FnOnce(&Model<'_>) -> Result<T>) -> Result<T> {
         let weights = Weights::of_f16(&self.weights)?;
         let geometry =
             qwen35_gdn_geometry(&self.config).map_err(|e| engine_error("use this geometry", &e))?;
         let sizes = Sizes::new(&self.config);
-        Model { weights: &weights, sizes, geometry: &geometry, rope: &self.rope, path: Path::Serial }
-            .run(tokens, forced, hook)
+        work(&Model { weights: &weights, sizes, geometry: &geometry, rope: &self.rope, path: Path::Serial })
     }
 }
 
@@ -77,11 +77,15 @@ impl Engine for F16Engine {
         self.rope.max_positions() - 1
     }
 
+    fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {
+        self.with_model(|model| model.greedy(tokens, count))
+    }
+
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
         if tokens.is_empty() {
             return Err(Error::new("the prompt has no tokens"));
         }
-        let pass = self.instrumented(tokens, forced, hook)?;
+        let pass = self.with_model(|model| model.run(tokens, forced, hook))?;
         let all = [tokens, forced].concat();
         let request = Qwen35VisionRequest {
             input_ids: all.clone(),

@@ -38,14 +38,14 @@ impl F32Engine {
         Ok(Self { decoder: Qwen35CpuDecoder::new(model), graph: graph.clone(), tap, rope, path })
     }
 
-    fn instrumented(&self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Output> {
+    /// Runs `work` with the model as the pass sees it.
+    fn with_model<T>(&self, work: impl FnOnce(&Model<'_>) -> Result<T>) -> Result<T> {
         let model = self.decoder.model();
         let weights = Weights::of_f32(model)?;
         let geometry =
             qwen35_gdn_geometry(model.config()).map_err(|e| engine_error("use this geometry", &e))?;
         let sizes = Sizes::new(model.config());
-        Model { weights: &weights, sizes, geometry: &geometry, rope: &self.rope, path: self.path }
-            .run(tokens, forced, hook)
+        work(&Model { weights: &weights, sizes, geometry: &geometry, rope: &self.rope, path: self.path })
     }
 
     /// The un-instrumented engine's logits after a batched prefill and after each step.
@@ -130,12 +130,16 @@ impl Engine for F32Engine {
         self.decoder.model().max_context() - usize::from(self.path == Path::Batched)
     }
 
+    fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {
+        self.with_model(|model| model.greedy(tokens, count))
+    }
+
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
         if tokens.is_empty() {
             return Err(Error::new("the prompt has no tokens"));
         }
         let mut points = PointTap::new(&self.graph);
-        let pass = self.instrumented(tokens, forced, &mut Chain(vec![hook, &mut points]))?;
+        let pass = self.with_model(|model| model.run(tokens, forced, &mut Chain(vec![hook, &mut points])))?;
         self.check(tokens, forced, &pass, &points)
     }
 }

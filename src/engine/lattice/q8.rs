@@ -66,6 +66,21 @@ impl Q8Engine {
     }
 }
 
+impl Q8Engine {
+    /// Runs `work` with the model as the pass sees it.
+    fn with_model<T>(&self, work: impl FnOnce(&Model<'_>) -> Result<T>) -> Result<T> {
+        let weights = weights(&self.weights);
+        let sizes = Sizes::new(&self.config);
+        work(&Model {
+            weights: &weights,
+            sizes,
+            geometry: &self.geometry,
+            rope: &self.rope,
+            path: Path::Serial,
+        })
+    }
+}
+
 impl Engine for Q8Engine {
     fn provenance(&self) -> Provenance {
         provenance("lattice-q8", Path::Serial, "int8 weights by row, float32 activations")
@@ -75,27 +90,22 @@ impl Engine for Q8Engine {
         self.rope.max_positions() - GREEDY
     }
 
+    fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {
+        self.with_model(|model| model.greedy(tokens, count))
+    }
+
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
         if tokens.is_empty() {
             return Err(Error::new("the prompt has no tokens"));
         }
-        let weights = weights(&self.weights);
-        let sizes = Sizes::new(&self.config);
-        let model = Model {
-            weights: &weights,
-            sizes,
-            geometry: &self.geometry,
-            rope: &self.rope,
-            path: Path::Serial,
-        };
         let mut layers = GdnTap::new(&self.graph);
-        model.run(tokens, forced, &mut Chain(vec![hook, &mut layers]))?;
+        self.with_model(|model| model.run(tokens, forced, &mut Chain(vec![hook, &mut layers])).map(drop))?;
         let mut found = self.gdn_layers(&layers);
         let (tokenizer, text) = text_for(tokens)?;
         let generated =
             generate_q8(&self.weights, &self.config, &tokenizer, &self.rope, &text, &greedy_config(GREEDY))
                 .map_err(|e| engine_error("generate un-instrumented", &e))?;
-        let ours = model.greedy(tokens, GREEDY)?;
+        let ours = self.greedy(tokens, GREEDY)?;
         found.push(greedy_evidence("generate_q8", &generated.token_ids, &ours, self.config.eos_token_id));
         Ok(found)
     }

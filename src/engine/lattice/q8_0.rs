@@ -42,6 +42,21 @@ impl Q8_0Engine {
     }
 }
 
+impl Q8_0Engine {
+    /// Runs `work` with the model as the pass sees it.
+    fn with_model<T>(&self, work: impl FnOnce(&Model<'_>) -> Result<T>) -> Result<T> {
+        let weights = weights(&self.model);
+        let sizes = Sizes::new(&self.config);
+        work(&Model {
+            weights: &weights,
+            sizes,
+            geometry: &self.geometry,
+            rope: &self.rope,
+            path: Path::Scalar,
+        })
+    }
+}
+
 impl Engine for Q8_0Engine {
     fn provenance(&self) -> Provenance {
         provenance("lattice-q8_0", Path::Scalar, "int8 weights in blocks of 32, int8 activations in products")
@@ -51,25 +66,20 @@ impl Engine for Q8_0Engine {
         self.rope.max_positions() - GREEDY
     }
 
+    fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {
+        self.with_model(|model| model.greedy(tokens, count))
+    }
+
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
         if tokens.is_empty() {
             return Err(Error::new("the prompt has no tokens"));
         }
-        let weights = weights(&self.model);
-        let sizes = Sizes::new(&self.config);
-        let model = Model {
-            weights: &weights,
-            sizes,
-            geometry: &self.geometry,
-            rope: &self.rope,
-            path: Path::Scalar,
-        };
-        model.run(tokens, forced, hook)?;
+        self.with_model(|model| model.run(tokens, forced, hook).map(drop))?;
         let (tokenizer, text) = text_for(tokens)?;
         let greedy = greedy_config(GREEDY);
         let generated = generate_q8_neon(&self.model, &self.config, &tokenizer, &self.rope, &text, &greedy)
             .map_err(|e| engine_error("generate un-instrumented", &e))?;
-        let ours = model.greedy(tokens, GREEDY)?;
+        let ours = self.greedy(tokens, GREEDY)?;
         let eos = self.config.eos_token_id;
         Ok(vec![greedy_evidence("generate_q8_neon", &generated.token_ids, &ours, eos)])
     }
