@@ -45,8 +45,10 @@ pub enum Command {
 /// What to run the engines on.
 #[derive(Debug, Args)]
 pub struct InputArgs {
-    /// JSONL file of prompts: {"id": …, "text": …} a line [default: the bundled standard set].
-    #[arg(long, value_name = "FILE")]
+    /// JSONL file of prompts: {"id": …, "text": …} a line; or a trace, for its prompts and all its tokens
+    /// [default: capture, the bundled standard set of 60; run, the stored reference's prompts, or code-01 of
+    /// the standard set with --reference torch].
+    #[arg(long, value_name = "FILE|TRACE")]
     pub prompts: Option<PathBuf>,
     /// Only this prompt; may be given several times.
     #[arg(long, value_name = "ID")]
@@ -79,7 +81,7 @@ pub struct RunArgs {
     /// A trace, or `torch` to capture PyTorch now [default: the bundled trace].
     #[arg(long, value_name = "TRACE|torch")]
     pub reference: Option<String>,
-    /// The candidate: lattice-f32, lattice-f16, lattice-q8 or lattice-q8_0.
+    /// The candidate: lattice-f32 or lattice-f16.
     #[arg(long, value_name = "NAME", default_value = "lattice-f16")]
     pub engine: String,
     /// The engine's numeric path: batched (default) or serial for lattice-f32, serial for lattice-f16.
@@ -111,8 +113,8 @@ pub struct CaptureArgs {
     #[arg(long, value_name = "NAME")]
     pub path: Option<String>,
     /// The precision of --engine torch: float32, float64, bfloat16 or float16.
-    #[arg(long, value_name = "NAME", default_value = "float32")]
-    pub dtype: String,
+    #[arg(long, value_name = "NAME")]
+    pub dtype: Option<String>,
     /// The model's directory.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
@@ -142,6 +144,9 @@ pub struct CompareArgs {
     /// [default: customary tolerances].
     #[arg(long, value_name = "TRACE|FILE")]
     pub floor: Option<PathBuf>,
+    /// Compare although the two sides ran on different weights.
+    #[arg(long)]
+    pub other_weights: bool,
     /// Only points that this glob accepts.
     #[arg(long, value_name = "GLOB", default_value = "*")]
     pub points: String,

@@ -191,12 +191,36 @@ mod the_manifest {
     }
 
     #[test]
+    fn may_say_which_tokens_the_steps_were_given() {
+        let fixture = Fixture::edited(|m| m["prompts"][0]["step_token_ids"] = json!([7, 8]));
+        assert_eq!(fixture.is_read().manifest().prompts[0].step_token_ids, [7, 8]);
+    }
+
+    #[test]
+    fn whose_self_check_contradicts_its_evidence_is_refused() {
+        let evidence = |elements: u64, mismatches: u64| json!([{"what": "x", "entry_point": "f", "elements": elements, "mismatches": mismatches}]);
+        for evidence in [json!([]), evidence(10, 10), evidence(0, 0)] {
+            let fixture =
+                Fixture::edited(|m| m["self_check"] = json!({"status": "bit-equal", "evidence": evidence}));
+            fixture.is_refused("contradicts its own evidence");
+        }
+    }
+
+    #[test]
+    fn with_an_impossible_storage_error_is_refused() {
+        for error in [json!("inf"), json!("NaN"), json!(-1.0)] {
+            let fixture = Fixture::edited(|m| m["provenance"]["parameter_error"] = json!({"w": error}));
+            fixture.is_refused("impossible storage error");
+        }
+    }
+
+    #[test]
     fn may_have_keys_that_are_not_listed() {
         let plain = Fixture::new();
         let fixture = Fixture::edited(|m| {
             m["written_by"] = json!({"name": "a later version"});
             m["provenance"]["git"] = "abc".into();
-            m["prompts"][0]["step_token_ids"] = json!([7, 8]);
+            m["prompts"][0]["license"] = "x".into();
             m["shards"][0]["sha256"] = "abc".into();
             m["tensors"][0]["stride"] = json!([1]);
         });
@@ -636,6 +660,18 @@ mod values {
     use super::*;
 
     #[test]
+    fn of_a_mask_are_0_and_1_only() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("trace");
+        let mut writer = TraceWriter::create(&path, Draft::minimal().options).unwrap();
+        writer.start_prompt(&prompt("p", &[1]));
+        writer.push(0, "a", DType::U8, &[3], vec![0, 1, 7], "original", false).unwrap();
+        writer.finish(None).unwrap();
+        let error = Trace::open(&path).unwrap_err().to_string();
+        assert!(error.contains("is not a mask") && error.contains("got: 7"), "{error}");
+    }
+
+    #[test]
     fn that_are_not_finite_come_back_bit_for_bit_in_every_dtype() {
         let nan = |bits: u64| f64::from_bits(bits);
         let wide = [
@@ -671,7 +707,7 @@ mod values {
                     .flat_map(|b| b.to_le_bytes())
                     .collect(),
             ),
-            (DType::U8, vec![0, 1, 2, 255, 128, 0, 1, 7]),
+            (DType::U8, vec![0, 1, 1, 0, 0, 0, 1, 1]),
         ];
         let root = tempfile::tempdir().unwrap();
         let mut draft = Draft::minimal();
@@ -720,6 +756,8 @@ mod values {
             &prompts,
             "--out",
             &target,
+            "--steps",
+            "0",
         ]);
         assert_eq!(run.code, 0, "{run:?}");
         let trace = Trace::open(&out).unwrap();
@@ -824,7 +862,7 @@ mod a_writer {
         writer.start_prompt(&prompt("p", &[1]));
         let on_disk = || tree(root.path()).values().flatten().map(Vec::len).sum::<usize>();
         for i in 0..50 {
-            writer.push(0, &format!("t{i}"), DType::U8, &[130], vec![7; 130], "original", false).unwrap();
+            writer.push(0, &format!("t{i}"), DType::U8, &[130], vec![1; 130], "original", false).unwrap();
             let pending = ((i + 1) * 130_usize).saturating_sub(on_disk());
             assert!(pending < 1000, "{pending} bytes are pending after {i} tensors");
         }
@@ -833,7 +871,7 @@ mod a_writer {
         // The eighth tensor is the one that reaches the limit.
         let shards: Vec<usize> = trace.entries().iter().map(|e| e.shard).collect();
         assert_eq!(shards, (0..50).map(|i| i / 8).collect::<Vec<_>>());
-        assert!(trace.entries().iter().all(|e| trace.view(e).bytes == [7; 130]));
+        assert!(trace.entries().iter().all(|e| trace.view(e).bytes == [1; 130]));
     }
 
     #[test]
@@ -862,7 +900,8 @@ fn any_dtype() -> impl Strategy<Value = DType> {
 fn any_tensor() -> impl Strategy<Value = (DType, Vec<usize>, Vec<u8>, u32)> {
     (any_dtype(), prop::collection::vec(0_usize..5, 0..4), 0_u32..3).prop_flat_map(|(dtype, shape, step)| {
         let bytes = shape.iter().product::<usize>() * dtype.size();
-        (Just(dtype), Just(shape), prop::collection::vec(any::<u8>(), bytes), Just(step))
+        let largest = if dtype == DType::U8 { 1 } else { u8::MAX };
+        (Just(dtype), Just(shape), prop::collection::vec(0..=largest, bytes), Just(step))
     })
 }
 
@@ -1036,7 +1075,7 @@ fn a_restricted_trace_shows_the_chosen_prompts_with_their_own_values() {
     let root = tempfile::tempdir().unwrap();
     let prompts = [prompt("a", &[1, 2]), prompt("b", &[3])];
     Draft::of(&prompts).write(&root.path().join("trace"));
-    let trace = Trace::open(&root.path().join("trace")).unwrap().restricted_to(&prompts[1..]);
+    let trace = Trace::open(&root.path().join("trace")).unwrap().restricted_to(&prompts[1..], 0);
     assert!(trace.find("a", 0, "model.norm").is_none());
     let values = trace.view(trace.find("b", 0, "model.norm").unwrap()).to_f64();
     assert_eq!(values, noise("b/0/model.norm", 8).iter().map(|v| f64::from(*v)).collect::<Vec<_>>());

@@ -26,8 +26,14 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
         Some(path) => Floor::open(path, &graph, &reference)?,
         None => Floor::Preset,
     };
-    let options =
-        Options { graph: &graph, points: &points, floor: &floor, command: command_line(), quiet: ui.quiet };
+    let options = Options {
+        graph: &graph,
+        points: &points,
+        floor: &floor,
+        other_weights: args.other_weights,
+        command: command_line(),
+        quiet: ui.quiet,
+    };
     let report = assemble(&reference, &candidate, &options)?;
     publish(&report, out, args.out.as_deref(), ui)
 }

@@ -26,7 +26,7 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
     let work = tempfile::tempdir()
         .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
     let sources = match args.reference.as_deref() {
-        Some("torch") => live(args, &model, &points, work.path(), ui)?,
+        Some(word) if word.eq_ignore_ascii_case("torch") => live(args, &model, &points, work.path(), ui)?,
         Some(path) => stored(args, &model, Path::new(path), args.floor.clone())?,
         None if args.model.is_some() => {
             return Err(Error::new("this model has no reference").hint(
@@ -57,6 +57,7 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
         graph: model.graph(),
         points: &points,
         floor: &floor,
+        other_weights: false,
         command: command_line(),
         quiet: ui.quiet,
     };
@@ -79,7 +80,10 @@ fn stored(args: &RunArgs, model: &ModelDir, reference: &Path, floor: Option<Path
     check_weights(model, &reference)?;
     let known = &reference.manifest().prompts;
     let prompts = match (&args.input.prompts, args.input.prompt.as_slice()) {
-        (None, ids) => select(known.clone(), ids).map_err(|e| e.at(reference.path()))?,
+        (None, ids) => {
+            let chosen = select(known.clone(), ids).map_err(|e| e.at(reference.path()))?;
+            tokenized(chosen, model).map_err(|e| e.at(reference.path()))?
+        }
         (Some(_), _) => tokenized(chosen_prompts(&args.input)?.unwrap_or_default(), model)?,
     };
     let decoded =
@@ -132,6 +136,6 @@ fn with_reference_steps(mut prompts: Vec<Prompt>, reference: &Trace) -> Vec<Prom
 }
 
 fn tokenized(mut prompts: Vec<Prompt>, model: &ModelDir) -> Result<Vec<Prompt>> {
-    tokenize(&mut prompts, model.path(), model.graph().dim("vocab"), usize::MAX)?;
+    tokenize(&mut prompts, model.path(), model.graph().dim("vocab"))?;
     Ok(prompts)
 }

@@ -55,6 +55,10 @@ impl Python {
             writeln!(file, "{line}").map_err(|e| Error::io("write the prompts", file.path(), &e))?;
         }
         let mut command = Command::new(&self.0);
+        // On a busy machine threads that spin while they wait cost minutes; they change no number.
+        if std::env::var_os("OMP_WAIT_POLICY").is_none() {
+            command.env("OMP_WAIT_POLICY", "passive");
+        }
         command
             .args(["-m", "layerdiff_hooks", "capture", "--progress", "json", "--dtype", dtype])
             .arg("--model")
@@ -63,7 +67,11 @@ impl Python {
             .arg(file.path())
             .arg("--out")
             .arg(out)
-            .args(["--points", points.as_str(), "--steps", &steps.to_string()]);
+            .args(["--steps", &steps.to_string()]);
+        // The names, and not the glob: Python has other globs.
+        for component in model.graph().components().iter().filter(|c| points.accepts(&c.point)) {
+            command.args(["--points", &component.point]);
+        }
         let bar = progress::bar("PyTorch", prompts.len() as u64, quiet);
         bar.set_message(format!("{dtype}, starting"));
         let result = self.run(command, |_| bar.inc(1));

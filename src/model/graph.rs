@@ -241,10 +241,9 @@ impl Graph {
         match component.op {
             Op::RmsNorm | Op::GatedRmsNorm | Op::L2Norm | Op::Softmax => last(component),
             Op::Linear => input.map_or(1, width),
-            Op::AttentionScores => input.map_or(1, last),
             Op::AttentionContext => context,
-            // A state is a sum over all tokens so far.
-            Op::DeltaRule | Op::DeltaRuleState => context * input.map_or(1, last),
+            // What the recurrence adds up over the tokens fades with the decay, and shows in the floor.
+            Op::AttentionScores | Op::DeltaRule | Op::DeltaRuleState => input.map_or(1, last),
             Op::Embedding
             | Op::RopeTable
             | Op::SplitHeads

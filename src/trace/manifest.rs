@@ -53,6 +53,9 @@ pub struct Provenance {
     /// Versions of the libraries used.
     #[serde(default)]
     pub libraries: BTreeMap<String, String>,
+    /// What a reader should know about this run, such as parameters that the storage format cannot hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Relative L2 error that this engine's storage format adds to each parameter of the
     /// checkpoint; parameters that it holds exactly are not listed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "crate::number::map")]
@@ -140,14 +143,14 @@ impl Entry {
 }
 
 impl SelfCheck {
-    /// The status that follows from the evidence.
+    /// The status that follows from the evidence: all of it must have been measured.
     pub fn new(evidence: Vec<Evidence>) -> Self {
-        let status = if evidence.iter().all(|e| e.elements == 0) {
-            Status::Unmeasured
-        } else if evidence.iter().all(|e| e.mismatches == 0) {
-            Status::BitEqual
-        } else {
+        let status = if evidence.iter().any(|e| e.mismatches > 0) {
             Status::Different
+        } else if evidence.is_empty() || evidence.iter().any(|e| e.elements == 0) {
+            Status::Unmeasured
+        } else {
+            Status::BitEqual
         };
         Self { status, evidence }
     }
@@ -170,9 +173,29 @@ impl Manifest {
             return Err(Error::new("the trace's `config` is not the model's configuration")
                 .expected("an object", &self.config));
         }
+        self.validate_self_check()?;
         self.validate_prompts()?;
         self.validate_shards()?;
         self.validate_tensors()
+    }
+
+    fn validate_self_check(&self) -> Result<()> {
+        if let Some(check) = &self.self_check {
+            let follows = SelfCheck::new(check.evidence.clone()).status;
+            if check.status != follows {
+                return Err(Error::new("the trace's self-check contradicts its own evidence")
+                    .expected(format!("{follows:?}"), format!("{:?}", check.status))
+                    .hint("do not use this trace: it was changed by hand, or made by a broken writer"));
+            }
+        }
+        let bad = self.provenance.parameter_error.iter().find(|(_, e)| !e.is_finite() || **e < 0.0);
+        match bad {
+            Some((name, error)) => {
+                Err(Error::new(format!("the trace states an impossible storage error for `{name}`"))
+                    .expected("a finite number, not negative", error))
+            }
+            None => Ok(()),
+        }
     }
 
     fn validate_prompts(&self) -> Result<()> {

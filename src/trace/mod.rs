@@ -23,6 +23,10 @@
 //!
 //! Keys that are not listed are ignored, so that a later version can add some.
 //!
+//! A self-check's `status` follows from its `evidence`: `different` if anything differs, `unmeasured`
+//! if there is none or some of it has no elements, else `bit-equal`. No `parameter_error` is negative
+//! or not finite.
+//!
 //! A prompt's `id` is not empty and consists of ASCII letters, digits, `-`, `_` and `.`; no two
 //! prompts share one. `token_ids` is not empty; `step_token_ids` are the tokens that the decode steps were
 //! given, the first by step 1.
@@ -56,7 +60,7 @@
 //! ## Values
 //!
 //! Values are as the engine had them, NaN and infinity included. Masks are `U8`, 1 where a token
-//! may look. Scores that the mask forbids are minus infinity.
+//! may look and 0 elsewhere. Scores that the mask forbids are minus infinity.
 //!
 //! ## Writing
 //!

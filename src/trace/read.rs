@@ -140,6 +140,11 @@ fn locate(map: &Mmap, manifest: &Manifest, number: usize, ranges: &mut [Range<us
                 .expected(format!("{:?}", entry.shape), format!("{:?}", info.shape)));
         }
         ranges[i] = data_start + info.data_offsets.0..data_start + info.data_offsets.1;
+        if entry.dtype == DType::U8
+            && let Some(value) = map[ranges[i].clone()].iter().find(|value| **value > 1)
+        {
+            return Err(Error::new(format!("`{key}` is not a mask")).expected("0 and 1 only", value));
+        }
         expected.insert(key);
     }
     match stored.keys().find(|key| !expected.contains(*key)) {

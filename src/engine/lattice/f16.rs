@@ -20,7 +20,7 @@ use lattice_model_qwen35::vision::multimodal::Qwen35VisionRequest;
 use lattice_model_qwen35::weights::f16_weights::load_f16_weights;
 use lattice_weights::f16_weights::F16ModelWeights;
 use lattice_weights::f32_weights::SafetensorsFile;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
 
 /// The longest rotary table that the f32 engine makes; the F16 engine is held to it too.
@@ -31,7 +31,16 @@ pub struct F16Engine {
     config: Qwen35Config,
     weights: F16ModelWeights,
     rope: RopeTable,
-    parameter_error: BTreeMap<String, f64>,
+    storage: Storage,
+}
+
+/// What 16 bits do to the checkpoint.
+#[derive(Debug, Default)]
+struct Storage {
+    /// Relative L2 error of each parameter that they cannot hold exactly.
+    error: BTreeMap<String, f64>,
+    /// Parameters with values beyond their range, in words.
+    overflows: Vec<String>,
 }
 
 impl F16Engine {
@@ -48,10 +57,10 @@ impl F16Engine {
         let config = Qwen35Config::from_model_dir_validated(model_dir).map_err(load)?.into_inner();
         let tensors = SafetensorsFile::open(&file).map_err(load)?;
         let weights = load_f16_weights(&tensors, &config).map_err(load)?;
-        let parameter_error = parameter_error(&tensors, graph)?;
+        let storage = storage(&tensors, graph)?;
         let positions = config.max_position_embeddings.min(MAX_POSITIONS);
         let rope = RopeTable::new(config.rope_dim(), positions, config.rope_theta);
-        Ok(Self { config, weights, rope, parameter_error })
+        Ok(Self { config, weights, rope, storage })
     }
 
     /// Runs `work` with the model as the pass sees it.
@@ -67,7 +76,8 @@ impl F16Engine {
 impl Engine for F16Engine {
     fn provenance(&self) -> Provenance {
         Provenance {
-            parameter_error: self.parameter_error.clone(),
+            parameter_error: self.storage.error.clone(),
+            notes: self.storage.overflows.clone(),
             ..provenance("lattice-f16", Path::Serial, "float16 weights, float32 activations")
         }
     }
@@ -120,30 +130,39 @@ impl Engine for F16Engine {
     }
 }
 
-/// Relative L2 error of each parameter that 16 bits cannot hold exactly.
-fn parameter_error(tensors: &SafetensorsFile, graph: &Graph) -> Result<BTreeMap<String, f64>> {
+/// Compares every parameter that the engine keeps in 16 bits with the checkpoint's.
+fn storage(tensors: &SafetensorsFile, graph: &Graph) -> Result<Storage> {
     let rounded = graph.components().iter().filter(|c| matches!(c.op, Op::Linear | Op::Embedding));
-    let mut errors = BTreeMap::new();
-    for param in rounded.flat_map(|c| &c.params) {
-        if errors.contains_key(param) {
-            continue;
-        }
+    let mut storage = Storage::default();
+    let params: BTreeSet<&String> = rounded.flat_map(|c| &c.params).collect();
+    for param in params {
         // The engine takes the embedding for the head, so that an untied head is never read.
         let Some(name) = stored_name(tensors, graph, param) else { continue };
         let (values, _) =
             tensors.get_f32_tensor(&name).map_err(|e| engine_error(&format!("read `{name}`"), &e))?;
         let mut narrow = vec![f16::ZERO; values.len()];
         narrow.convert_from_f32_slice(values);
-        let (mut error, mut norm) = (0.0, 0.0);
+        let (mut error, mut norm, mut beyond) = (0.0, 0.0, 0);
         for (wide, narrow) in values.iter().zip(&narrow) {
             let wide = f64::from(*wide);
-            error += (narrow.to_f64() - wide).powi(2);
-            norm += wide * wide;
+            if narrow.is_finite() {
+                error += (narrow.to_f64() - wide).powi(2);
+                norm += wide * wide;
+            } else {
+                beyond += 1;
+            }
         }
-        errors.insert(param.clone(), if error == 0.0 { 0.0 } else { (error / norm).sqrt() });
+        if error > 0.0 {
+            storage.error.insert(param.clone(), (error / norm).sqrt());
+        }
+        if beyond > 0 {
+            let what = format!(
+                "{beyond} values of {param} are beyond the range of 16-bit floats and became infinite"
+            );
+            storage.overflows.push(what);
+        }
     }
-    errors.retain(|_, error| *error != 0.0);
-    Ok(errors)
+    Ok(storage)
 }
 
 fn stored_name(tensors: &SafetensorsFile, graph: &Graph, param: &str) -> Option<String> {

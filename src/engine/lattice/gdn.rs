@@ -70,7 +70,7 @@ pub(super) fn layer(
         match pass.path {
             Path::Serial => simd_gated_rms_norm(x, &z[range.clone()], w.norm, &mut normed[range], s.eps),
             Path::Batched | Path::Scalar => {
-                gated_rms_norm(x, &z[range.clone()], w.norm, &mut normed[range], s.eps)
+                gated_rms_norm(x, &z[range.clone()], w.norm, &mut normed[range], s.eps);
             }
         }
     }
