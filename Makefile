@@ -16,7 +16,7 @@ lint: venv
 	$(BIN)/ruff check hooks
 	$(BIN)/ruff format --check hooks
 
-# The ignored tests are those that need PyTorch, which the virtual environment has.
+# The ignored tests need PyTorch, which the virtual environment has.
 rust-test: venv
 	cargo test -- --include-ignored
 

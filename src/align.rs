@@ -104,15 +104,22 @@ fn check_prompts(reference: &Trace, candidate: &Trace) -> Result<()> {
     for prompt in &c.prompts {
         let Some(other) = find(&r.prompts, &prompt.id) else { continue };
         common += 1;
-        if prompt.token_ids != other.token_ids {
-            let at = prompt.token_ids.iter().zip(&other.token_ids).take_while(|(a, b)| a == b).count();
+        let ids = |prompt: &Prompt| [prompt.token_ids.clone(), prompt.step_token_ids.clone()].concat();
+        let (ours, theirs) = (ids(prompt), ids(other));
+        // A side may have decoded further than the other; what both did must be the same.
+        let decoded = prompt.step_token_ids.len().min(other.step_token_ids.len());
+        let equal = prompt.token_ids == other.token_ids
+            && prompt.step_token_ids[..decoded] == other.step_token_ids[..decoded];
+        if !equal {
+            let at = ours.iter().zip(&theirs).take_while(|(a, b)| a == b).count();
             let show = |ids: &[u32]| match ids.get(at) {
                 Some(id) => format!("{} tokens, id {id} at position {at}", ids.len()),
                 None => format!("{} tokens, none at position {at}", ids.len()),
             };
             return Err(Error::new(format!("the traces are of different tokens for prompt `{}`", prompt.id))
-                .expected(show(&other.token_ids), show(&prompt.token_ids)).at(candidate.path())
-                .hint("tokenize once and give both engines the same ids; a chat template or a BOS token often makes the difference"));
+                .expected(show(&theirs), show(&ours))
+                .at(candidate.path())
+                .hint("tokenize once and give both engines the same ids, decoded ones included; a chat template or a BOS token often makes the difference"));
         }
     }
     if common == 0 {

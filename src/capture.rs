@@ -24,6 +24,8 @@ pub struct Request<'a> {
     pub model: &'a ModelDir,
     /// The prompts, with token ids.
     pub prompts: &'a [Prompt],
+    /// How many decode steps: on the prompts' own step tokens, then greedily.
+    pub steps: usize,
     /// Which points.
     pub points: &'a PointFilter,
     /// No progress bars.
@@ -40,7 +42,7 @@ pub fn capture(request: &Request<'_>, out: &Path) -> Result<()> {
         engine::open(request.engine, request.model.path(), graph, request.path).map_err(|e| {
             e.hint("is the checkpoint complete? download it again, or try it with --engine torch")
         })?;
-    check_lengths(request.prompts, engine.as_ref())?;
+    check_lengths(request, engine.as_ref())?;
     // A checkpoint may be rotated without being quantized.
     let rotation = engine.rotation().map_or_else(|| request.model.rotation(), |seed| Ok(Some(seed)))?;
     let mut provenance = engine.provenance();
@@ -56,9 +58,10 @@ pub fn capture(request: &Request<'_>, out: &Path) -> Result<()> {
     let bar = progress::bar("capturing", request.prompts.len() as u64, request.quiet);
     for prompt in request.prompts {
         bar.set_message(prompt.id.clone());
-        writer.start_prompt(prompt);
+        let prompt = with_steps(prompt, request.steps, engine.as_ref())?;
+        writer.start_prompt(&prompt);
         let mut hook = CaptureHook::new(&mut writer, request.points).rotated(graph, rotation);
-        let found = engine.prefill(&prompt.token_ids, &mut hook)?;
+        let found = engine.run(&prompt.token_ids, &prompt.step_token_ids, &mut hook)?;
         merge(&mut evidence, found);
         bar.inc(1);
     }
@@ -70,12 +73,25 @@ pub fn capture(request: &Request<'_>, out: &Path) -> Result<()> {
     writer.finish(Some(check))
 }
 
-fn check_lengths(prompts: &[Prompt], engine: &dyn Engine) -> Result<()> {
+/// The prompt with exactly `steps` tokens to decode; those that it lacks are the engine's own.
+fn with_steps(prompt: &Prompt, steps: usize, engine: &dyn Engine) -> Result<Prompt> {
+    let mut prompt = prompt.clone();
+    prompt.step_token_ids.truncate(steps);
+    let known = prompt.step_token_ids.len();
+    if known < steps {
+        let all = [prompt.token_ids.as_slice(), &prompt.step_token_ids].concat();
+        prompt.step_token_ids.extend(engine.greedy(&all, steps - known)?);
+    }
+    Ok(prompt)
+}
+
+fn check_lengths(request: &Request<'_>, engine: &dyn Engine) -> Result<()> {
     let max = engine.max_tokens();
-    match prompts.iter().find(|p| p.token_ids.len() > max) {
+    let length = |prompt: &Prompt| prompt.token_ids.len() + request.steps;
+    match request.prompts.iter().find(|p| length(p) > max) {
         Some(long) => Err(Error::new(format!("prompt `{}` is too long for this engine", long.id))
-            .expected(format!("at most {max} tokens"), long.token_ids.len())
-            .hint("choose shorter prompts with --prompt ID")),
+            .expected(format!("at most {max} tokens, decode steps included"), length(long))
+            .hint("choose shorter prompts with --prompt ID, or fewer --steps")),
         None => Ok(()),
     }
 }

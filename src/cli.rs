@@ -48,12 +48,17 @@ pub enum Command {
 /// What to run the engines on.
 #[derive(Debug, Args)]
 pub struct InputArgs {
-    /// JSONL file of prompts: {"id": …, "text": …} a line [default: the bundled standard set].
-    #[arg(long, value_name = "FILE")]
+    /// JSONL file of prompts: {"id": …, "text": …} a line; or a trace, for its prompts and all its tokens
+    /// [default: capture, the bundled standard set of 60; run, the stored reference's prompts, or code-01 of
+    /// the standard set with --reference torch].
+    #[arg(long, value_name = "FILE|TRACE")]
     pub prompts: Option<PathBuf>,
     /// Only this prompt; may be given several times.
     #[arg(long, value_name = "ID")]
     pub prompt: Vec<String>,
+    /// Decode steps after the prefill, on the reference's tokens [default: 4, or those of the stored reference].
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
     /// Only points that this glob accepts, such as '*.self_attn.*'.
     #[arg(long, value_name = "GLOB", default_value = "*")]
     pub points: String,
@@ -79,7 +84,7 @@ pub struct RunArgs {
     /// A trace, or `torch` to capture PyTorch now [default: the bundled trace].
     #[arg(long, value_name = "TRACE|torch")]
     pub reference: Option<String>,
-    /// The candidate: lattice-f32, lattice-f16, lattice-q4 or lattice-quarot-q4.
+    /// The candidate: lattice-f32 or lattice-f16.
     #[arg(long, value_name = "NAME", default_value = "lattice-f16")]
     pub engine: String,
     /// The engine's numeric path: batched (default) or serial for lattice-f32, serial for lattice-f16.
@@ -104,15 +109,15 @@ Examples:
   layerdiff capture --engine lattice-f32 --model DIR --prompts prompts.jsonl --out trace
   layerdiff capture --engine torch --dtype bfloat16 --model DIR --prompts prompts.jsonl --out arm")]
 pub struct CaptureArgs {
-    /// lattice-f32, lattice-f16, lattice-q4, lattice-quarot-q4 or torch.
+    /// lattice-f32, lattice-f16, lattice-q8, lattice-q8_0, lattice-q4, lattice-quarot-q4 or torch.
     #[arg(long, value_name = "NAME")]
     pub engine: String,
     /// The engine's numeric path: batched (default) or serial for lattice-f32.
     #[arg(long, value_name = "NAME")]
     pub path: Option<String>,
     /// The precision of --engine torch: float32, float64, bfloat16 or float16.
-    #[arg(long, value_name = "NAME", default_value = "float32")]
-    pub dtype: String,
+    #[arg(long, value_name = "NAME")]
+    pub dtype: Option<String>,
     /// The model's directory.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
@@ -142,6 +147,9 @@ pub struct CompareArgs {
     /// [default: customary tolerances].
     #[arg(long, value_name = "TRACE|FILE")]
     pub floor: Option<PathBuf>,
+    /// Compare although the two sides ran on different weights.
+    #[arg(long)]
+    pub other_weights: bool,
     /// Only points that this glob accepts.
     #[arg(long, value_name = "GLOB", default_value = "*")]
     pub points: String,

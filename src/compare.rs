@@ -45,9 +45,20 @@ pub fn refuse_repeated_layers(graph: &Graph, trace: &Trace) -> Result<()> {
     let layers: Vec<&Entry> = trace.entries().iter().filter(is_layer).collect();
     for pair in layers.windows(2) {
         let [a, b] = [pair[0], pair[1]];
+        // A layer that adds nothing has an output equal to its input.
+        let adds_nothing = graph.get(&b.point).is_some_and(|component| {
+            let inputs = component.inputs.iter().filter_map(|p| trace.find(&b.prompt, b.step, p));
+            inputs
+                .map(|e| trace.view(e))
+                .any(|view| view.bytes.iter().all(|byte| *byte == 0 || *byte == 0x80))
+        });
         let same_pass = a.prompt == b.prompt && a.step == b.step;
         let view = trace.view(b);
-        if same_pass && trace.view(a).bytes == view.bytes && view.bytes.iter().any(|byte| *byte != 0) {
+        if same_pass
+            && !adds_nothing
+            && trace.view(a).bytes == view.bytes
+            && view.bytes.iter().any(|byte| *byte != 0)
+        {
             return Err(Error::new(format!("`{}` and `{}` are equal byte for byte", a.point, b.point)).at(trace.path())
                 .hint("one buffer was captured for several layers: clone at capture, and switch compiled or replayed graphs off"));
         }

@@ -6,7 +6,7 @@ use crate::compare::compare;
 use crate::error::{Error, Result};
 use crate::model::{Graph, PointFilter};
 use crate::tensor::DType;
-use crate::trace::Trace;
+use crate::trace::{Hashes, Provenance, Trace};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::Path;
@@ -47,7 +47,14 @@ pub fn preset(dtype: DType) -> f64 {
 struct FloorReport {
     engine: String,
     points: Vec<FloorPoint>,
+    prompts: Vec<FloorPrompt>,
     provenance: FloorProvenance,
+}
+
+#[derive(Deserialize)]
+struct FloorPrompt {
+    id: String,
+    token_ids: Vec<u32>,
 }
 
 #[derive(Deserialize)]
@@ -66,7 +73,30 @@ struct FloorProvenance {
 
 #[derive(Deserialize)]
 struct FloorSide {
+    engine: String,
     dtype: String,
+    hashes: Hashes,
+}
+
+/// A floor is the reference's own engine in another precision, on the same weights: anything else
+/// measures something else, and a candidate as its own floor would excuse itself.
+fn check_arm(arm: &FloorSide, reference: &Provenance) -> Result<()> {
+    if arm.engine != reference.engine || arm.dtype == reference.dtype {
+        return Err(Error::new("this is no floor: a floor is the reference's engine in another precision")
+            .expected(
+                format!("{} in another dtype than {}", reference.engine, reference.dtype),
+                format!("{} in {}", arm.engine, arm.dtype),
+            )
+            .hint("capture one with `layerdiff capture --engine torch --dtype float64`"));
+    }
+    match (&arm.hashes.weights, &reference.hashes.weights) {
+        (Some(floor), Some(reference)) if floor != reference => {
+            Err(Error::new("the floor was measured on another model than the reference")
+                .expected(reference, floor)
+                .hint("measure the floor on this model: `layerdiff capture --engine torch --dtype float64`"))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Floor {
@@ -77,11 +107,12 @@ impl Floor {
             return Self::from_trace(&Trace::open(path)?, graph, reference);
         }
         let text = std::fs::read_to_string(path).map_err(|e| Error::io("read the floor", path, &e))?;
-        Self::from_report(&text).map_err(|e| e.at(path))
+        Self::from_report(&text, reference).map_err(|e| e.at(path))
     }
 
-    /// Takes the numbers of a finished comparison.
-    pub fn from_report(text: &str) -> Result<Self> {
+    /// Takes the numbers of a finished comparison of `reference`, or of another capture of the same
+    /// model on the same tokens.
+    pub fn from_report(text: &str, reference: &Trace) -> Result<Self> {
         let report: FloorReport = serde_json::from_str(text).map_err(|e| {
             Error::new(format!("malformed floor: {e}"))
                 .hint("a floor is a trace, or a report.json of `layerdiff compare REFERENCE ARM`")
@@ -93,7 +124,11 @@ impl Floor {
             ),
             ..Measured::default()
         };
-        for point in report.points {
+        check_arm(&report.provenance.candidate, &reference.manifest().provenance)?;
+        let ids = |id: &str| reference.manifest().prompts.iter().find(|p| p.id == id).map(|p| &p.token_ids);
+        let other = |p: &&FloorPrompt| ids(&p.id).is_some_and(|ids| *ids != p.token_ids);
+        let other: Vec<String> = report.prompts.iter().filter(other).map(|p| p.id.clone()).collect();
+        for point in report.points.into_iter().filter(|p| !other.contains(&p.prompt)) {
             if let Some(error) = point.rel_l2 {
                 floor.insert(point.prompt, point.step, point.point, error);
             }
@@ -103,11 +138,14 @@ impl Floor {
 
     /// Compares an arm with the reference.
     pub fn from_trace(arm: &Trace, graph: &Graph, reference: &Trace) -> Result<Self> {
+        let who = &arm.manifest().provenance;
+        let side =
+            FloorSide { engine: who.engine.clone(), dtype: who.dtype.clone(), hashes: who.hashes.clone() };
+        check_arm(&side, &reference.manifest().provenance).map_err(|e| e.at(arm.path()))?;
         // An arm runs on the original checkpoint, where no gain is folded away.
         let gains = Gains::default();
         let pairs: Vec<Pair<'_>> = align(graph, reference, arm, &PointFilter::default(), &gains)?;
         let metrics = compare(graph, reference, arm, &pairs, &gains, || ());
-        let who = &arm.manifest().provenance;
         let mut floor = Measured {
             description: format!("{} in {} against the reference", who.engine, who.dtype),
             ..Measured::default()
@@ -121,12 +159,19 @@ impl Floor {
     }
 
     /// The floor's relative L2 error at a point; none when it was not measured.
+    ///
+    /// A decode step has one token, whose few values may by chance hardly err at all: its floor is at
+    /// least that of the prefill at the same point, which is a mean over many tokens.
     pub fn at(&self, prompt: &str, step: u32, point: &str) -> Option<f64> {
         let Self::Measured(floor) = self else { return None };
-        let exact = floor.by_prompt.get(&(prompt.to_owned(), step, point.to_owned()));
-        let known = exact.or_else(|| floor.by_point.get(&(step, point.to_owned())));
-        // An arm that overflowed here says nothing about rounding, and must not excuse everything.
-        known.copied().filter(|error| error.is_finite())
+        // An arm that overflowed says nothing about rounding, and must not excuse everything.
+        let finite = |step: u32| {
+            let exact = floor.by_prompt.get(&(prompt.to_owned(), step, point.to_owned()));
+            let known = exact.or_else(|| floor.by_point.get(&(step, point.to_owned())));
+            known.copied().filter(|error| error.is_finite())
+        };
+        let here = finite(step)?;
+        Some(finite(0).map_or(here, |prefill| here.max(prefill)))
     }
 
     /// True when this very prompt was measured.

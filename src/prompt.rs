@@ -20,6 +20,9 @@ pub struct Prompt {
     /// The token ids that the engine was given.
     #[serde(default)]
     pub token_ids: Vec<u32>,
+    /// The token that each decode step was given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub step_token_ids: Vec<u32>,
 }
 
 /// True for a name that can be a prompt's id.
@@ -27,7 +30,8 @@ pub fn is_plain_id(id: &str) -> bool {
     !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
-/// Reads a JSONL file of prompts: `id`, `text`, and optionally `category` and `token_ids`.
+/// Reads a JSONL file of prompts: `id`, `text`, and optionally `category`, `token_ids` and
+/// `step_token_ids`.
 pub fn read_prompts(path: &Path) -> Result<Vec<Prompt>> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io("read the prompts", path, &e))?;
     parse_prompts(&text).map_err(|e| e.at(path))
@@ -89,8 +93,8 @@ pub fn select(prompts: Vec<Prompt>, wanted: &[String]) -> Result<Vec<Prompt>> {
 }
 
 /// Gives every prompt without tokens those that the model's `tokenizer.json` makes of its text,
-/// without special tokens; checks that all ids are in the vocabulary and that the prompt fits.
-pub fn tokenize(prompts: &mut [Prompt], model_dir: &Path, vocab: usize, max_tokens: usize) -> Result<()> {
+/// without special tokens; checks that all ids are in the vocabulary.
+pub fn tokenize(prompts: &mut [Prompt], model_dir: &Path, vocab: usize) -> Result<()> {
     let path = model_dir.join("tokenizer.json");
     let mut tokenizer = None;
     for prompt in prompts {
@@ -113,17 +117,14 @@ pub fn tokenize(prompts: &mut [Prompt], model_dir: &Path, vocab: usize, max_toke
         if prompt.token_ids.is_empty() {
             return Err(Error::new(format!("prompt `{}` has no tokens", prompt.id)));
         }
-        if let Some(id) = prompt.token_ids.iter().find(|id| **id as usize >= vocab) {
+        let ids = prompt.token_ids.iter().chain(&prompt.step_token_ids);
+        if let Some(id) = ids.into_iter().find(|id| **id as usize >= vocab) {
             return Err(Error::new(format!(
                 "prompt `{}` has a token outside the model's vocabulary",
                 prompt.id
             ))
             .expected(format!("an id below {vocab}"), id)
             .hint("does the tokenizer belong to this model?"));
-        }
-        if prompt.token_ids.len() > max_tokens {
-            return Err(Error::new(format!("prompt `{}` is too long for this model", prompt.id))
-                .expected(format!("at most {max_tokens} tokens"), prompt.token_ids.len()));
         }
     }
     Ok(())

@@ -113,6 +113,9 @@ fn prompt() -> Prompt {
     trace.manifest().prompts.iter().find(|p| p.id == "code-01").unwrap().clone()
 }
 
+/// Decode steps of the captured traces.
+const STEPS: usize = 2;
+
 fn capture_into(engine: &str, model: &Path, out: &Path) {
     let model = ModelDir::open(model).unwrap();
     let points = PointFilter::default();
@@ -122,23 +125,28 @@ fn capture_into(engine: &str, model: &Path, out: &Path) {
         path: Some("serial"),
         model: &model,
         prompts: &prompts,
+        steps: STEPS,
         points: &points,
         quiet: true,
     };
     capture(&request, out).unwrap();
 }
 
-/// The relative L2 error at each point, over all points that both have.
+/// The relative L2 error at each point, the largest over the steps; both must have every point.
 fn errors(reference: &str, candidate: &str) -> BTreeMap<String, f64> {
     let model = bundled();
     let gains = model.gains().unwrap();
     let [reference, candidate] = [reference, candidate].map(|name| Trace::open(&Made::at(name)).unwrap());
     let pairs = align(model.graph(), &reference, &candidate, &PointFilter::default(), &gains).unwrap();
     let metrics = compare(model.graph(), &reference, &candidate, &pairs, &gains, || ());
-    let named = pairs.iter().zip(metrics).map(|(pair, m)| {
-        (pair.point.to_owned(), m.unwrap_or_else(|| panic!("{}: {:?}", pair.point, pair.note())).rel_l2)
-    });
-    named.collect()
+    assert_eq!(pairs.len(), (STEPS + 1) * model.graph().components().len());
+    let mut largest = BTreeMap::new();
+    for (pair, metrics) in pairs.iter().zip(metrics) {
+        let metrics = metrics.unwrap_or_else(|| panic!("{}: {:?}", pair.point, pair.note()));
+        let error: &mut f64 = largest.entry(pair.point.to_owned()).or_insert(0.0);
+        *error = if metrics.rel_l2 <= *error { *error } else { metrics.rel_l2 };
+    }
+    largest
 }
 
 fn worst(errors: &BTreeMap<String, f64>) -> (&str, f64) {
@@ -403,6 +411,26 @@ mod a_damaged_directory_is_refused {
 mod the_pass_on_blocks {
     use super::*;
 
+    /// The logits after the last token.
+    #[derive(Default)]
+    struct LastLogits {
+        values: Vec<f32>,
+        calls: usize,
+    }
+
+    impl Hook for LastLogits {
+        fn wants(&self, point: &str) -> bool {
+            point == "lm_head"
+        }
+
+        fn call(&mut self, _at: At<'_>, tensor: Tensor) -> Result<Tensor> {
+            let Values::F32(values) = &tensor.values else { unreachable!() };
+            self.values = values[values.len() - tensor.shape[1]..].to_vec();
+            self.calls += 1;
+            Ok(tensor)
+        }
+    }
+
     fn engine(name: &str) -> Box<dyn Engine> {
         open(name, &bundled_model(), bundled().graph(), None).unwrap()
     }
@@ -413,7 +441,7 @@ mod the_pass_on_blocks {
             let mut engine = engine(name);
             for n in [1, 2, 33, 130] {
                 let tokens: Vec<u32> = (0..n).map(|i| (i * i * 7 + i * 31 + n) % 2048).collect();
-                let found = engine.prefill(&tokens, &mut NoHook).unwrap();
+                let found = engine.run(&tokens, &[5, 6, 7], &mut NoHook).unwrap();
                 let (cross, bits): (Vec<_>, Vec<_>) = found.iter().partition(|e| e.rel_l2.is_some());
                 assert!(
                     bits.len() >= 2 && bits.iter().all(|e| e.elements > 0 && e.mismatches == 0),
@@ -426,6 +454,61 @@ mod the_pass_on_blocks {
                 assert_eq!(SelfCheck::new(found).status, Status::BitEqual);
             }
         }
+    }
+
+    #[test]
+    fn decodes_a_token_as_it_prefills_it_bit_for_bit() {
+        let all: Vec<u32> = (0..40).map(|i| (i * i * 7 + i * 31) % 2048).collect();
+        for name in ["lattice-q4", "lattice-quarot-q4"] {
+            let mut engine = engine(name);
+            let (mut prefill, mut steps) = (LastLogits::default(), LastLogits::default());
+            engine.run(&all, &[], &mut prefill).unwrap();
+            let found = engine.run(&all[..37], &all[37..], &mut steps).unwrap();
+            assert_eq!(SelfCheck::new(found).status, Status::BitEqual);
+            assert_eq!((prefill.calls, steps.calls), (1, 4), "{name}");
+            assert_eq!(prefill.values, steps.values, "{name}");
+        }
+    }
+
+    #[test]
+    fn takes_the_likeliest_token_of_its_own_logits_at_each_step() {
+        let prompt = [5, 6, 7];
+        for name in ["lattice-q4", "lattice-quarot-q4"] {
+            let mut engine = engine(name);
+            let ids = engine.greedy(&prompt, 3).unwrap();
+            assert_eq!(ids.len(), 3);
+            for n in 0..3 {
+                let mut logits = LastLogits::default();
+                engine.run(&prompt, &ids[..n], &mut logits).unwrap();
+                let likelier = logits.values.iter().filter(|v| **v > logits.values[ids[n] as usize]);
+                assert_eq!(likelier.count(), 0, "{name}, step {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn fails_its_cross_check_when_it_computes_something_else_even_at_a_step_only() {
+        struct AtStep(u32);
+        impl Hook for AtStep {
+            fn wants(&self, point: &str) -> bool {
+                point == "model.layers.5"
+            }
+            fn call(&mut self, at: At<'_>, mut tensor: Tensor) -> Result<Tensor> {
+                if let (Values::F32(values), true) = (&mut tensor.values, at.step == self.0) {
+                    values.iter_mut().for_each(|v| *v *= 1.2);
+                }
+                Ok(tensor)
+            }
+        }
+        for (step, status) in [(2, Status::Different), (3, Status::BitEqual)] {
+            let found = engine("lattice-q4").run(&[1, 2, 3], &[4, 5], &mut AtStep(step)).unwrap();
+            assert_eq!(SelfCheck::new(found).status, status, "step {step}");
+        }
+    }
+
+    #[test]
+    fn refuses_an_empty_prompt() {
+        assert!(engine("lattice-q4").run(&[], &[], &mut NoHook).is_err());
     }
 
     #[test]
@@ -442,7 +525,7 @@ mod the_pass_on_blocks {
                 Ok(tensor)
             }
         }
-        let found = engine("lattice-q4").prefill(&[1, 2, 3], &mut Nudge).unwrap();
+        let found = engine("lattice-q4").run(&[1, 2, 3], &[], &mut Nudge).unwrap();
         assert_eq!(SelfCheck::new(found).status, Status::Different);
     }
 
@@ -535,6 +618,23 @@ mod the_rotated_basis {
         layerdiff(&[&args[..], more].concat())
     }
 
+    /// The hash of a quantized directory is not that of its original.
+    const ANYWAY: &[&str] = &["--other-weights"];
+
+    #[test]
+    fn and_quantized_weights_are_other_weights_unless_the_original_is_named() {
+        for name in ["q4-trace", "quarot-trace"] {
+            let run = compare_traces(&Made::at(name), &[]);
+            assert!(run.code == 2 && run.stderr.contains("are of different weights"), "{run:#?}");
+            for more in [ANYWAY, &["--model", bundled_model().to_str().unwrap()]] {
+                assert_ne!(compare_traces(&Made::at(name), more).json()["outcome"], "invalid", "{more:?}");
+            }
+        }
+        // A rotated or quantized candidate may be of other weights; a plain one may not.
+        let run = compare_traces(&Made::at("q4-f32-trace"), &["--model", bundled_model().to_str().unwrap()]);
+        assert!(run.code == 2 && run.stderr.contains("captured on another model"), "{run:#?}");
+    }
+
     #[test]
     fn is_left_by_the_command_which_says_so() {
         let model = bundled_model();
@@ -560,9 +660,9 @@ mod the_rotated_basis {
 
     #[test]
     fn leaves_normed_points_unmeasured_where_the_original_gain_is_unknown() {
-        let report = compare_traces(&Made::at("quarot-trace"), &[]).json();
+        let report = compare_traces(&Made::at("quarot-trace"), ANYWAY).json();
         // Two norms in each of eight layers, and the final one.
-        assert_eq!(report["coverage"]["unmeasured"], 17);
+        assert_eq!(report["coverage"]["unmeasured"], 17 * (STEPS + 1));
         assert!(report["points"].to_string().contains("the original one is unknown"));
     }
 
@@ -590,7 +690,7 @@ mod the_rotated_basis {
     #[test]
     fn with_a_wrong_seed_is_invalid_and_not_a_huge_error() {
         let (_root, trace) = changed("quarot:12648430", "quarot:12648431");
-        let run = compare_traces(&trace, &[]);
+        let run = compare_traces(&trace, ANYWAY);
         assert_eq!((run.code, &run.json()["outcome"]), (2, &json!("invalid")), "{run:#?}");
         assert!(run.stderr.contains("is not the one that the trace is in"), "{run:#?}");
     }
@@ -599,7 +699,7 @@ mod the_rotated_basis {
     fn that_the_configuration_states_and_the_points_do_not_is_invalid() {
         let (_root, trace) = changed("quarot:12648430", "original");
         edit_manifest(&trace, |manifest| manifest["config"]["quarot_rotation_seed"] = DEFAULT_SEED.into());
-        let run = compare_traces(&trace, &[]);
+        let run = compare_traces(&trace, ANYWAY);
         assert!(run.code == 2 && run.stderr.contains("does not say so of its points"), "{run:#?}");
     }
 
@@ -607,7 +707,7 @@ mod the_rotated_basis {
     fn of_another_seed_than_the_configuration_s_is_invalid() {
         let (_root, trace) = changed("quarot:12648430", "quarot:12648430");
         edit_manifest(&trace, |manifest| manifest["config"]["quarot_rotation_seed"] = 7.into());
-        let run = compare_traces(&trace, &[]);
+        let run = compare_traces(&trace, ANYWAY);
         assert!(run.code == 2 && run.stderr.contains("speaks of two rotations"), "{run:#?}");
     }
 
@@ -615,7 +715,7 @@ mod the_rotated_basis {
     fn without_a_seed_is_invalid() {
         for to in ["quarot", "quarot:", "quarot:x"] {
             let (_root, trace) = changed("quarot:12648430", to);
-            let run = compare_traces(&trace, &[]);
+            let run = compare_traces(&trace, ANYWAY);
             assert_eq!((run.code, &run.json()["outcome"]), (2, &json!("invalid")), "{run:#?}");
             assert!(run.stderr.contains("a rotated basis without its seed"), "{run:#?}");
         }
@@ -625,17 +725,17 @@ mod the_rotated_basis {
     fn with_two_seeds_is_invalid() {
         let (_root, trace) = changed("quarot:12648430", "quarot:12648430");
         edit_manifest(&trace, |manifest| manifest["tensors"][0]["basis"] = "quarot:7".into());
-        let run = compare_traces(&trace, &[]);
+        let run = compare_traces(&trace, ANYWAY);
         assert!(run.code == 2 && run.stderr.contains("speaks of two rotations"), "{run:#?}");
     }
 
     #[test]
     fn at_a_point_that_no_rotation_touches_is_unmeasured() {
         let (_root, trace) = changed("original", "quarot:12648430");
-        let report = compare_traces(&trace, &[]).json();
+        let report = compare_traces(&trace, ANYWAY).json();
         assert!(report["points"].to_string().contains("a rotation does not touch this point"));
         let residual = bundled().graph().components().iter().filter(|c| c.basis == Basis::Residual).count();
-        assert_eq!(report["coverage"]["matched"], residual);
+        assert_eq!(report["coverage"]["matched"], residual * (STEPS + 1));
     }
 }
 
@@ -756,9 +856,14 @@ mod with_pytorch {
     use super::*;
 
     fn capture_torch(model: &Path, out: &Path) {
-        let args =
-            ["capture", "--engine", "torch", "--model", model.to_str().unwrap(), "--prompt", "code-01"];
-        let args = [&args[..], &["--out", out.to_str().unwrap()]].concat();
+        // The tokens that the candidate decoded, not PyTorch's own.
+        let root = tempfile::tempdir().unwrap();
+        let prompts = root.path().join("prompts.jsonl");
+        std::fs::write(&prompts, serde_json::to_string(&prompt()).unwrap()).unwrap();
+        let steps = STEPS.to_string();
+        let args = ["capture", "--engine", "torch", "--model", model.to_str().unwrap(), "--steps", &steps];
+        let prompts = ["--prompts", prompts.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        let args = [&args[..], &prompts].concat();
         // The shared helper hides the interpreter that this needs.
         let run = std::process::Command::new(assert_cmd::cargo::cargo_bin!("layerdiff"))
             .args(&args)

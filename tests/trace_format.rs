@@ -196,12 +196,60 @@ mod the_manifest {
     }
 
     #[test]
+    fn may_say_which_tokens_the_steps_were_given() {
+        let fixture = Fixture::edited(|m| m["prompts"][0]["step_token_ids"] = json!([7, 8]));
+        assert_eq!(fixture.is_read().manifest().prompts[0].step_token_ids, [7, 8]);
+    }
+
+    #[test]
+    fn whose_self_check_contradicts_its_evidence_is_refused() {
+        let evidence = |elements: u64, mismatches: u64| json!([{"what": "x", "entry_point": "f", "elements": elements, "mismatches": mismatches}]);
+        for evidence in [json!([]), evidence(10, 10), evidence(0, 0)] {
+            let fixture =
+                Fixture::edited(|m| m["self_check"] = json!({"status": "bit-equal", "evidence": evidence}));
+            fixture.is_refused("contradicts its own evidence");
+        }
+    }
+
+    /// A cross-check is not bit-equal by nature: it can spoil the status and adds nothing to it.
+    #[test]
+    fn has_a_status_that_a_cross_check_can_only_spoil() {
+        let evidence = |elements, mismatches, rel_l2| Evidence {
+            what: "logits".into(),
+            entry_point: "f".into(),
+            elements,
+            mismatches,
+            rel_l2,
+        };
+        let bits = evidence(4, 0, None);
+        let status = |all: &[&Evidence]| SelfCheck::new(all.iter().copied().cloned().collect()).status;
+        for elements in [0, 4] {
+            let cross = evidence(elements, 0, Some(1e-6));
+            assert_eq!(status(&[&bits, &cross]), Status::BitEqual);
+            assert_eq!(status(&[&cross]), Status::Unmeasured);
+            assert_eq!(status(&[&evidence(0, 0, None), &cross]), Status::Unmeasured);
+        }
+        assert_eq!(status(&[&bits, &evidence(4, 4, Some(0.5))]), Status::Different);
+        for distance in [f64::NAN, f64::INFINITY, -1.0] {
+            assert_eq!(status(&[&bits, &evidence(4, 0, Some(distance))]), Status::Different, "{distance}");
+        }
+    }
+
+    #[test]
+    fn with_an_impossible_storage_error_is_refused() {
+        for error in [json!("inf"), json!("NaN"), json!(-1.0)] {
+            let fixture = Fixture::edited(|m| m["provenance"]["parameter_error"] = json!({"w": error}));
+            fixture.is_refused("impossible storage error");
+        }
+    }
+
+    #[test]
     fn may_have_keys_that_are_not_listed() {
         let plain = Fixture::new();
         let fixture = Fixture::edited(|m| {
             m["written_by"] = json!({"name": "a later version"});
             m["provenance"]["git"] = "abc".into();
-            m["prompts"][0]["step_token_ids"] = json!([7, 8]);
+            m["prompts"][0]["license"] = "x".into();
             m["shards"][0]["sha256"] = "abc".into();
             m["tensors"][0]["stride"] = json!([1]);
         });
@@ -641,6 +689,18 @@ mod values {
     use super::*;
 
     #[test]
+    fn of_a_mask_are_0_and_1_only() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("trace");
+        let mut writer = TraceWriter::create(&path, Draft::minimal().options).unwrap();
+        writer.start_prompt(&prompt("p", &[1]));
+        writer.push(0, "a", DType::U8, &[3], vec![0, 1, 7], "original", false).unwrap();
+        writer.finish(None).unwrap();
+        let error = Trace::open(&path).unwrap_err().to_string();
+        assert!(error.contains("is not a mask") && error.contains("got: 7"), "{error}");
+    }
+
+    #[test]
     fn that_are_not_finite_come_back_bit_for_bit_in_every_dtype() {
         let nan = |bits: u64| f64::from_bits(bits);
         let wide = [
@@ -676,7 +736,7 @@ mod values {
                     .flat_map(|b| b.to_le_bytes())
                     .collect(),
             ),
-            (DType::U8, vec![0, 1, 2, 255, 128, 0, 1, 7]),
+            (DType::U8, vec![0, 1, 1, 0, 0, 0, 1, 1]),
         ];
         let root = tempfile::tempdir().unwrap();
         let mut draft = Draft::minimal();
@@ -725,6 +785,8 @@ mod values {
             &prompts,
             "--out",
             &target,
+            "--steps",
+            "0",
         ]);
         assert_eq!(run.code, 0, "{run:?}");
         let trace = Trace::open(&out).unwrap();
@@ -829,7 +891,7 @@ mod a_writer {
         writer.start_prompt(&prompt("p", &[1]));
         let on_disk = || tree(root.path()).values().flatten().map(Vec::len).sum::<usize>();
         for i in 0..50 {
-            writer.push(0, &format!("t{i}"), DType::U8, &[130], vec![7; 130], "original", false).unwrap();
+            writer.push(0, &format!("t{i}"), DType::U8, &[130], vec![1; 130], "original", false).unwrap();
             let pending = ((i + 1) * 130_usize).saturating_sub(on_disk());
             assert!(pending < 1000, "{pending} bytes are pending after {i} tensors");
         }
@@ -838,7 +900,7 @@ mod a_writer {
         // The eighth tensor is the one that reaches the limit.
         let shards: Vec<usize> = trace.entries().iter().map(|e| e.shard).collect();
         assert_eq!(shards, (0..50).map(|i| i / 8).collect::<Vec<_>>());
-        assert!(trace.entries().iter().all(|e| trace.view(e).bytes == [7; 130]));
+        assert!(trace.entries().iter().all(|e| trace.view(e).bytes == [1; 130]));
     }
 
     #[test]
@@ -867,7 +929,8 @@ fn any_dtype() -> impl Strategy<Value = DType> {
 fn any_tensor() -> impl Strategy<Value = (DType, Vec<usize>, Vec<u8>, u32)> {
     (any_dtype(), prop::collection::vec(0_usize..5, 0..4), 0_u32..3).prop_flat_map(|(dtype, shape, step)| {
         let bytes = shape.iter().product::<usize>() * dtype.size();
-        (Just(dtype), Just(shape), prop::collection::vec(any::<u8>(), bytes), Just(step))
+        let largest = if dtype == DType::U8 { 1 } else { u8::MAX };
+        (Just(dtype), Just(shape), prop::collection::vec(0..=largest, bytes), Just(step))
     })
 }
 
@@ -1041,7 +1104,7 @@ fn a_restricted_trace_shows_the_chosen_prompts_with_their_own_values() {
     let root = tempfile::tempdir().unwrap();
     let prompts = [prompt("a", &[1, 2]), prompt("b", &[3])];
     Draft::of(&prompts).write(&root.path().join("trace"));
-    let trace = Trace::open(&root.path().join("trace")).unwrap().restricted_to(&prompts[1..]);
+    let trace = Trace::open(&root.path().join("trace")).unwrap().restricted_to(&prompts[1..], 0);
     assert!(trace.find("a", 0, "model.norm").is_none());
     let values = trace.view(trace.find("b", 0, "model.norm").unwrap()).to_f64();
     assert_eq!(values, noise("b/0/model.norm", 8).iter().map(|v| f64::from(*v)).collect::<Vec<_>>());

@@ -5,7 +5,7 @@ A description is a TOML file in ``architectures/``. Nothing here knows a particu
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import resources
@@ -140,19 +140,22 @@ def _point(component: Mapping[str, Any], layer: int | None) -> Point:
     )
 
 
-def matching(points: list[Point], pattern: str) -> set[str]:
-    """Names of the points that a shell pattern selects; ``*`` also matches dots.
+def matching(points: list[Point], patterns: str | Sequence[str]) -> set[str]:
+    """Names of the points that any of the shell patterns selects; ``*`` also matches dots.
 
     Raises:
-        LayerdiffError: it selects none.
+        LayerdiffError: a pattern selects none.
     """
     names = [point.name for point in points]
-    found = {name for name in names if fnmatchcase(name, pattern)}
-    if not found:
-        close = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
-        raise LayerdiffError(
-            f"no point matches {pattern!r}", f"did you mean {close[0]!r}?" if close else None
-        )
+    found: set[str] = set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        chosen = {name for name in names if fnmatchcase(name, pattern)}
+        if not chosen:
+            close = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
+            raise LayerdiffError(
+                f"no point matches {pattern!r}", f"did you mean {close[0]!r}?" if close else None
+            )
+        found |= chosen
     return found
 
 

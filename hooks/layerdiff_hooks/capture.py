@@ -32,7 +32,7 @@ def trace(
     model: PreTrainedModel,
     out: str | Path,
     *,
-    points: str = "*",
+    points: str | Sequence[str] = "*",
     prompt_ids: Sequence[str] | None = None,
     prompts: Sequence[Mapping[str, Any]] | None = None,
     tokenizer: Decoder | None = None,
@@ -47,7 +47,7 @@ def trace(
     Args:
         model: a causal language model in eval mode whose architecture is described.
         out: the trace's directory; must not exist.
-        points: shell pattern of the points to keep; ``*`` also matches dots.
+        points: shell pattern, or several, of the points to keep; ``*`` also matches dots.
         prompt_ids: ids of the prompts in the order of calls; ``prompt-1``, … without.
         prompts: the same with more: mappings with `id` and optionally `category` and `text`.
         tokenizer: gives a prompt its text where `prompts` does not.
@@ -73,7 +73,7 @@ class Trace:
         self,
         model: PreTrainedModel,
         out: Path,
-        points: str,
+        points: str | Sequence[str],
         prompts: list[dict[str, Any]] | None,
         tokenizer: Decoder | None,
         model_dir: str | Path | None,

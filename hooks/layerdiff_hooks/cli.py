@@ -82,7 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--prompts", type=Path, required=True, metavar="FILE", help="prompts, one JSON a line")
     add("--out", type=Path, required=True, metavar="TRACE", help="the trace; must not exist")
     add("--prompt", action="append", default=[], metavar="ID", help="only this prompt; repeatable")
-    add("--points", default="*", metavar="GLOB", help="only these points (default: all)")
+    add(
+        "--points",
+        action="append",
+        metavar="GLOB",
+        help="only these points; repeatable (default: all)",
+    )
     add(
         "--dtype",
         choices=["float32", "float64", "bfloat16", "float16"],

@@ -34,7 +34,8 @@ def capture(options: Namespace) -> int:
     require_absent(options.out)
     config = _config(options.model)
     architecture = load_architecture(_model_type(config))
-    matching(architecture.points(config), options.points)
+    points = options.points or "*"
+    matching(architecture.points(config), points)
     vocab = int(lookup(architecture.text_config(config), architecture.data["dims"]["vocab"]))
     ids = token_ids(prompts, options.model, vocab)
     _require_forced(prompts, options.steps)
@@ -52,7 +53,7 @@ def capture(options: Namespace) -> int:
             trace(
                 model,
                 options.out,
-                points=options.points,
+                points=points,
                 prompts=described,
                 model_dir=options.model,
                 check=True,

@@ -24,8 +24,10 @@ def independent_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
     Raises:
         LayerdiffError: the cache is part of a gradient graph and cannot be copied.
     """
+    if kwargs.get("past_key_values") is None:
+        return kwargs
     try:
-        return {**kwargs, "past_key_values": copy.deepcopy(kwargs.get("past_key_values"))}
+        return {**kwargs, "past_key_values": copy.deepcopy(kwargs["past_key_values"])}
     except RuntimeError as error:
         raise LayerdiffError(
             f"the cache cannot be copied for the self-check: {error}",
@@ -58,7 +60,7 @@ class SelfCheck:
     def report(self) -> dict[str, Any]:
         """The manifest's `self_check`."""
         return {
-            "status": "bit-equal",
+            "status": "bit-equal" if self._elements else "unmeasured",
             "evidence": [
                 {
                     "what": "logits with hooks equal logits without",

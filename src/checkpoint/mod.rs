@@ -25,6 +25,11 @@ pub struct ModelDir {
 impl ModelDir {
     /// Reads the configuration and checks that there are weights.
     pub fn open(path: &Path) -> Result<Self> {
+        if path.is_file() {
+            return Err(Error::new("the model is a file, and not a directory")
+                .at(path)
+                .hint("--model wants the directory of a Hugging Face checkpoint; GGUF files are not read"));
+        }
         if !path.is_dir() {
             return Err(Error::new("no such model directory")
                 .at(path)

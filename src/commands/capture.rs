@@ -1,12 +1,12 @@
 //! `layerdiff capture`.
 
-use super::{Ui, chosen_prompts, print_json, print_text, standard_prompts};
+use super::{STEPS, Ui, chosen_prompts, print_json, print_text, standard_prompts};
 use crate::capture::{Request, capture};
 use crate::checkpoint::ModelDir;
 use crate::cli::CaptureArgs;
 use crate::engine::torch::Python;
 use crate::engine::{ENGINES, check_known};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::PointFilter;
 use crate::prompt::tokenize;
 use crate::report::Outcome;
@@ -21,22 +21,28 @@ pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
         return Err(points.chooses_nothing());
     }
     let mut prompts = chosen_prompts(&args.input)?.map_or_else(standard_prompts, Ok)?;
-    tokenize(&mut prompts, model.path(), model.graph().dim("vocab"), usize::MAX)?;
+    tokenize(&mut prompts, model.path(), model.graph().dim("vocab"))?;
     if args.engine == "torch" {
         Python::find(args.input.python.as_deref()).capture(
             &model,
             &prompts,
             &points,
-            &args.dtype,
+            args.dtype.as_deref().unwrap_or("float32"),
+            args.input.steps.unwrap_or(STEPS),
             &args.out,
             ui.quiet,
         )?;
     } else {
+        if args.dtype.is_some() {
+            return Err(Error::new(format!("{} has a precision of its own", args.engine))
+                .hint("--dtype is for --engine torch; lattice's precision is in the engine's name"));
+        }
         let request = Request {
             engine: &args.engine,
             path: args.path.as_deref(),
             model: &model,
             prompts: &prompts,
+            steps: args.input.steps.unwrap_or(STEPS),
             points: &points,
             quiet: ui.quiet,
         };

@@ -18,13 +18,15 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
     let candidate = Trace::open(&args.candidate)?;
     let graph = graph_of(&reference)?;
     let mut gains = Gains::default();
+    let mut quantized = false;
     if let Some(dir) = &args.model {
         let model = ModelDir::open(dir)?;
         gains = model.gains()?;
         check_weights(&model, &reference)?;
         // Quantized or rotated weights are other weights by nature.
-        let rotated = candidate.entries().iter().any(|e| e.basis != ORIGINAL);
-        if !rotated && !candidate.manifest().provenance.dtype.starts_with("Q4") {
+        quantized = candidate.manifest().provenance.dtype.starts_with("Q4")
+            || candidate.entries().iter().any(|e| e.basis != ORIGINAL);
+        if !quantized {
             check_weights(&model, &candidate)?;
         }
     }
@@ -37,6 +39,7 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
         points: &points,
         floor: &floor,
         gains: &gains,
+        other_weights: args.other_weights || quantized,
         command: command_line(),
         quiet: ui.quiet,
     };

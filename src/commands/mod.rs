@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::ReplacedDir;
 use crate::prompt::{Prompt, parse_prompts, read_prompts, select};
 use crate::report::{Outcome, Report, terminal, write_all};
+use crate::trace::Trace;
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;
@@ -97,6 +98,7 @@ fn publish(report: &Report, out: Option<ReplacedDir>, target: Option<&Path>, ui:
 /// The prompts that were asked for, without tokens; none when nothing was asked for.
 fn chosen_prompts(input: &InputArgs) -> Result<Option<Vec<Prompt>>> {
     let all = match &input.prompts {
+        Some(path) if path.is_dir() => Trace::open(path)?.manifest().prompts.clone(),
         Some(path) => read_prompts(path)?,
         None if input.prompt.is_empty() => return Ok(None),
         None => standard_prompts()?,
@@ -108,6 +110,9 @@ fn chosen_prompts(input: &InputArgs) -> Result<Option<Vec<Prompt>>> {
 fn standard_prompts() -> Result<Vec<Prompt>> {
     parse_prompts(crate::bundle::PROMPTS)
 }
+
+/// Decode steps when nothing else says how many.
+const STEPS: usize = 4;
 
 /// The command line, for the report.
 fn command_line() -> Vec<String> {

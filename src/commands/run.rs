@@ -1,7 +1,7 @@
 //! `layerdiff run`: the whole job.
 
 use super::compare::check_weights;
-use super::{Ui, chosen_prompts, command_line, publish, standard_prompts};
+use super::{STEPS, Ui, chosen_prompts, command_line, publish, standard_prompts};
 use crate::bundle::{Bundle, DEFAULT_PROMPT};
 use crate::capture::{Request, capture};
 use crate::checkpoint::ModelDir;
@@ -26,7 +26,7 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
     let work = tempfile::tempdir()
         .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
     let sources = match args.reference.as_deref() {
-        Some("torch") => live(args, &model, &points, work.path(), ui)?,
+        Some(word) if word.eq_ignore_ascii_case("torch") => live(args, &model, &points, work.path(), ui)?,
         Some(path) => stored(args, &model, Path::new(path), args.floor.clone())?,
         None if args.model.is_some() => {
             return Err(Error::new("this model has no reference").hint(
@@ -43,6 +43,7 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
         path: args.path.as_deref(),
         model: &model,
         prompts: &sources.prompts,
+        steps: sources.steps,
         points: &points,
         quiet: ui.quiet,
     };
@@ -58,6 +59,7 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
         gains: &gains,
         points: &points,
         floor: &floor,
+        other_weights: false,
         command: command_line(),
         quiet: ui.quiet,
     };
@@ -69,7 +71,9 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
 struct Sources {
     reference: Trace,
     floor: Option<PathBuf>,
+    /// With the tokens that the reference decoded.
     prompts: Vec<Prompt>,
+    steps: usize,
 }
 
 /// A reference that lies on disk; without a choice, its prompts are run.
@@ -78,11 +82,25 @@ fn stored(args: &RunArgs, model: &ModelDir, reference: &Path, floor: Option<Path
     check_weights(model, &reference)?;
     let known = &reference.manifest().prompts;
     let prompts = match (&args.input.prompts, args.input.prompt.as_slice()) {
-        (None, ids) => select(known.clone(), ids).map_err(|e| e.at(reference.path()))?,
+        (None, ids) => {
+            let chosen = select(known.clone(), ids).map_err(|e| e.at(reference.path()))?;
+            tokenized(chosen, model).map_err(|e| e.at(reference.path()))?
+        }
         (Some(_), _) => tokenized(chosen_prompts(&args.input)?.unwrap_or_default(), model)?,
     };
-    let reference = reference.restricted_to(&prompts);
-    Ok(Sources { reference, floor, prompts })
+    let decoded =
+        prompts.iter().filter_map(|p| known.iter().find(|k| k.id == p.id)).map(|k| k.step_token_ids.len());
+    let stored = decoded.min().unwrap_or(0);
+    let steps = args.input.steps.unwrap_or(stored);
+    if steps > stored {
+        return Err(Error::new("the reference did not decode that far")
+            .expected(format!("at most {stored} steps"), steps)
+            .at(reference.path())
+            .hint("capture it with more --steps, or use `--reference torch`"));
+    }
+    let prompts = with_reference_steps(prompts, &reference);
+    let reference = reference.restricted_to(&prompts, steps);
+    Ok(Sources { reference, floor, prompts, steps })
 }
 
 /// `PyTorch`, captured now; its 64-bit arm too, as the floor, unless another is named.
@@ -94,19 +112,32 @@ fn live(args: &RunArgs, model: &ModelDir, points: &PointFilter, work: &Path, ui:
     let prompts = tokenized(chosen, model)?;
     let python = Python::find(args.input.python.as_deref());
     let reference = work.join("reference");
-    python.capture(model, &prompts, points, "float32", &reference, ui.quiet)?;
+    let steps = args.input.steps.unwrap_or(STEPS);
+    python.capture(model, &prompts, points, "float32", steps, &reference, ui.quiet)?;
+    let reference = Trace::open(&reference)?;
+    let prompts = with_reference_steps(prompts, &reference);
     let floor = match &args.floor {
         Some(path) => path.clone(),
         None => {
             let arm = work.join("floor");
-            python.capture(model, &prompts, points, "float64", &arm, ui.quiet)?;
+            python.capture(model, &prompts, points, "float64", steps, &arm, ui.quiet)?;
             arm
         }
     };
-    Ok(Sources { reference: Trace::open(&reference)?, floor: Some(floor), prompts })
+    Ok(Sources { reference, floor: Some(floor), prompts, steps })
+}
+
+/// The prompts with the tokens that the reference decoded.
+fn with_reference_steps(mut prompts: Vec<Prompt>, reference: &Trace) -> Vec<Prompt> {
+    for prompt in &mut prompts {
+        if let Some(known) = reference.manifest().prompts.iter().find(|k| k.id == prompt.id) {
+            prompt.step_token_ids.clone_from(&known.step_token_ids);
+        }
+    }
+    prompts
 }
 
 fn tokenized(mut prompts: Vec<Prompt>, model: &ModelDir) -> Result<Vec<Prompt>> {
-    tokenize(&mut prompts, model.path(), model.graph().dim("vocab"), usize::MAX)?;
+    tokenize(&mut prompts, model.path(), model.graph().dim("vocab"))?;
     Ok(prompts)
 }

@@ -23,18 +23,24 @@ pub trait Engine {
         None
     }
 
-    /// One instrumented prefill of `tokens`; every point is offered to `hook`.
+    /// The `count` likeliest tokens after `tokens`, one after the other.
+    fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>>;
+
+    /// One instrumented run: a prefill of `tokens`, then one decode step for each of `forced`. Every
+    /// point of every step is offered to `hook`.
     ///
-    /// The pass is compared with the un-instrumented engine bit for bit; the evidence is returned.
+    /// The run is compared with the un-instrumented engine bit for bit; the evidence is returned.
     /// It says something about the engine only if `hook` changes nothing.
-    fn prefill(&mut self, tokens: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>>;
+    fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>>;
 }
 
-/// The engines that can be a candidate.
-pub const CANDIDATES: [&str; 4] = ["lattice-f32", "lattice-f16", "lattice-q4", "lattice-quarot-q4"];
+/// The engines that `run` can judge: what a quantized engine loses to its format is told apart from what
+/// it adds itself only against a reference with the same quantized weights, which `run` does not make.
+pub const CANDIDATES: [&str; 2] = ["lattice-f32", "lattice-f16"];
 
 /// All that can be captured.
-pub const ENGINES: [&str; 5] = ["lattice-f32", "lattice-f16", "lattice-q4", "lattice-quarot-q4", "torch"];
+pub const ENGINES: [&str; 7] =
+    ["lattice-f32", "lattice-f16", "lattice-q8", "lattice-q8_0", "lattice-q4", "lattice-quarot-q4", "torch"];
 
 /// Refuses a name that is not among the `known` ones, and offers the nearest.
 pub fn check_known(name: &str, known: &[&str]) -> Result<()> {
@@ -69,10 +75,16 @@ pub fn open(name: &str, model_dir: &Path, graph: &Graph, path: Option<&str>) -> 
             };
             Ok(Box::new(lattice::F32Engine::open(model_dir, graph, path)?))
         }
-        "lattice-f16" => match path.unwrap_or("serial") {
-            "serial" => Ok(Box::new(lattice::F16Engine::open(model_dir, graph)?)),
-            other => Err(unknown_path(name, other, "serial")),
-        },
+        "lattice-f16" | "lattice-q8" | "lattice-q8_0" => {
+            if let Some(other) = path.filter(|path| *path != "serial") {
+                return Err(unknown_path(name, other, "serial"));
+            }
+            Ok(match name {
+                "lattice-f16" => Box::new(lattice::F16Engine::open(model_dir, graph)?),
+                "lattice-q8" => Box::new(lattice::Q8Engine::open(model_dir, graph)?),
+                _ => Box::new(lattice::Q8_0Engine::open(model_dir)?),
+            })
+        }
         _ => {
             Err(Error::new(format!("`{name}` is no candidate"))
                 .hint(format!("known: {}", CANDIDATES.join(", "))))

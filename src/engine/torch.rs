@@ -31,13 +31,15 @@ impl Python {
         Self(found.or_else(active).or(local).unwrap_or_else(|| "python3".into()))
     }
 
-    /// Captures the prompts in precision `dtype` (`float32`, `float64`, …) into the trace `out`.
+    /// Captures the prompts in precision `dtype` (`float32`, `float64`, …) into the trace `out`, with
+    /// `steps` decode steps: on the prompts' own step tokens where they have some, else greedily.
     pub fn capture(
         &self,
         model: &ModelDir,
         prompts: &[Prompt],
         points: &PointFilter,
         dtype: &str,
+        steps: usize,
         out: &Path,
         quiet: bool,
     ) -> Result<()> {
@@ -46,10 +48,17 @@ impl Python {
         let mut file = tempfile::NamedTempFile::new()
             .map_err(|e| Error::io("create a temporary file", std::env::temp_dir(), &e))?;
         for prompt in prompts {
-            let line = json!({"id": prompt.id, "category": prompt.category, "text": prompt.text, "token_ids": prompt.token_ids});
+            let mut line = json!({"id": prompt.id, "category": prompt.category, "text": prompt.text, "token_ids": prompt.token_ids});
+            if !prompt.step_token_ids.is_empty() {
+                line["forced_ids"] = json!(prompt.step_token_ids);
+            }
             writeln!(file, "{line}").map_err(|e| Error::io("write the prompts", file.path(), &e))?;
         }
         let mut command = Command::new(&self.0);
+        // On a busy machine threads that spin while they wait cost minutes; they change no number.
+        if std::env::var_os("OMP_WAIT_POLICY").is_none() {
+            command.env("OMP_WAIT_POLICY", "passive");
+        }
         command
             .args(["-m", "layerdiff_hooks", "capture", "--progress", "json", "--dtype", dtype])
             .arg("--model")
@@ -58,7 +67,11 @@ impl Python {
             .arg(file.path())
             .arg("--out")
             .arg(out)
-            .args(["--points", points.as_str()]);
+            .args(["--steps", &steps.to_string()]);
+        // The names, and not the glob: Python has other globs.
+        for component in model.graph().components().iter().filter(|c| points.accepts(&c.point)) {
+            command.args(["--points", &component.point]);
+        }
         let bar = progress::bar("PyTorch", prompts.len() as u64, quiet);
         bar.set_message(format!("{dtype}, starting"));
         let result = self.run(command, |_| bar.inc(1));

@@ -6,7 +6,7 @@
 //!
 //! **Numbers that are not finite.** A place where both sides have the same infinity, or both have
 //! NaN, agrees; it is counted and takes no part in the sums. A place where only one side is
-//! finite, or the infinities differ, is a *non-finite mismatch*: it is counted, its first
+//! finite, or the infinities differ, or the difference overflows, is a *non-finite mismatch*: it is counted, its first
 //! coordinate is kept, and it makes [`Metrics::rel_l2`] and [`Metrics::max_abs`] infinite, so that
 //! no maximum and no mean can hide it. +0 and −0 are equal.
 
@@ -124,7 +124,12 @@ impl Sums {
     }
 
     fn rel_l2(&self) -> f64 {
-        if self.mismatch { f64::INFINITY } else { ratio(self.dd.sqrt(), self.rr.sqrt(), 0.0) }
+        // A sum of squares that overflows hides what was added to it.
+        if self.mismatch || !(self.rr + self.cc + self.dd).is_finite() {
+            f64::INFINITY
+        } else {
+            ratio(self.dd.sqrt(), self.rr.sqrt(), 0.0)
+        }
     }
 }
 
@@ -159,8 +164,8 @@ pub fn compare(reference: impl Elements, candidate: impl Elements, token_axis: O
         for (offset, (&r, &c)) in r_chunk[..len].iter().zip(&c_chunk[..len]).enumerate() {
             let i = start + offset;
             let token = if token_axis.is_some() { i / inner % tokens } else { 0 };
-            if r.is_finite() && c.is_finite() {
-                let d = c - r;
+            let d = c - r;
+            if d.is_finite() {
                 sums[token].add(r, c, d);
                 histogram.add(d.abs());
                 if worst.is_none_or(|(max, ..)| d.abs() > max) {
@@ -210,7 +215,8 @@ impl NonFinite {
         self.candidate_inf += u64::from(c.is_infinite());
         let both_nan = r.is_nan() && c.is_nan();
         self.both_nan += u64::from(both_nan);
-        let mismatch = !both_nan && r != c;
+        let equal = r == c && !r.is_finite();
+        let mismatch = !both_nan && !equal;
         self.mismatches += u64::from(mismatch);
         mismatch
     }

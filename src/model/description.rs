@@ -15,7 +15,8 @@
 //! In a component, `{i}` is the layer's number; a component with it exists once for each layer of
 //! its `layer_type`, or for each layer when it names none. `inputs` are points; `@layer_input` is
 //! the previous layer's output (the embedding for layer 0) and `@last_layer` the last one's. An
-//! input that the layer's type does not have is left out.
+//! input that the layer's type does not have is left out. `carried` are points of the step before:
+//! states and caches.
 
 use crate::error::{Error, Result, nearest};
 use crate::tensor::DType;
@@ -40,6 +41,7 @@ pub enum Op {
     SplitHeads,
     Rope,
     CausalMask,
+    KvCache,
     AttentionScores,
     Softmax,
     AttentionContext,
@@ -104,6 +106,8 @@ pub(super) struct Template {
     pub layer_type: Option<String>,
     pub op: Op,
     pub inputs: Vec<String>,
+    #[serde(default)]
+    pub carried: Vec<String>,
     pub params: Vec<String>,
     pub tied: Option<Tied>,
     #[serde(default)]

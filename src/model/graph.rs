@@ -23,6 +23,8 @@ pub struct Component {
     pub op: Op,
     /// The points it reads.
     pub inputs: Vec<String>,
+    /// The points of the step before that it reads.
+    pub carried: Vec<String>,
     /// The parameter tensors it reads, with `model.` as prefix.
     pub params: Vec<String>,
     /// Constants: numbers, or keys of the configuration.
@@ -139,6 +141,7 @@ impl Graph {
             local: point.strip_prefix(&prefix).unwrap_or(&point).trim_start_matches('.').to_owned(),
             op: template.op,
             inputs,
+            carried: template.carried.iter().map(|point| named(point)).collect(),
             params: params.iter().map(|p| named(p)).collect(),
             attrs: template.attrs.clone(),
             basis: template.basis,
@@ -238,15 +241,15 @@ impl Graph {
         match component.op {
             Op::RmsNorm | Op::GatedRmsNorm | Op::L2Norm | Op::Softmax => last(component),
             Op::Linear => input.map_or(1, width),
-            Op::AttentionScores => input.map_or(1, last),
             Op::AttentionContext => context,
-            // A state is a sum over all tokens so far.
-            Op::DeltaRule | Op::DeltaRuleState => context * input.map_or(1, last),
+            // What the recurrence adds up over the tokens fades with the decay, and shows in the floor.
+            Op::AttentionScores | Op::DeltaRule | Op::DeltaRuleState => input.map_or(1, last),
             Op::Embedding
             | Op::RopeTable
             | Op::SplitHeads
             | Op::Rope
             | Op::CausalMask
+            | Op::KvCache
             | Op::SigmoidGate
             | Op::Sigmoid
             | Op::CausalConvSilu

@@ -7,7 +7,7 @@ use super::json::{
 use crate::align::{Pair, Partner, align};
 use crate::basis::{self, Gains};
 use crate::compare::{compare, refuse_repeated_layers, refuse_wrong_seed};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::floor::Floor;
 use crate::localize::{Judgement, MARGIN, localize};
 use crate::metrics::Metrics;
@@ -28,6 +28,8 @@ pub struct Options<'a> {
     pub floor: &'a Floor,
     /// The gains of the original checkpoint, for traces of a rotated one.
     pub gains: &'a Gains,
+    /// Compare although the weights differ.
+    pub other_weights: bool,
     /// The command line, for the report.
     pub command: Vec<String>,
     /// No progress bars.
@@ -37,6 +39,15 @@ pub struct Options<'a> {
 /// Compares `candidate` with `reference` and writes down the verdict.
 pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> Result<Report> {
     let graph = options.graph;
+    if let [("weights", Some(r), Some(c)), ..] = hashes(reference, candidate)
+        && r != c
+        && !options.other_weights
+    {
+        return Err(Error::new("the two traces are of different weights, so that no difference is an error")
+            .expected(r, c)
+            .at(candidate.path())
+            .hint("capture both on one checkpoint; to compare two checkpoints on purpose: `compare --other-weights`"));
+    }
     let pairs = align(graph, reference, candidate, options.points, options.gains)?;
     refuse_repeated_layers(graph, reference)?;
     refuse_repeated_layers(graph, candidate)?;
@@ -48,14 +59,14 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
     let rows = judge(graph, options.floor, parameter_error, pairs, metrics);
     let prompts: Vec<PromptReport> =
         prompts_of(reference, candidate).map(|prompt| prompt_report(prompt, &rows)).collect();
-    let mut faults: Vec<Fault> = rows.iter().filter_map(|row| fault(row, graph)).collect();
-    let order = |f: &Fault| graph.components().iter().position(|c| c.point == f.point);
-    faults.sort_by(|a, b| (a.step, order(a)).cmp(&(b.step, order(b))).then(b.ratio.total_cmp(&a.ratio)));
+    let mut found: Vec<(usize, Fault)> = rows.iter().filter_map(|row| fault(row, graph)).collect();
+    found.sort_by(|(a, x), (b, y)| (x.step, a).cmp(&(y.step, b)).then(y.ratio.total_cmp(&x.ratio)));
+    let faults: Vec<Fault> = found.into_iter().map(|(_, fault)| fault).collect();
     let coverage = prompts.iter().fold(Coverage::default(), |sum, p| sum.plus(p.coverage));
     assert_eq!(coverage.expected, coverage.matched + coverage.mismatched + coverage.unmeasured);
     let self_check = candidate.manifest().self_check.clone().unwrap_or_else(|| SelfCheck::new(Vec::new()));
     let warnings = warnings(reference, candidate, options.floor, &self_check, &rows);
-    let outcome = outcome(&prompts, &self_check);
+    let outcome = outcome(&prompts, [reference, candidate]);
     let verdict = super::verdict::verdict(outcome, &faults, &rows, &coverage);
     let first = faults.first();
     Ok(Report {
@@ -73,6 +84,7 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
             first_point: first.map(|f| f.point.clone()),
             step: first.map(|f| f.step),
             prompt: first.map(|f| f.prompt.clone()),
+            largest_factor: largest_factor(&rows),
         },
         first_fault: first.cloned(),
         faults,
@@ -106,11 +118,11 @@ fn judge<'a>(
     metrics: Vec<Option<Metrics>>,
 ) -> Vec<Row<'a>> {
     let rows: Vec<(Pair<'a>, Option<Metrics>)> = pairs.into_iter().zip(metrics).collect();
-    let steps = rows.chunk_by(|(a, _), (b, _)| a.prompt == b.prompt && a.step == b.step);
-    let judgements: Vec<Option<Judgement>> = steps
-        .flat_map(|step| {
-            let step: Vec<_> = step.iter().map(|(pair, metrics)| (pair, metrics.as_ref())).collect();
-            localize(graph, floor, parameter_error, &step)
+    let prompts = rows.chunk_by(|(a, _), (b, _)| a.prompt == b.prompt);
+    let judgements: Vec<Option<Judgement>> = prompts
+        .flat_map(|prompt| {
+            let prompt: Vec<_> = prompt.iter().map(|(pair, metrics)| (pair, metrics.as_ref())).collect();
+            localize(graph, floor, parameter_error, &prompt)
         })
         .collect();
     let joined = rows.into_iter().zip(judgements);
@@ -158,16 +170,30 @@ fn prompt_report(prompt: &Prompt, rows: &[Row<'_>]) -> PromptReport {
     }
 }
 
-/// A failed self-check spoils everything; a fault outweighs what could not be measured.
-fn outcome(prompts: &[PromptReport], self_check: &SelfCheck) -> Outcome {
+/// A failed self-check of either side spoils everything; a fault outweighs what could not be measured.
+fn outcome(prompts: &[PromptReport], sides: [&Trace; 2]) -> Outcome {
     let any = |wanted| prompts.iter().any(|p| p.outcome == wanted);
-    match self_check.status {
-        Status::Different => Outcome::Invalid,
-        _ if any(Outcome::Fault) => Outcome::Fault,
-        _ if any(Outcome::Invalid) => Outcome::Invalid,
-        _ if any(Outcome::Unmeasured) => Outcome::Unmeasured,
-        _ => Outcome::Pass,
+    let checks = sides.into_iter().filter_map(|side| side.manifest().self_check.as_ref());
+    if checks.into_iter().any(|check| check.status == Status::Different) {
+        Outcome::Invalid
+    } else if any(Outcome::Fault) {
+        Outcome::Fault
+    } else if any(Outcome::Invalid) {
+        Outcome::Invalid
+    } else if any(Outcome::Unmeasured) {
+        Outcome::Unmeasured
+    } else {
+        Outcome::Pass
     }
+}
+
+/// The largest factor over the points whose error is explained.
+fn largest_factor(rows: &[Row<'_>]) -> Option<f64> {
+    let factors = rows.iter().filter_map(|row| {
+        let (metrics, judgement) = (row.metrics.as_ref()?, row.judgement.as_ref()?);
+        (judgement.state == State::Explained).then(|| judgement.factor(metrics.rel_l2))
+    });
+    factors.max_by(f64::total_cmp)
 }
 
 fn worst_prompt(prompts: &[PromptReport]) -> String {
@@ -175,13 +201,17 @@ fn worst_prompt(prompts: &[PromptReport]) -> String {
     prompts.iter().max_by(|a, b| error(a).total_cmp(&error(b))).map_or_else(String::new, |p| p.id.clone())
 }
 
-fn fault(row: &Row<'_>, graph: &Graph) -> Option<Fault> {
+/// The fault that is born at a row, with its place in the architecture's order of execution.
+fn fault(row: &Row<'_>, graph: &Graph) -> Option<(usize, Fault)> {
     let (metrics, judgement) = (row.metrics.as_ref()?, row.judgement.as_ref()?);
     if judgement.state != State::Born {
         return None;
     }
     let point = row.pair.point;
-    Some(Fault {
+    // What the architecture does not know cannot be placed in its order, and never takes the headline
+    // from what it knows.
+    let order = graph.components().iter().position(|c| c.point == point).unwrap_or(usize::MAX);
+    let fault = Fault {
         point: point.to_owned(),
         layer: layer_of(point),
         component: graph.get(point).map_or_else(|| point.to_owned(), |c| c.name().to_owned()),
@@ -190,7 +220,8 @@ fn fault(row: &Row<'_>, graph: &Graph) -> Option<Fault> {
         ratio: metrics.rel_l2 / judgement.explained,
         rel_l2: metrics.rel_l2,
         reason: super::verdict::reason(metrics, judgement),
-    })
+    };
+    Some((order, fault))
 }
 
 /// One row for each point and step: of several prompts that with the worst state and error.
@@ -242,6 +273,16 @@ fn point_report(row: &Row<'_>) -> PointReport {
     }
 }
 
+/// The hashes of both sides, by what they are of.
+fn hashes<'a>(r: &'a Trace, c: &'a Trace) -> [(&'static str, &'a Option<String>, &'a Option<String>); 3] {
+    let (r, c) = (&r.manifest().provenance.hashes, &c.manifest().provenance.hashes);
+    [
+        ("weights", &r.weights, &c.weights),
+        ("tokenizers", &r.tokenizer, &c.tokenizer),
+        ("configurations", &r.config, &c.config),
+    ]
+}
+
 fn warnings(
     reference: &Trace,
     candidate: &Trace,
@@ -251,12 +292,7 @@ fn warnings(
 ) -> Vec<String> {
     let (r, c) = (reference.manifest(), candidate.manifest());
     let mut warnings = Vec::new();
-    let hashes = [
-        ("weights", &r.provenance.hashes.weights, &c.provenance.hashes.weights),
-        ("tokenizers", &r.provenance.hashes.tokenizer, &c.provenance.hashes.tokenizer),
-        ("configurations", &r.provenance.hashes.config, &c.provenance.hashes.config),
-    ];
-    for (what, left, right) in hashes {
+    for (what, left, right) in hashes(reference, candidate) {
         match (left, right) {
             (Some(left), Some(right)) if left != right => {
                 warnings.push(format!("the two sides ran on different {what} (by SHA-256)"));
@@ -271,6 +307,27 @@ fn warnings(
         warnings.push(
             "whether the capture disturbed the candidate is unmeasured: its trace has no self-check".into(),
         );
+    }
+    let sides = [("reference", r), ("candidate", c)];
+    for (side, manifest) in sides {
+        warnings.extend(manifest.provenance.notes.iter().map(|note| format!("{side}: {note}")));
+        if manifest.self_check.as_ref().is_some_and(|c| c.status == Status::Different) {
+            warnings.push(format!("the {side}'s self-check failed: its capture disturbed it"));
+        }
+    }
+    let storage = c.provenance.parameter_error.iter().max_by(|a, b| a.1.total_cmp(b.1));
+    if let Some((name, error)) = storage.filter(|(_, error)| **error > 1e-2) {
+        warnings.push(format!(
+            "the candidate's format changes {name} by {error:.1e}, which excuses errors of that size"
+        ));
+    }
+    let infinite = |row: &&Row<'_>| {
+        let masked = row.pair.component.is_some_and(|c| c.op == Op::AttentionScores);
+        let both = row.metrics.as_ref().map(|m| m.non_finite.reference_inf.min(m.non_finite.candidate_inf));
+        !masked && both.is_some_and(|n| n > 0)
+    };
+    if let Some(row) = rows.iter().find(infinite) {
+        warnings.push(format!("both sides are infinite at {} (prompt {})", row.pair.point, row.pair.prompt));
     }
     let both_nan = rows.iter().find(|row| row.metrics.as_ref().is_some_and(|m| m.non_finite.both_nan > 0));
     if let Some(row) = both_nan {

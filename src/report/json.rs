@@ -156,13 +156,16 @@ pub struct Diagnosis {
 }
 
 /// Where the total error starts to grow.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Growth {
     pub first_layer: Option<usize>,
     pub first_point: Option<String>,
     pub step: Option<u32>,
     pub prompt: Option<String>,
+    /// Of all explained points, the largest multiple of its harmless causes that an error is.
+    #[serde(with = "crate::number::option", default)]
+    pub largest_factor: Option<f64>,
 }
 
 /// What the total error is held against.

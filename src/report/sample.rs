@@ -191,6 +191,7 @@ pub(super) fn plant(report: &mut Report, name: &str, error: f64) {
         first_point: Some(name.to_owned()),
         step: Some(0),
         prompt: Some(fault.prompt.clone()),
+        largest_factor: None,
     };
     report.first_fault.get_or_insert(fault.clone());
     report.faults.push(fault);

@@ -84,7 +84,7 @@ impl Page<'_> {
             "layer",
             "T",
             "worst point",
-            "worst",
+            "error",
             "output",
             "floor",
             bar.scale()
@@ -98,7 +98,8 @@ impl Page<'_> {
             }
             lines.extend(left_out(&mut skipped));
             let born = stop.born().next().is_some();
-            let worst = stop.worst();
+            // Where a fault is born, that point, and not the one downstream where it is largest.
+            let worst = stop.born().next().or_else(|| stop.worst());
             let letter = stop.kind.map_or(' ', |k| kinds[k].letter);
             let what = worst.map_or(
                 if stop.points.is_empty() { "(not asked for)" } else { "(UNMEASURED)" },
@@ -129,8 +130,10 @@ impl Page<'_> {
         let types: Vec<String> = kinds.iter().map(|k| format!("{} = {}", k.letter, k.name)).collect();
         let missing =
             if stops.iter().any(|s| s.unmeasured() > 0) { " ? some points not compared." } else { "" };
+        let any_born = stops.iter().any(|s| s.born().next().is_some());
+        let born = if any_born { " > a fault is born at the point named." } else { "" };
         let key = format!(
-            "Relative L2 errors. T: {}. # worst, | its floor, ! not finite. > a fault is born here.{missing}",
+            "Relative L2 errors. T: {}. # the point's, | its floor, ! not finite.{born}{missing}",
             types.join(", ")
         );
         lines.extend(wrap(&clean(&key), self.width).iter().map(|line| self.paint(&faint, line)));

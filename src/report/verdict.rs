@@ -5,6 +5,7 @@ use super::json::{Coverage, Fault, Outcome, State, Verdict};
 use crate::align::Pair;
 use crate::localize::{Judgement, MARGIN};
 use crate::metrics::Metrics;
+use std::collections::{BTreeSet, HashSet};
 
 /// Why a point's error is not explained.
 pub(super) fn reason(metrics: &Metrics, judgement: &Judgement) -> String {
@@ -21,7 +22,7 @@ pub(super) fn reason(metrics: &Metrics, judgement: &Judgement) -> String {
         );
     }
     format!(
-        "relative L2 error {:.2e}; at most {:.2e} is explained, {MARGIN} × {}",
+        "relative L2 error {:.2e}, where at most {:.2e} is explained: {}",
         metrics.rel_l2, judgement.explained, judgement.cause
     )
 }
@@ -41,7 +42,7 @@ pub(super) fn verdict(outcome: Outcome, faults: &[Fault], rows: &[Row<'_>], cove
             ),
             unmeasured(rows),
         ),
-        _ => ("PASS: no point errs beyond what the floor explains".to_owned(), healthy(rows)),
+        _ => ("PASS: no point errs beyond what is explained".to_owned(), healthy(rows)),
     };
     Verdict { headline, reasoning, rests_on: "growth".into() }
 }
@@ -51,7 +52,7 @@ fn fault_headline(first: &Fault) -> String {
         Some(layer) => format!("{} (layer {layer})", first.point),
         None => first.point.clone(),
     };
-    format!("FAULT: {place}: the error starts to grow here")
+    format!("FAULT: {place} is the first point that differs by more than is explained")
 }
 
 fn fault_reasoning(first: &Fault, faults: &[Fault], rows: &[Row<'_>]) -> Vec<String> {
@@ -78,8 +79,8 @@ fn fault_reasoning(first: &Fault, faults: &[Fault], rows: &[Row<'_>]) -> Vec<Str
         .and_then(|r| r.metrics.as_ref()?.max_abs_at.as_ref())
     {
         sentences.push(format!(
-            "Its worst element is {:?}: {:e} in the reference, {:e} in the candidate.",
-            at.index, at.reference, at.candidate
+            "Its worst element in prompt {} is {:?}: {:.7e} in the reference, {:.7e} in the candidate.",
+            first.prompt, at.index, at.reference, at.candidate
         ));
     }
     let inherited = rows
@@ -87,10 +88,27 @@ fn fault_reasoning(first: &Fault, faults: &[Fault], rows: &[Row<'_>]) -> Vec<Str
         .filter(same_step)
         .filter(|r| r.judgement.as_ref().is_some_and(|j| j.state == State::Inherited))
         .count();
-    sentences.push(format!("{inherited} later points inherit the error."));
-    let elsewhere = faults.iter().filter(|f| f.point != first.point || f.prompt != first.prompt).count();
-    if elsewhere > 0 {
-        sentences.push(format!("{elsewhere} more places where an error is born, over all prompts and steps, are listed as faults."));
+    if inherited > 0 {
+        sentences.push(format!("{inherited} later points of this step inherit the error."));
+    }
+    let again: HashSet<&str> = faults
+        .iter()
+        .filter(|f| f.point == first.point && f.prompt != first.prompt)
+        .map(|f| f.prompt.as_str())
+        .collect();
+    if !again.is_empty() {
+        sentences.push(format!("The same point differs in {} other prompts.", again.len()));
+    }
+    let others: BTreeSet<&str> =
+        faults.iter().filter(|f| f.point != first.point).map(|f| f.point.as_str()).collect();
+    if !others.is_empty() {
+        let list: Vec<&str> = others.iter().take(3).copied().collect();
+        let more = if others.len() > list.len() { ", …" } else { "" };
+        sentences.push(format!(
+            "An error is born at {} other points too: {}{more}.",
+            others.len(),
+            list.join(", ")
+        ));
     }
     sentences.push(
         "This rests on the growth of the total error alone: the computation that ends at this point, or one upstream of it that was not captured, is the first to differ."
@@ -122,18 +140,18 @@ fn healthy(rows: &[Row<'_>]) -> Vec<String> {
             worst.pair.prompt
         ));
     }
-    let share = |row: &&Row<'_>| match (&row.metrics, &row.judgement) {
-        (Some(m), Some(j)) if j.explained > 0.0 => m.rel_l2 / j.explained,
+    let factor = |row: &&Row<'_>| match (&row.metrics, &row.judgement) {
+        (Some(m), Some(j)) => j.factor(m.rel_l2),
         _ => f64::NEG_INFINITY,
     };
     if let Some(closest) =
-        rows.iter().max_by(|a, b| share(a).total_cmp(&share(b))).filter(|r| share(r).is_finite())
+        rows.iter().max_by(|a, b| factor(a).total_cmp(&factor(b))).filter(|r| factor(r).is_finite())
     {
         sentences.push(format!(
-            "The closest to its limit is {} (prompt {}): {:.0} % of the error that is explained there.",
+            "The largest multiple of rounding and storage is {:.1}, at {} (prompt {}); from {MARGIN} on it would need another excuse.",
+            factor(&closest),
             closest.pair.point,
-            closest.pair.prompt,
-            100.0 * share(&closest)
+            closest.pair.prompt
         ));
     }
     sentences

@@ -53,6 +53,9 @@ pub struct Provenance {
     /// Versions of the libraries used.
     #[serde(default)]
     pub libraries: BTreeMap<String, String>,
+    /// What a reader should know about this run, such as parameters that the storage format cannot hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Relative L2 error that this engine's storage format adds to each parameter of the
     /// checkpoint; parameters that it holds exactly are not listed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "crate::number::map")]
@@ -146,11 +149,15 @@ impl Entry {
 }
 
 impl SelfCheck {
-    /// The status that follows from the evidence.
+    /// The status that follows from the evidence: all of it must have been measured. A cross-check can
+    /// spoil it, also by a distance that is no number, but adds nothing to it.
     pub fn new(evidence: Vec<Evidence>) -> Self {
-        let status = if evidence.iter().any(|e| e.mismatches > 0) {
+        let spoilt =
+            |e: &Evidence| e.mismatches > 0 || e.rel_l2.is_some_and(|d| !(0.0..=f64::MAX).contains(&d));
+        let bits: Vec<&Evidence> = evidence.iter().filter(|e| e.rel_l2.is_none()).collect();
+        let status = if evidence.iter().any(spoilt) {
             Status::Different
-        } else if evidence.iter().any(|e| e.elements > 0 && e.rel_l2.is_none()) {
+        } else if !bits.is_empty() && bits.iter().all(|e| e.elements > 0) {
             Status::BitEqual
         } else {
             Status::Unmeasured
@@ -176,9 +183,29 @@ impl Manifest {
             return Err(Error::new("the trace's `config` is not the model's configuration")
                 .expected("an object", &self.config));
         }
+        self.validate_self_check()?;
         self.validate_prompts()?;
         self.validate_shards()?;
         self.validate_tensors()
+    }
+
+    fn validate_self_check(&self) -> Result<()> {
+        if let Some(check) = &self.self_check {
+            let follows = SelfCheck::new(check.evidence.clone()).status;
+            if check.status != follows {
+                return Err(Error::new("the trace's self-check contradicts its own evidence")
+                    .expected(format!("{follows:?}"), format!("{:?}", check.status))
+                    .hint("do not use this trace: it was changed by hand, or made by a broken writer"));
+            }
+        }
+        let bad = self.provenance.parameter_error.iter().find(|(_, e)| !e.is_finite() || **e < 0.0);
+        match bad {
+            Some((name, error)) => {
+                Err(Error::new(format!("the trace states an impossible storage error for `{name}`"))
+                    .expected("a finite number, not negative", error))
+            }
+            None => Ok(()),
+        }
     }
 
     fn validate_prompts(&self) -> Result<()> {

@@ -17,14 +17,19 @@
 //! | `config` | the model's `config.json`, as an object |
 //! | `provenance` | who wrote the trace; see [`Provenance`] |
 //! | `self_check` | `null`, or what the engine proved about its capture; see [`SelfCheck`] |
-//! | `prompts` | array of `{id, category, text, token_ids}`; `category` and `text` may be null |
+//! | `prompts` | array of `{id, category, text, token_ids, step_token_ids}`; `category` and `text` may be null, `step_token_ids` may be absent |
 //! | `shards` | array of `{file, bytes}` |
 //! | `tensors` | array of entries, see below |
 //!
 //! Keys that are not listed are ignored, so that a later version can add some.
 //!
+//! A self-check's `status` follows from its `evidence`: `different` if anything differs, `unmeasured`
+//! if there is none or some of it has no elements, else `bit-equal`. No `parameter_error` is negative
+//! or not finite.
+//!
 //! A prompt's `id` is not empty and consists of ASCII letters, digits, `-`, `_` and `.`; no two
-//! prompts share one. `token_ids` is not empty.
+//! prompts share one. `token_ids` is not empty; `step_token_ids` are the tokens that the decode steps were
+//! given, the first by step 1.
 //!
 //! A shard's `file` is a plain file name in the trace's directory: no separator, no colon, no `..`,
 //! not hidden, ending in `.safetensors`. `bytes` is the file's exact size.
@@ -55,7 +60,7 @@
 //! ## Values
 //!
 //! Values are as the engine had them, NaN and infinity included. Masks are `U8`, 1 where a token
-//! may look. Scores that the mask forbids are minus infinity.
+//! may look and 0 elsewhere. Scores that the mask forbids are minus infinity.
 //!
 //! ## Writing
 //!

@@ -56,11 +56,12 @@ impl Trace {
         &self.manifest.tensors
     }
 
-    /// The trace as if it held no other prompts than these.
-    pub fn restricted_to(mut self, prompts: &[Prompt]) -> Self {
+    /// The trace as if it held no other prompts than these, and no more than `steps` decode steps.
+    pub fn restricted_to(mut self, prompts: &[Prompt], steps: usize) -> Self {
         let keep = |id: &str| prompts.iter().any(|p| p.id == id);
         self.manifest.prompts.retain(|p| keep(&p.id));
-        self.manifest.tensors.retain(|e| keep(&e.prompt));
+        self.manifest.prompts.iter_mut().for_each(|p| p.step_token_ids.truncate(steps));
+        self.manifest.tensors.retain(|e| keep(&e.prompt) && e.step as usize <= steps);
         self.index = index(&self.manifest);
         self
     }
@@ -139,6 +140,11 @@ fn locate(map: &Mmap, manifest: &Manifest, number: usize, ranges: &mut [Range<us
                 .expected(format!("{:?}", entry.shape), format!("{:?}", info.shape)));
         }
         ranges[i] = data_start + info.data_offsets.0..data_start + info.data_offsets.1;
+        if entry.dtype == DType::U8
+            && let Some(value) = map[ranges[i].clone()].iter().find(|value| **value > 1)
+        {
+            return Err(Error::new(format!("`{key}` is not a mask")).expected("0 and 1 only", value));
+        }
         expected.insert(key);
     }
     match stored.keys().find(|key| !expected.contains(*key)) {

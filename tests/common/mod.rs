@@ -71,7 +71,13 @@ pub struct Draft {
 
 /// A prompt of these tokens.
 pub fn prompt(id: &str, token_ids: &[u32]) -> Prompt {
-    Prompt { id: id.into(), category: None, text: None, token_ids: token_ids.to_vec() }
+    Prompt {
+        id: id.into(),
+        category: None,
+        text: None,
+        token_ids: token_ids.to_vec(),
+        step_token_ids: Vec::new(),
+    }
 }
 
 /// Numbers between -1 and 1 that depend on `name` and on nothing else.

@@ -40,8 +40,14 @@ pub(super) fn layer(
     let value = pass.point(&name("v_proj"), &[n, s.kv_dim()], value)?;
     let query = pass.point(&name("q_rope"), &heads, rope(query, &s, s.heads, tables))?;
     let key = pass.point(&name("k_rope"), &kv_heads, rope(key, &s, s.kv_heads, tables))?;
-    cache.0.extend_from_slice(&key);
-    cache.1.extend_from_slice(&value);
+    let mut grow = |kind: &str, cache: &mut Vec<f32>, new: &[f32]| -> Result<()> {
+        cache.extend_from_slice(new);
+        let shape = [cache.len() / s.kv_dim(), s.kv_heads, s.head_dim];
+        *cache = pass.point(&name(kind), &shape, std::mem::take(cache))?;
+        Ok(())
+    };
+    grow("k_cache", &mut cache.0, &key)?;
+    grow("v_cache", &mut cache.1, &value)?;
 
     let context = attend(pass, i, n, &query, &cache.0, &cache.1)?;
     let mut gated = pass.point(&name("context"), &heads, context)?;
@@ -80,7 +86,7 @@ fn attend(pass: &mut Pass<'_>, i: usize, n: usize, q: &[f32], k: &[f32], v: &[f3
     let square = [s.heads, n, seen];
     let call = Call { s, n, seen, q, k, v, mask: &mask };
     match pass.path {
-        Path::Serial => {
+        Path::Serial | Path::Scalar => {
             let scores = pass.point(&name("scores"), &square, call.serial_scores())?;
             let probs = pass.point(&name("probs"), &square, call.serial_probs(scores))?;
             Ok(call.context(&probs))

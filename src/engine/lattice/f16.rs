@@ -1,10 +1,10 @@
 //! lattice on 16-bit weights: serial only, activations in f32.
 
-use super::pass::{Output, Pass, Path, State};
-use super::self_check::evidence;
+use super::pass::{Model, Path};
+use super::self_check::{evidence, greedy_evidence};
 use super::text::text_for;
 use super::weights::{Sizes, Weights};
-use super::{engine_error, provenance};
+use super::{engine_error, greedy_config, provenance};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::hook::Hook;
@@ -12,7 +12,6 @@ use crate::model::{Graph, Op};
 use crate::trace::{Evidence, Provenance};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use lattice_arch::generation::GenerateConfig;
 use lattice_arch::qwen35_config::Qwen35Config;
 use lattice_compute::rope::RopeTable;
 use lattice_model_qwen35::attention::gdn::qwen35_gdn_geometry;
@@ -21,7 +20,7 @@ use lattice_model_qwen35::vision::multimodal::Qwen35VisionRequest;
 use lattice_model_qwen35::weights::f16_weights::load_f16_weights;
 use lattice_weights::f16_weights::F16ModelWeights;
 use lattice_weights::f32_weights::SafetensorsFile;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
 
 /// The longest rotary table that the f32 engine makes; the F16 engine is held to it too.
@@ -32,7 +31,16 @@ pub struct F16Engine {
     config: Qwen35Config,
     weights: F16ModelWeights,
     rope: RopeTable,
-    parameter_error: BTreeMap<String, f64>,
+    storage: Storage,
+}
+
+/// What 16 bits do to the checkpoint.
+#[derive(Debug, Default)]
+struct Storage {
+    /// Relative L2 error of each parameter that they cannot hold exactly.
+    error: BTreeMap<String, f64>,
+    /// Parameters with values beyond their range, in words.
+    overflows: Vec<String>,
 }
 
 impl F16Engine {
@@ -49,27 +57,27 @@ impl F16Engine {
         let config = Qwen35Config::from_model_dir_validated(model_dir).map_err(load)?.into_inner();
         let tensors = SafetensorsFile::open(&file).map_err(load)?;
         let weights = load_f16_weights(&tensors, &config).map_err(load)?;
-        let parameter_error = parameter_error(&tensors, graph)?;
+        let storage = storage(&tensors, graph)?;
         let positions = config.max_position_embeddings.min(MAX_POSITIONS);
         let rope = RopeTable::new(config.rope_dim(), positions, config.rope_theta);
-        Ok(Self { config, weights, rope, parameter_error })
+        Ok(Self { config, weights, rope, storage })
     }
 
-    fn instrumented(&self, tokens: &[u32], hook: &mut dyn Hook) -> Result<Output> {
+    /// Runs `work` with the model as the pass sees it.
+    fn with_model<T>(&self, work: impl FnOnce(&Model<'_>) -> Result<T>) -> Result<T> {
         let weights = Weights::of_f16(&self.weights)?;
         let geometry =
             qwen35_gdn_geometry(&self.config).map_err(|e| engine_error("use this geometry", &e))?;
-        let mut state = State::new(weights.layers.len(), &geometry);
         let sizes = Sizes::new(&self.config);
-        Pass { weights: &weights, sizes, rope: &self.rope, path: Path::Serial, step: 0, hook }
-            .run(tokens, &mut state)
+        work(&Model { weights: &weights, sizes, geometry: &geometry, rope: &self.rope, path: Path::Serial })
     }
 }
 
 impl Engine for F16Engine {
     fn provenance(&self) -> Provenance {
         Provenance {
-            parameter_error: self.parameter_error.clone(),
+            parameter_error: self.storage.error.clone(),
+            notes: self.storage.overflows.clone(),
             ..provenance("lattice-f16", Path::Serial, "float16 weights, float32 activations")
         }
     }
@@ -79,13 +87,18 @@ impl Engine for F16Engine {
         self.rope.max_positions() - 1
     }
 
-    fn prefill(&mut self, tokens: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
+    fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {
+        self.with_model(|model| model.greedy(tokens, count))
+    }
+
+    fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
         if tokens.is_empty() {
             return Err(Error::new("the prompt has no tokens"));
         }
-        let pass = self.instrumented(tokens, hook)?;
+        let pass = self.with_model(|model| model.run(tokens, forced, hook))?;
+        let all = [tokens, forced].concat();
         let request = Qwen35VisionRequest {
-            input_ids: tokens.to_vec(),
+            input_ids: all.clone(),
             image_grids: Vec::new(),
             post_merger_rows: Vec::new(),
             image_token_id: u32::MAX,
@@ -96,6 +109,10 @@ impl Engine for F16Engine {
             engine_error("run its un-instrumented pass", &e)
                 .hint("config.json needs rope_parameters with rope_theta and mrope_section")
         })?;
+        let (tokenizer, text) = text_for(&all)?;
+        let generated =
+            generate_f16(&self.weights, &self.config, &tokenizer, &self.rope, &text, &greedy_config(1))
+                .map_err(|e| engine_error("generate un-instrumented", &e))?;
         Ok(vec![
             evidence(
                 "hidden states after the final norm, all positions (the engine exposes no logits)",
@@ -103,60 +120,49 @@ impl Engine for F16Engine {
                 &hidden,
                 &pass.hidden,
             ),
-            self.greedy(tokens, &pass)?,
+            greedy_evidence(
+                "generate_f16",
+                &generated.token_ids,
+                &[pass.likeliest()],
+                self.config.eos_token_id,
+            ),
         ])
     }
 }
 
-impl F16Engine {
-    /// The engine's next token against that of the pass: what the engine shows of its logits.
-    fn greedy(&self, tokens: &[u32], pass: &Output) -> Result<Evidence> {
-        let (tokenizer, text) = text_for(tokens)?;
-        let mut greedy = GenerateConfig::default();
-        greedy.temperature = 0.0;
-        greedy.repetition_penalty = 1.0;
-        greedy.max_new_tokens = 1;
-        let generated = generate_f16(&self.weights, &self.config, &tokenizer, &self.rope, &text, &greedy)
-            .map_err(|e| engine_error("generate a token un-instrumented", &e))?;
-        // A token that ends the text is not among those that the engine returns.
-        let engine = generated.token_ids.first().copied().unwrap_or(self.config.eos_token_id);
-        let last = &pass.logits[pass.logits.len() - self.config.vocab_size..];
-        let ours =
-            (0..).zip(last).max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0))).map(|(id, _): (u32, _)| id);
-        Ok(Evidence {
-            what: "greedy token after the last position".to_owned(),
-            entry_point: "generate_f16".to_owned(),
-            elements: 1,
-            mismatches: u64::from(ours != Some(engine)),
-            rel_l2: None,
-        })
-    }
-}
-
-/// Relative L2 error of each parameter that 16 bits cannot hold exactly.
-fn parameter_error(tensors: &SafetensorsFile, graph: &Graph) -> Result<BTreeMap<String, f64>> {
+/// Compares every parameter that the engine keeps in 16 bits with the checkpoint's.
+fn storage(tensors: &SafetensorsFile, graph: &Graph) -> Result<Storage> {
     let rounded = graph.components().iter().filter(|c| matches!(c.op, Op::Linear | Op::Embedding));
-    let mut errors = BTreeMap::new();
-    for param in rounded.flat_map(|c| &c.params) {
-        if errors.contains_key(param) {
-            continue;
-        }
+    let mut storage = Storage::default();
+    let params: BTreeSet<&String> = rounded.flat_map(|c| &c.params).collect();
+    for param in params {
         // The engine takes the embedding for the head, so that an untied head is never read.
         let Some(name) = stored_name(tensors, graph, param) else { continue };
         let (values, _) =
             tensors.get_f32_tensor(&name).map_err(|e| engine_error(&format!("read `{name}`"), &e))?;
         let mut narrow = vec![f16::ZERO; values.len()];
         narrow.convert_from_f32_slice(values);
-        let (mut error, mut norm) = (0.0, 0.0);
+        let (mut error, mut norm, mut beyond) = (0.0, 0.0, 0);
         for (wide, narrow) in values.iter().zip(&narrow) {
             let wide = f64::from(*wide);
-            error += (narrow.to_f64() - wide).powi(2);
-            norm += wide * wide;
+            if narrow.is_finite() {
+                error += (narrow.to_f64() - wide).powi(2);
+                norm += wide * wide;
+            } else {
+                beyond += 1;
+            }
         }
-        errors.insert(param.clone(), if error == 0.0 { 0.0 } else { (error / norm).sqrt() });
+        if error > 0.0 {
+            storage.error.insert(param.clone(), (error / norm).sqrt());
+        }
+        if beyond > 0 {
+            let what = format!(
+                "{beyond} values of {param} are beyond the range of 16-bit floats and became infinite"
+            );
+            storage.overflows.push(what);
+        }
     }
-    errors.retain(|_, error| *error != 0.0);
-    Ok(errors)
+    Ok(storage)
 }
 
 fn stored_name(tensors: &SafetensorsFile, graph: &Graph, param: &str) -> Option<String> {

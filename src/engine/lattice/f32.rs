@@ -1,16 +1,15 @@
 //! lattice on 32-bit weights: the serial step path, and the batched prefill of `generate`.
 
-use super::pass::{Output, Pass, Path, State};
+use super::pass::{Model, Output, Path};
 use super::self_check::{LinearTap, PointTap, evidence};
 use super::weights::{Sizes, Weights};
-use super::{engine_error, provenance};
+use super::{engine_error, greedy_config, provenance};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::hook::{Chain, Hook};
 use crate::model::Graph;
 use crate::trace::{Evidence, Provenance};
-use lattice_arch::decoder::{DecoderModel, SelectionRequest, SessionRequest};
-use lattice_arch::generation::GenerateConfig;
+use lattice_arch::decoder::{AcceptedToken, DecoderModel, SelectOutcome, SelectionRequest, SessionRequest};
 use lattice_compute::rope::RopeTable;
 use lattice_model_qwen35::attention::gdn::qwen35_gdn_geometry;
 use lattice_model_qwen35::family::Qwen35CpuDecoder;
@@ -39,24 +38,20 @@ impl F32Engine {
         Ok(Self { decoder: Qwen35CpuDecoder::new(model), graph: graph.clone(), tap, rope, path })
     }
 
-    fn instrumented(&self, tokens: &[u32], hook: &mut dyn Hook) -> Result<Output> {
+    /// Runs `work` with the model as the pass sees it.
+    fn with_model<T>(&self, work: impl FnOnce(&Model<'_>) -> Result<T>) -> Result<T> {
         let model = self.decoder.model();
         let weights = Weights::of_f32(model)?;
         let geometry =
             qwen35_gdn_geometry(model.config()).map_err(|e| engine_error("use this geometry", &e))?;
-        let mut state = State::new(weights.layers.len(), &geometry);
         let sizes = Sizes::new(model.config());
-        Pass { weights: &weights, sizes, rope: &self.rope, path: self.path, step: 0, hook }
-            .run(tokens, &mut state)
+        work(&Model { weights: &weights, sizes, geometry: &geometry, rope: &self.rope, path: self.path })
     }
 
-    /// The un-instrumented engine's logits of the last position after a batched prefill.
-    fn session_logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
-        let run = |e| engine_error("run its un-instrumented prefill", &e);
-        let mut config = GenerateConfig::default();
-        config.temperature = 0.0;
-        config.repetition_penalty = 1.0;
-        config.max_new_tokens = 1;
+    /// The un-instrumented engine's logits after a batched prefill and after each step.
+    fn session_logits(&mut self, tokens: &[u32], forced: &[u32]) -> Result<Vec<f32>> {
+        let run = |e| engine_error("run its un-instrumented session", &e);
+        let config = greedy_config(forced.len() + 1);
         let eos = self.decoder.model().config().eos_token_id;
         let request = SessionRequest::new(tokens.to_vec(), config.clone(), eos);
         let mut session = self.decoder.session(&request).map_err(run)?;
@@ -64,31 +59,54 @@ impl F32Engine {
         // The mask of a grammar sees the logits before anything else touches them.
         let logits = RefCell::new(Vec::new());
         let mask = |values: &mut [f32]| {
-            *logits.borrow_mut() = values.to_vec();
+            logits.borrow_mut().extend_from_slice(values);
             Ok(())
         };
-        session.select(&SelectionRequest::new(&config, tokens).with_grammar_mask(&mask)).map_err(run)?;
+        let mut history = tokens.to_vec();
+        for next in forced.iter().copied().map(Some).chain([None]) {
+            let request = SelectionRequest::new(&config, &history).with_grammar_mask(&mask);
+            let SelectOutcome::Candidate(candidate) = session.select(&request).map_err(run)? else {
+                return Err(Error::new("lattice's session ended before its last step"));
+            };
+            if let Some(id) = next {
+                session.decode(&AcceptedToken::new(id, candidate.prediction), &|| false).map_err(run)?;
+                history.push(id);
+            }
+        }
         drop(session);
         Ok(logits.into_inner())
     }
 
-    fn check(&mut self, tokens: &[u32], pass: &Output, points: &PointTap) -> Result<Vec<Evidence>> {
+    fn check(
+        &mut self,
+        tokens: &[u32],
+        forced: &[u32],
+        pass: &Output,
+        points: &PointTap,
+    ) -> Result<Vec<Evidence>> {
         let run = |e| engine_error("run its un-instrumented pass", &e);
-        let vocab = pass.logits.len() / tokens.len();
-        let last = &pass.logits[pass.logits.len() - vocab..];
+        let all = [tokens, forced].concat();
         let tap = self.tap.clone();
         match self.path {
-            Path::Serial => {
+            Path::Batched => {
+                let entry = "DecoderSession";
+                let (logits, linears) = tap.record(|| self.session_logits(tokens, forced));
+                let ours = &pass.logits[(tokens.len() - 1) * pass.vocab..];
+                let what = "logits after the prefill and after each step";
+                Ok(vec![evidence(what, entry, &logits?, ours), points.compare(&linears, entry)])
+            }
+            Path::Serial | Path::Scalar => {
                 let entry = "Qwen35Model::forward_prompt_debug";
                 let model = self.decoder.model();
-                let (logits, linears) = tap.record(|| model.forward_prompt_debug(tokens));
+                let (logits, linears) = tap.record(|| model.forward_prompt_debug(&all));
+                let last = &pass.logits[pass.logits.len() - pass.vocab..];
                 let mut found = vec![
                     evidence("logits, last position", entry, &logits.map_err(run)?, last),
                     points.compare(&linears, entry),
                 ];
                 // This entry point refuses a single token, whose logits say it all anyway.
-                if tokens.len() > 1 {
-                    let hidden = model.forward_final_hidden(tokens).map_err(run)?.concat();
+                if all.len() > 1 {
+                    let hidden = model.forward_final_hidden(&all).map_err(run)?.concat();
                     found.push(evidence(
                         "hidden states after the final norm, all positions",
                         "Qwen35Model::forward_final_hidden",
@@ -97,14 +115,6 @@ impl F32Engine {
                     ));
                 }
                 Ok(found)
-            }
-            Path::Batched => {
-                let entry = "DecoderSession::prefill";
-                let (logits, linears) = tap.record(|| self.session_logits(tokens));
-                Ok(vec![
-                    evidence("logits, last position", entry, &logits?, last),
-                    points.compare(&linears, entry),
-                ])
             }
         }
     }
@@ -120,12 +130,16 @@ impl Engine for F32Engine {
         self.decoder.model().max_context() - usize::from(self.path == Path::Batched)
     }
 
-    fn prefill(&mut self, tokens: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
+    fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {
+        self.with_model(|model| model.greedy(tokens, count))
+    }
+
+    fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
         if tokens.is_empty() {
             return Err(Error::new("the prompt has no tokens"));
         }
         let mut points = PointTap::new(&self.graph);
-        let pass = self.instrumented(tokens, &mut Chain(vec![hook, &mut points]))?;
-        self.check(tokens, &pass, &points)
+        let pass = self.with_model(|model| model.run(tokens, forced, &mut Chain(vec![hook, &mut points])))?;
+        self.check(tokens, forced, &pass, &points)
     }
 }

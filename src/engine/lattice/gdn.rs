@@ -38,7 +38,12 @@ pub(super) fn layer(
 
     let mut conv = vec![0.0; n * s.conv_dim];
     for (input, out) in qkv.chunks_exact(s.conv_dim).zip(conv.chunks_exact_mut(s.conv_dim)) {
-        conv1d_silu_fused(input, &mut state.conv_buffer, w.conv1d, out, s.conv_dim, s.kernel);
+        match pass.path {
+            Path::Serial | Path::Batched => {
+                conv1d_silu_fused(input, &mut state.conv_buffer, w.conv1d, out, s.conv_dim, s.kernel);
+            }
+            Path::Scalar => conv1d_scalar(input, &mut state.conv_buffer, w.conv1d, out, s.kernel),
+        }
     }
     let conv = pass.point(&name("conv1d"), &[n, s.conv_dim], conv)?;
     let tail = std::mem::take(&mut state.conv_buffer);
@@ -64,12 +69,34 @@ pub(super) fn layer(
         let range = start..start + s.value_dim;
         match pass.path {
             Path::Serial => simd_gated_rms_norm(x, &z[range.clone()], w.norm, &mut normed[range], s.eps),
-            Path::Batched => gated_rms_norm(x, &z[range.clone()], w.norm, &mut normed[range], s.eps),
+            Path::Batched | Path::Scalar => {
+                gated_rms_norm(x, &z[range.clone()], w.norm, &mut normed[range], s.eps);
+            }
         }
     }
     let normed = pass.point(&name("norm"), &values, normed)?;
     let out = pass.path.linear(&w.out_proj, &normed, s.linear_out());
     pass.point(&name("out_proj"), &[n, s.hidden], out)
+}
+
+/// The convolution of the Q8_0 engine: it moves the new input into the buffer before it reads the
+/// buffer, so that the last two taps see the same input and the oldest input is never seen. This is
+/// what the engine does, and so it is what is shown.
+fn conv1d_scalar(input: &[f32], buffer: &mut [f32], weight: &[f32], out: &mut [f32], kernel: usize) {
+    let kept = kernel - 1;
+    for (channel, (x, out)) in input.iter().zip(out).enumerate() {
+        let buffer = &mut buffer[channel * kept..(channel + 1) * kept];
+        let weight = &weight[channel * kernel..(channel + 1) * kernel];
+        if kept > 0 {
+            buffer.copy_within(1.., 0);
+            buffer[kept - 1] = *x;
+        }
+        let mut sum = x * weight[kept];
+        for (old, w) in buffer.iter().zip(weight) {
+            sum += old * w;
+        }
+        *out = sum * (1.0 / (1.0 + (-sum).exp()));
+    }
 }
 
 /// Columns `start..start + width` of each token's row.
@@ -85,7 +112,7 @@ fn l2_norms(path: Path, conv: &[f32], s: &Sizes, start: usize) -> Vec<f32> {
     for head in heads.chunks_exact_mut(s.key_dim) {
         match path {
             Path::Serial => simd_l2_normalize(head),
-            Path::Batched => l2_normalize_vec(head),
+            Path::Batched | Path::Scalar => l2_normalize_vec(head),
         }
     }
     heads
@@ -135,22 +162,36 @@ fn delta_rule(path: Path, s: &Sizes, x: &Inputs<'_>, state: &mut GatedDeltaNetSt
             }
             Path::Batched => {
                 matrix.iter_mut().for_each(|m| *m *= g);
-                memory.fill(0.0);
-                for (line, k) in matrix.chunks_exact(dv).zip(k) {
-                    memory.iter_mut().zip(line).for_each(|(memory, m)| *memory += m * k);
-                }
+                read(matrix, k, &mut memory);
                 for ((delta, v), memory) in delta.iter_mut().zip(v).zip(&memory) {
                     *delta = (v - memory) * beta;
                 }
                 for (line, k) in matrix.chunks_exact_mut(dv).zip(k) {
                     line.iter_mut().zip(&delta).for_each(|(m, delta)| *m += k * delta);
                 }
-                for (j, out) in out.iter_mut().enumerate() {
-                    let sum = q.iter().enumerate().fold(0.0, |sum: f32, (i, q)| sum + matrix[i * dv + j] * q);
-                    *out = sum * scale;
+                read(matrix, q, out);
+                out.iter_mut().for_each(|o| *o *= scale);
+            }
+            Path::Scalar => {
+                read(matrix, k, &mut memory);
+                for ((delta, v), memory) in delta.iter_mut().zip(v).zip(&memory) {
+                    *delta = (v - memory * g) * beta;
                 }
+                for (line, k) in matrix.chunks_exact_mut(dv).zip(k) {
+                    line.iter_mut().zip(&delta).for_each(|(m, delta)| *m = g * *m + k * delta);
+                }
+                read(matrix, q, out);
+                out.iter_mut().for_each(|o| *o *= scale);
             }
         }
     }
     out
+}
+
+/// `Sᵀ x` with each sum taken in order.
+fn read(matrix: &[f32], x: &[f32], out: &mut [f32]) {
+    out.fill(0.0);
+    for (line, x) in matrix.chunks_exact(out.len()).zip(x) {
+        out.iter_mut().zip(line).for_each(|(out, m)| *out += m * x);
+    }
 }

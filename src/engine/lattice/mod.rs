@@ -14,6 +14,8 @@ mod pass;
 mod q4;
 mod q4_engine;
 mod q4_weights;
+mod q8;
+mod q8_0;
 mod self_check;
 mod text;
 mod weights;
@@ -22,9 +24,12 @@ pub use f16::F16Engine;
 pub use f32::F32Engine;
 pub use pass::Path;
 pub use q4_engine::Q4Engine;
+pub use q8::Q8Engine;
+pub use q8_0::Q8_0Engine;
 
 use crate::error::Error;
 use crate::trace::Provenance;
+use lattice_arch::generation::GenerateConfig;
 use lattice_compute::forward::cpu::simd_config;
 use lattice_inference_core::InferenceError;
 use std::collections::BTreeMap;
@@ -34,6 +39,15 @@ pub const VERSION: &str = "0.15.0";
 
 fn engine_error(what: &str, error: &InferenceError) -> Error {
     Error::new(format!("lattice cannot {what}: {error}"))
+}
+
+/// Greedy decoding without a repetition penalty, which lattice has on by default.
+fn greedy_config(tokens: usize) -> GenerateConfig {
+    let mut config = GenerateConfig::default();
+    config.temperature = 0.0;
+    config.repetition_penalty = 1.0;
+    config.max_new_tokens = tokens;
+    config
 }
 
 fn provenance(engine: &str, path: Path, dtype: &str) -> Provenance {

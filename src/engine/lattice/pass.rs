@@ -10,7 +10,7 @@ use super::attention;
 use super::gdn;
 use super::weights::{Matrix, Mixer, Sizes, Weights};
 use crate::error::Result;
-use crate::hook::{At, Hook, offer};
+use crate::hook::{At, Hook, NoHook, offer};
 use crate::tensor::Tensor;
 use lattice_compute::attention::gdn::{GatedDeltaNetState, GdnGeometry};
 use lattice_compute::forward::cpu::{elementwise_mul, silu_inplace};
@@ -19,18 +19,29 @@ use lattice_compute::rope::RopeTable;
 /// Which of the engine's numeric paths is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Path {
-    /// One token at a time through the fused kernels: prefill of the F16 engine, and every decode.
+    /// One token at a time through the fused kernels: the F16 and Q8 engines, and every decode of
+    /// the f32 engine.
     Serial,
     /// All tokens at once: the prefill of `generate` on the f32 engine.
     Batched,
+    /// One token at a time through the plain loops of the Q8_0 engine.
+    Scalar,
 }
 
 impl Path {
     /// The name in a trace's provenance.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Serial => "serial",
+            Self::Serial | Self::Scalar => "serial",
             Self::Batched => "batched",
+        }
+    }
+
+    /// The path that decodes after a prefill on this one.
+    fn decode(self) -> Self {
+        match self {
+            Self::Batched => Self::Serial,
+            serial => serial,
         }
     }
 
@@ -38,7 +49,7 @@ impl Path {
     pub(super) fn linear(self, w: &Matrix<'_>, x: &[f32], k: usize) -> Vec<f32> {
         match self {
             Self::Batched => w.rows(x, x.len() / k, k),
-            Self::Serial => x.chunks_exact(k).flat_map(|row| w.rows(row, 1, k)).collect(),
+            Self::Serial | Self::Scalar => x.chunks_exact(k).flat_map(|row| w.rows(row, 1, k)).collect(),
         }
     }
 }
@@ -65,6 +76,49 @@ impl State {
     }
 }
 
+/// A model as its engine holds it, and how the engine computes with it.
+#[derive(Clone, Copy)]
+pub struct Model<'a> {
+    pub weights: &'a Weights<'a>,
+    pub sizes: Sizes,
+    pub geometry: &'a GdnGeometry,
+    pub rope: &'a RopeTable,
+    pub path: Path,
+}
+
+impl Model<'_> {
+    /// A prefill of `tokens`, then one step for each of `forced`; the output has all positions.
+    pub fn run(&self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Output> {
+        let mut state = State::new(self.weights.layers.len(), self.geometry);
+        let mut output = self.pass(self.path, 0, hook).run(tokens, &mut state)?;
+        for (step, &id) in (1..).zip(forced) {
+            let next = self.pass(self.path.decode(), step, hook).run(&[id], &mut state)?;
+            output.hidden.extend(next.hidden);
+            output.logits.extend(next.logits);
+        }
+        Ok(output)
+    }
+
+    /// The `count` most likely tokens after `tokens`, one after the other.
+    pub fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {
+        let mut state = State::new(self.weights.layers.len(), self.geometry);
+        let mut output = self.pass(self.path, 0, &mut NoHook).run(tokens, &mut state)?;
+        let mut ids = Vec::new();
+        while ids.len() < count {
+            let next = output.likeliest();
+            ids.push(next);
+            if ids.len() < count {
+                output = self.pass(self.path.decode(), 1, &mut NoHook).run(&[next], &mut state)?;
+            }
+        }
+        Ok(ids)
+    }
+
+    fn pass<'b>(&'b self, path: Path, step: u32, hook: &'b mut dyn Hook) -> Pass<'b> {
+        Pass { weights: self.weights, sizes: self.sizes, rope: self.rope, path, step, hook }
+    }
+}
+
 /// One pass over some tokens of a sequence.
 pub struct Pass<'a> {
     pub weights: &'a Weights<'a>,
@@ -82,6 +136,17 @@ pub struct Output {
     pub hidden: Vec<f32>,
     /// `[tokens, vocab]`.
     pub logits: Vec<f32>,
+    /// Number of logits of one position.
+    pub vocab: usize,
+}
+
+impl Output {
+    /// The likeliest token after the last position; of equals the first.
+    pub fn likeliest(&self) -> u32 {
+        let last = &self.logits[self.logits.len() - self.vocab..];
+        let best = (0..).zip(last).max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
+        best.map_or(0, |(id, _): (u32, _)| id)
+    }
 }
 
 impl Pass<'_> {
@@ -122,7 +187,7 @@ impl Pass<'_> {
         let vocab = logits.len() / n;
         let logits = self.point("lm_head", &[n, vocab], logits)?;
         state.seen += n;
-        Ok(Output { hidden: normed, logits })
+        Ok(Output { hidden: normed, logits, vocab })
     }
 
     /// Cosines and sines `[tokens, rope_half]` from position `start` on.
@@ -140,7 +205,7 @@ impl Pass<'_> {
     /// `silu(gate) · up`, over a slice as long as the path's: the kernel's last lanes depend on it.
     fn silu_mul(&self, mut gate: Vec<f32>, up: &[f32]) -> Vec<f32> {
         let chunk = match self.path {
-            Path::Serial => self.sizes.intermediate,
+            Path::Serial | Path::Scalar => self.sizes.intermediate,
             Path::Batched => gate.len(),
         };
         for (gate, up) in gate.chunks_exact_mut(chunk).zip(up.chunks_exact(chunk)) {

@@ -50,9 +50,9 @@ impl Q4Matrix {
         Self { blocks, rows, cols }
     }
 
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        self.rows * self.cols
+    /// Number of rows.
+    pub fn height(&self) -> usize {
+        self.rows
     }
 
     /// `x Wᵀ` for `x` of `m` rows of `k` numbers. Each result is computed alone, so that threads

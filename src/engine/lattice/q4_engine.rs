@@ -7,7 +7,7 @@
 //! the order of summation.
 
 use super::f32::F32Engine;
-use super::pass::{Output, Pass, Path, State};
+use super::pass::{Model, Path};
 use super::q4_weights::Q4Weights;
 use super::weights::{Sizes, Weights};
 use super::{engine_error, provenance};
@@ -81,14 +81,13 @@ impl Q4Engine {
         Ok(Self { name, weights, config, rope, seed: dir.seed(), parameter_error, oracle })
     }
 
-    fn instrumented(&self, tokens: &[u32], hook: &mut dyn Hook) -> Result<Output> {
+    /// Runs `work` with the model as the pass sees it.
+    fn with_model<T>(&self, work: impl FnOnce(&Model<'_>) -> Result<T>) -> Result<T> {
         let weights = Weights::of_q4(&self.weights, &self.config)?;
         let geometry =
             qwen35_gdn_geometry(&self.config).map_err(|e| engine_error("use this geometry", &e))?;
-        let mut state = State::new(weights.layers.len(), &geometry);
         let sizes = Sizes::new(&self.config);
-        Pass { weights: &weights, sizes, rope: &self.rope, path: Path::Serial, step: 0, hook }
-            .run(tokens, &mut state)
+        work(&Model { weights: &weights, sizes, geometry: &geometry, rope: &self.rope, path: Path::Serial })
     }
 }
 
@@ -108,10 +107,17 @@ impl Engine for Q4Engine {
         self.seed
     }
 
-    fn prefill(&mut self, tokens: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
+    fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {
+        self.with_model(|model| model.greedy(tokens, count))
+    }
+
+    fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
+        if tokens.is_empty() {
+            return Err(Error::new("the prompt has no tokens"));
+        }
         let (mut blocks, mut dense) = (Outputs::default(), Outputs::default());
-        self.instrumented(tokens, &mut Chain(vec![hook, &mut blocks]))?;
-        let mut found = self.oracle.prefill(tokens, &mut dense)?;
+        self.with_model(|model| model.run(tokens, forced, &mut Chain(vec![hook, &mut blocks])).map(drop))?;
+        let mut found = self.oracle.run(tokens, forced, &mut dense)?;
         for evidence in &mut found {
             evidence.what += ", of lattice-f32 on the dequantized weights";
         }

@@ -11,15 +11,33 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Counts the numbers that differ in any bit.
+/// A number's bits; those of every NaN are the same, since no standard says which NaN results.
+fn bits(value: f32) -> u32 {
+    if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() }
+}
+
+/// Counts the numbers that differ in any bit; NaN equals NaN.
 pub fn evidence(what: &str, entry_point: &str, engine: &[f32], pass: &[f32]) -> Evidence {
     let pairs = engine.iter().zip(pass);
-    let differing = pairs.filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+    let differing = pairs.filter(|(a, b)| bits(**a) != bits(**b)).count();
     Evidence {
         what: what.to_owned(),
         entry_point: entry_point.to_owned(),
         elements: engine.len() as u64,
         mismatches: (differing + engine.len().abs_diff(pass.len())) as u64,
+        rel_l2: None,
+    }
+}
+
+/// Compares generated tokens. The engine stops at `eos` and does not return it.
+pub fn greedy_evidence(entry_point: &str, engine: &[u32], pass: &[u32], eos: u32) -> Evidence {
+    let ended: Vec<u32> = pass.iter().copied().take_while(|id| *id != eos).collect();
+    let differing = engine.iter().zip(&ended).filter(|(a, b)| a != b).count();
+    Evidence {
+        what: "greedy tokens after the last position".to_owned(),
+        entry_point: entry_point.to_owned(),
+        elements: engine.len().max(ended.len()).max(1) as u64,
+        mismatches: (differing + engine.len().abs_diff(ended.len())) as u64,
         rel_l2: None,
     }
 }
@@ -34,7 +52,7 @@ struct Bits {
 impl Bits {
     fn add(&mut self, values: &[f32]) {
         for value in values {
-            self.hasher.write_u32(value.to_bits());
+            self.hasher.write_u32(bits(*value));
         }
         self.elements += values.len() as u64;
     }
@@ -155,6 +173,45 @@ impl Hook for PointTap {
     }
 }
 
+/// Remembers input and output of the `GatedDeltaNet` layers over all steps.
+#[derive(Debug)]
+pub struct GdnTap {
+    /// Layer and side of each point: 0 the input, 1 the output.
+    points: HashMap<String, (usize, usize)>,
+    seen: HashMap<usize, [Vec<f32>; 2]>,
+}
+
+impl GdnTap {
+    /// Wants the layers of `graph` that hold a delta rule.
+    pub fn new(graph: &Graph) -> Self {
+        let mut points = HashMap::new();
+        for rule in graph.components().iter().filter(|c| c.op == Op::DeltaRule) {
+            let Some(layer) = rule.layer else { continue };
+            points.insert(format!("model.layers.{layer}.input_layernorm"), (layer, 0));
+            points.insert(format!("model.layers.{layer}.linear_attn.out_proj"), (layer, 1));
+        }
+        Self { points, seen: HashMap::new() }
+    }
+
+    /// What a layer read and gave, all positions.
+    pub fn layer(&self, i: usize) -> Option<(&[f32], &[f32])> {
+        self.seen.get(&i).map(|[input, output]| (input.as_slice(), output.as_slice()))
+    }
+}
+
+impl Hook for GdnTap {
+    fn wants(&self, point: &str) -> bool {
+        self.points.contains_key(point)
+    }
+
+    fn call(&mut self, at: At<'_>, tensor: Tensor) -> Result<Tensor> {
+        if let (Some((layer, side)), Values::F32(values)) = (self.points.get(at.point), &tensor.values) {
+            self.seen.entry(*layer).or_default()[*side].extend_from_slice(values);
+        }
+        Ok(tensor)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,7 +219,7 @@ mod tests {
     #[test]
     fn a_negative_zero_is_not_bit_equal_to_a_positive_one() {
         assert_eq!(evidence("", "", &[0.0, 1.0], &[-0.0, 1.0]).mismatches, 1);
-        assert_eq!(evidence("", "", &[f32::NAN], &[f32::NAN]).mismatches, 0);
+        assert_eq!(evidence("", "", &[f32::NAN], &[-f32::NAN]).mismatches, 0);
         assert_eq!(evidence("", "", &[1.0, 2.0], &[1.0]).mismatches, 1);
     }
 

@@ -5,10 +5,13 @@ use crate::error::{Error, Result};
 use lattice_arch::qwen35_config::Qwen35Config;
 use lattice_compute::forward::cpu::f16_matmul::matmul_bt_f16;
 use lattice_compute::forward::cpu::matmul_bt;
+use lattice_compute::forward::cpu::q8_matmul::matmul_bt_q8;
+use lattice_compute::forward::cpu::q8_neon::matmul_q8_neon_into;
 use lattice_model_qwen35::model::qwen35::Qwen35Model;
 use lattice_weights::f16_weights::{
     F16AttentionWeights, F16FeedForwardWeights, F16ModelWeights, f16_to_f32_slice,
 };
+use lattice_weights::q8_weights::Q8Matrix;
 
 /// A linear's weight `[n, k]`, as the engine stores it.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +20,15 @@ pub enum Matrix<'a> {
     F32(&'a [f32]),
     /// 16-bit floats, widened product by product.
     F16(&'a [u16]),
+    /// 8-bit integers with one scale a row.
+    Q8(&'a Q8Matrix),
+    /// Blocks of 32 8-bit integers with a scale each; the activations are rounded to 8 bits too.
+    Q8_0 {
+        /// The blocks.
+        bytes: &'a [u8],
+        /// Number of rows.
+        rows: usize,
+    },
     /// Blocks of four-bit codes.
     Q4(&'a Q4Matrix),
 }
@@ -24,26 +36,33 @@ pub enum Matrix<'a> {
 impl Matrix<'_> {
     /// `x Wᵀ` for `x` of `m` rows of `k`, in one call of lattice's kernel.
     pub fn rows(&self, x: &[f32], m: usize, k: usize) -> Vec<f32> {
-        let n = self.len() / k;
+        let n = match self {
+            Self::F32(w) => w.len() / k,
+            Self::F16(w) => w.len() / k,
+            Self::Q8(w) => w.rows,
+            Self::Q8_0 { rows, .. } => *rows,
+            Self::Q4(w) => w.height(),
+        };
         let mut out = vec![0.0; m * n];
         match self {
             Self::F32(w) => matmul_bt(x, w, &mut out, m, k, n),
             Self::F16(w) => matmul_bt_f16(x, w, &mut out, m, k, n),
+            Self::Q8(w) => matmul_bt_q8(x, w, &mut out, m, k, n),
+            Self::Q8_0 { bytes, .. } => {
+                let mut rounded = Vec::new();
+                for (x, out) in x.chunks_exact(k).zip(out.chunks_exact_mut(n)) {
+                    matmul_q8_neon_into(x, bytes, n, k, out, &mut rounded);
+                }
+            }
             Self::Q4(w) => return w.rows(x, m, k),
         }
         out
     }
 
-    /// Number of elements.
-    fn len(&self) -> usize {
-        match self {
-            Self::F32(w) => w.len(),
-            Self::F16(w) => w.len(),
-            Self::Q4(w) => w.len(),
-        }
-    }
-
     /// Row `i` as f32: how the engine looks up an embedding.
+    ///
+    /// # Panics
+    /// For 8-bit weights: no engine keeps its embedding in them.
     pub fn row(&self, i: usize, k: usize) -> Vec<f32> {
         let range = i * k..(i + 1) * k;
         match self {
@@ -54,6 +73,7 @@ impl Matrix<'_> {
                 out
             }
             Self::Q4(w) => w.row(i),
+            Self::Q8(_) | Self::Q8_0 { .. } => panic!("no engine keeps its embedding in 8 bits"),
         }
     }
 }

@@ -120,11 +120,12 @@ fn well_formed(xml: &str) -> std::result::Result<(), String> {
     if open.is_empty() { Ok(()) } else { Err(format!("{open:?} stay open")) }
 }
 
-/// For looking at the pictures: `LAYERDIFF_PICTURES=DIR cargo test --lib report::plot -- --ignored`.
+/// To look at the pictures, say where they go: `LAYERDIFF_PICTURES=DIR cargo test --lib report::plot`.
 #[test]
-#[ignore = "draws into a directory for a person to look at"]
-fn the_pictures_look_good() {
-    let dir = PathBuf::from(std::env::var("LAYERDIFF_PICTURES").unwrap());
+fn every_sample_can_be_drawn_to_be_looked_at() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir =
+        std::env::var_os("LAYERDIFF_PICTURES").map_or_else(|| temporary.path().to_path_buf(), PathBuf::from);
     for (name, report) in reports() {
         let dir = dir.join(name);
         std::fs::create_dir_all(&dir).unwrap();

@@ -1,0 +1,128 @@
+//! lattice on blocks of 32 8-bit weights with a scale each ("Q8 NEON", which runs everywhere):
+//! activations are rounded to 8 bits before every product.
+
+use super::pass::{Model, Path};
+use super::q8::GREEDY;
+use super::self_check::greedy_evidence;
+use super::text::text_for;
+use super::weights::{Attention, Gdn, Layer, Matrix, Mixer, Sizes, Weights};
+use super::{engine_error, greedy_config, provenance};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::hook::Hook;
+use crate::trace::{Evidence, Provenance};
+use lattice_arch::qwen35_config::Qwen35Config;
+use lattice_compute::attention::gdn::GdnGeometry;
+use lattice_compute::rope::RopeTable;
+use lattice_model_qwen35::attention::gdn::qwen35_gdn_geometry;
+use lattice_model_qwen35::forward::neon_forward::{
+    Q8NeonAttentionWeights, Q8NeonCommonWeights, Q8NeonModel, generate_q8_neon, quantize_model,
+};
+use lattice_model_qwen35::model::qwen35::Qwen35Model;
+use std::path::Path as FilePath;
+
+/// The Q8_0 engine with a model loaded.
+pub struct Q8_0Engine {
+    config: Qwen35Config,
+    model: Q8NeonModel,
+    geometry: GdnGeometry,
+    rope: RopeTable,
+}
+
+impl Q8_0Engine {
+    /// Loads a model's directory and quantizes it with lattice's own quantizer.
+    pub fn open(model_dir: &FilePath) -> Result<Self> {
+        let load = |e| engine_error("load the model into Q8_0 weights", &e).at(model_dir);
+        let model = Qwen35Model::from_safetensors(model_dir).map_err(load)?;
+        let config = model.config().clone();
+        let packed = quantize_model(model.weights(), &config).map_err(load)?;
+        let geometry = qwen35_gdn_geometry(&config).map_err(load)?;
+        let rope = RopeTable::new(config.rope_dim(), model.max_context(), config.rope_theta);
+        Ok(Self { config, model: packed, geometry, rope })
+    }
+}
+
+impl Q8_0Engine {
+    /// Runs `work` with the model as the pass sees it.
+    fn with_model<T>(&self, work: impl FnOnce(&Model<'_>) -> Result<T>) -> Result<T> {
+        let weights = weights(&self.model);
+        let sizes = Sizes::new(&self.config);
+        work(&Model {
+            weights: &weights,
+            sizes,
+            geometry: &self.geometry,
+            rope: &self.rope,
+            path: Path::Scalar,
+        })
+    }
+}
+
+impl Engine for Q8_0Engine {
+    fn provenance(&self) -> Provenance {
+        provenance("lattice-q8_0", Path::Scalar, "int8 weights in blocks of 32, int8 activations in products")
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.rope.max_positions() - GREEDY
+    }
+
+    fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {
+        self.with_model(|model| model.greedy(tokens, count))
+    }
+
+    fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
+        if tokens.is_empty() {
+            return Err(Error::new("the prompt has no tokens"));
+        }
+        self.with_model(|model| model.run(tokens, forced, hook).map(drop))?;
+        let (tokenizer, text) = text_for(tokens)?;
+        let greedy = greedy_config(GREEDY);
+        let generated = generate_q8_neon(&self.model, &self.config, &tokenizer, &self.rope, &text, &greedy)
+            .map_err(|e| engine_error("generate un-instrumented", &e))?;
+        let ours = self.greedy(tokens, GREEDY)?;
+        let eos = self.config.eos_token_id;
+        Ok(vec![greedy_evidence("generate_q8_neon", &generated.token_ids, &ours, eos)])
+    }
+}
+
+fn weights(model: &Q8NeonModel) -> Weights<'_> {
+    Weights {
+        embed_tokens: Matrix::F32(&model.embed_tokens),
+        norm: &model.final_norm,
+        head: Matrix::Q8_0 { bytes: &model.lm_head_packed, rows: model.lm_head_rows },
+        layers: model.layers.iter().map(layer).collect(),
+    }
+}
+
+fn layer((mixer, common): &(Q8NeonAttentionWeights, Q8NeonCommonWeights)) -> Layer<'_> {
+    let m = |bytes, rows| Matrix::Q8_0 { bytes, rows };
+    let mixer = match mixer {
+        Q8NeonAttentionWeights::Full(w) => Mixer::Full(Attention {
+            q_proj: m(&w.q_proj_packed, w.q_proj_rows),
+            k_proj: m(&w.k_proj_packed, w.k_proj_rows),
+            v_proj: m(&w.v_proj_packed, w.v_proj_rows),
+            o_proj: m(&w.o_proj_packed, w.o_proj_rows),
+            q_norm: &w.q_norm,
+            k_norm: &w.k_norm,
+        }),
+        Q8NeonAttentionWeights::Linear(w) => Mixer::Linear(Gdn {
+            in_proj_qkv: m(&w.in_proj_qkv_packed, w.in_proj_qkv_rows),
+            in_proj_z: m(&w.in_proj_z_packed, w.in_proj_z_rows),
+            in_proj_b: m(&w.in_proj_b_packed, w.in_proj_b_rows),
+            in_proj_a: m(&w.in_proj_a_packed, w.in_proj_a_rows),
+            out_proj: m(&w.out_proj_packed, w.out_proj_rows),
+            a_log: &w.a_log,
+            dt_bias: &w.dt_bias,
+            conv1d: &w.conv1d_weight,
+            norm: &w.norm_weight,
+        }),
+    };
+    Layer {
+        input_layernorm: &common.input_layernorm,
+        post_attention_layernorm: &common.post_attention_layernorm,
+        mixer,
+        gate_proj: m(&common.gate_proj_packed, common.gate_proj_rows),
+        up_proj: m(&common.up_proj_packed, common.up_proj_rows),
+        down_proj: m(&common.down_proj_packed, common.down_proj_rows),
+    }
+}
