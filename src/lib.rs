@@ -48,3 +48,5 @@ pub mod prompt;
 pub mod report;
 pub mod tensor;
 pub mod trace;
+
+pub use files::remove_unfinished;
