@@ -24,6 +24,7 @@ impl Bundle {
         let temporary = std::env::temp_dir();
         let unpack = |e: std::io::Error| Error::io("unpack the bundled model", &temporary, &e);
         let dir = tempfile::Builder::new().prefix("layerdiff-").tempdir().map_err(unpack)?;
+        crate::files::remove_on_interrupt(dir.path());
         FILES.extract(dir.path()).map_err(unpack)?;
         Ok(Self(dir))
     }

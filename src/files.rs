@@ -2,7 +2,24 @@
 
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
+
+/// Directories that are of no use unless the command ends well.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Has `dir` removed when the command is interrupted; a directory that has been renamed by then stays.
+pub fn remove_on_interrupt(dir: &Path) {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(dir.to_path_buf());
+}
+
+/// Removes what [`remove_on_interrupt`] was told of: for the handler of an interrupt.
+pub fn remove_unfinished() {
+    for dir in UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        // It may be gone already; an interrupted command has nobody to tell.
+        let _ = std::fs::remove_dir_all(dir);
+    }
+}
 
 fn parent(target: &Path) -> &Path {
     match target.parent() {
@@ -56,7 +73,9 @@ pub fn staging_dir(target: &Path) -> Result<StagedDir> {
             .at(target)
             .hint("nothing is ever overwritten: choose another name, or remove it first"));
     }
-    stage_beside(target)
+    let staged = stage_beside(target)?;
+    remove_on_interrupt(staged.path());
+    Ok(staged)
 }
 
 fn stage_beside(target: &Path) -> Result<StagedDir> {
@@ -116,7 +135,9 @@ impl ReplacedDir {
                     .hint("only an earlier report is replaced: choose another directory with --out"));
             }
         }
-        Ok(Self { dir: stage_beside(target)?, target: target.to_path_buf() })
+        let dir = stage_beside(target)?;
+        remove_on_interrupt(dir.path());
+        Ok(Self { dir, target: target.to_path_buf() })
     }
 
     /// Where to write.

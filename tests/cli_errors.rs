@@ -838,3 +838,32 @@ fn a_command_line_that_cannot_be_parsed_is_one_json_document_too() {
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{line}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_leaves_nothing_behind() {
+    let root = tempfile::tempdir().unwrap();
+    let temporary = root.path().join("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    let mut run = std::process::Command::new(assert_cmd::cargo::cargo_bin!("layerdiff"))
+        .args(["capture", "--engine", "lattice-f32", "--model"])
+        .arg(common::bundled_model())
+        .arg("--out")
+        .arg(root.path().join("trace"))
+        .env("TMPDIR", &temporary)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // 60 prompts take seconds: wait until the hidden directory is there, and some of them are in it.
+    let hidden = || std::fs::read_dir(root.path()).unwrap().count() > 1;
+    while !hidden() && run.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let killed = std::process::Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    let left: Vec<_> = std::fs::read_dir(root.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["tmp"]);
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
+}

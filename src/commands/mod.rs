@@ -9,6 +9,7 @@ mod run;
 use crate::cli::{Cli, Command, InputArgs};
 use crate::error::{Error, Result};
 use crate::files::ReplacedDir;
+pub use crate::files::remove_unfinished;
 use crate::prompt::{Prompt, parse_prompts, read_prompts, select};
 use crate::report::{Outcome, Report, terminal, write_all};
 use crate::trace::Trace;

@@ -25,6 +25,7 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
     let model = ModelDir::open(&args.model.clone().unwrap_or_else(|| bundle.model()))?;
     let work = tempfile::tempdir()
         .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
+    crate::files::remove_on_interrupt(work.path());
     let sources = match args.reference.as_deref() {
         Some(word) if word.eq_ignore_ascii_case("torch") => live(args, &model, &points, work.path(), ui)?,
         Some(path) => stored(args, &model, Path::new(path), args.floor.clone())?,

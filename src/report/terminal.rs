@@ -140,6 +140,26 @@ impl Page<'_> {
         lines
     }
 
+    /// The points where an error is born, each once, with its largest ratio and how often.
+    fn faults(&self) -> String {
+        let mut points: Vec<(&str, f64, usize)> = Vec::new();
+        for fault in &self.report.faults {
+            match points.iter_mut().find(|(point, ..)| *point == fault.point) {
+                Some((_, ratio, count)) => (*ratio, *count) = (ratio.max(fault.ratio), *count + 1),
+                None => points.push((&fault.point, fault.ratio, 1)),
+            }
+        }
+        let list = points.iter().take(5).map(|(point, ratio, count)| {
+            let often = if *count > 1 { format!(", {count} prompts and steps") } else { String::new() };
+            format!("{point} (up to {} × explained{often})", multiple(*ratio))
+        });
+        let mut list: Vec<String> = list.collect();
+        if points.len() > list.len() {
+            list.push(format!("{} more points", points.len() - list.len()));
+        }
+        list.join("; ")
+    }
+
     fn facts(&self) -> Vec<String> {
         let report = self.report;
         let mut lines = Vec::new();
@@ -147,14 +167,7 @@ impl Page<'_> {
             lines.extend(self.item("prompts", &format!("{}: {}", report.prompts.len(), outcomes(report))));
         }
         if report.faults.len() > 1 {
-            let first = report.faults.iter().take(5);
-            let list: Vec<String> =
-                first.map(|f| format!("{} ({} × explained)", f.point, multiple(f.ratio))).collect();
-            let more = match report.faults.len() - list.len() {
-                0 => String::new(),
-                n => format!(", {n} more"),
-            };
-            lines.extend(self.item("faults", &(list.join(", ") + &more)));
+            lines.extend(self.item("faults", &self.faults()));
         }
         lines.extend(self.item("coverage", &coverage(report.coverage)));
         lines.extend(self.item("self-check", &self_check(&report.self_check)));

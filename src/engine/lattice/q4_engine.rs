@@ -51,6 +51,7 @@ impl Q4Engine {
         let name = if rotated { "lattice-quarot-q4" } else { "lattice-q4" };
         let work = tempfile::tempdir()
             .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
+        crate::files::remove_on_interrupt(work.path());
         let mut parameter_error = BTreeMap::new();
         let dir = if Q4Dir::is_at(model_dir) {
             Q4Dir::open(model_dir)?

@@ -1,0 +1,41 @@
+"""Captures the bundled model with a bug planted in PyTorch: eps 1e-2 in one norm of layer 5.
+
+The trace is the faulty candidate of the sample report in `reports/planted-norm-eps/`:
+
+    python hooks/scripts/planted_norm_eps.py OUT
+    layerdiff compare src/bundle/reference OUT --floor src/bundle/floor.json
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+import layerdiff_hooks
+from layerdiff_hooks.load import load_text_model
+
+BUNDLE = Path(__file__).parents[2] / "src" / "bundle"
+
+
+def main(out: Path) -> None:
+    """Runs the reference's prompt and steps on the faulty model."""
+    manifest = json.loads((BUNDLE / "reference" / "manifest.json").read_text(encoding="utf-8"))
+    prompt = manifest["prompts"][0]
+    model = load_text_model(BUNDLE / "model", torch.float32, attn_implementation="eager").eval()
+    model.model.layers[5].post_attention_layernorm.eps = 1e-2
+    described = [{"id": prompt["id"], "category": prompt["category"], "text": prompt["text"]}]
+    with (
+        torch.no_grad(),
+        layerdiff_hooks.trace(
+            model, out, prompts=described, model_dir=BUNDLE / "model", check=True
+        ),
+    ):
+        output = model(torch.tensor([prompt["token_ids"]]), use_cache=True)
+        for token in prompt["step_token_ids"]:
+            cache = output.past_key_values
+            output = model(torch.tensor([[token]]), past_key_values=cache, use_cache=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
