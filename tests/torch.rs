@@ -55,11 +55,14 @@ fn run_with_a_live_reference_passes_and_measures_its_own_floor() {
 #[ignore = "needs PyTorch"]
 fn no_standard_prompt_raises_a_false_alarm_on_any_path() {
     let dir = tempfile::tempdir().unwrap();
-    let prompts = ["--model", "src/bundle/model", "--prompts", "prompts/standard.jsonl"];
     let (reference, arm) = (dir.path().join("reference"), dir.path().join("arm"));
-    for (dtype, out) in [("float32", &reference), ("float64", &arm)] {
-        let args =
-            [&["capture", "--engine", "torch", "--dtype", dtype, "--out", path(out)][..], &prompts].concat();
+    // The arm takes the reference's tokens, those that it decoded included.
+    for (dtype, prompts, out) in
+        [("float32", "prompts/standard.jsonl", &reference), ("float64", path(&reference), &arm)]
+    {
+        let model = ["--model", "src/bundle/model", "--dtype", dtype];
+        let args = [&["capture", "--engine", "torch", "--prompts", prompts, "--out", path(out)][..], &model]
+            .concat();
         assert_eq!(layerdiff(&args).0, 0);
     }
     for (engine, numeric_path, limit) in
@@ -77,12 +80,15 @@ fn no_standard_prompt_raises_a_false_alarm_on_any_path() {
             "--path",
             numeric_path,
         ];
-        let (code, report) = layerdiff(&[&args[..], &["--out", path(&out)], &prompts].concat());
+        let (code, report) =
+            layerdiff(&[&args[..], &["--model", "src/bundle/model", "--out", path(&out)]].concat());
         assert_eq!(code, 0, "{engine} {numeric_path}: {}", report["verdict"]);
         let coverage = &report["coverage"];
         assert_eq!(coverage["expected"], coverage["matched"], "{coverage}");
         assert_eq!(report["prompts"].as_array().unwrap().len(), 60);
         assert_eq!(report["self_check"]["status"], "bit-equal");
+        // The README says 16.4: another processor may differ, but not by much.
+        assert!(report["growth"]["largest_factor"].as_f64().unwrap() < 32.0, "{}", report["growth"]);
         assert!(worst(&report).0 <= limit, "{engine} {numeric_path}: {:?}", worst(&report));
     }
 }
@@ -164,7 +170,8 @@ fn the_f16_engine_is_found_to_ignore_an_untied_head_and_the_f32_engine_is_not() 
         "{}",
         report["verdict"]
     );
-    assert_eq!(report["faults"].as_array().unwrap().len(), 1);
+    // In the prefill and in each step, and nowhere else.
+    assert!(report["faults"].as_array().unwrap().iter().all(|f| f["point"] == "lm_head"));
     assert_eq!(run("lattice-f32").0, 0);
 }
 

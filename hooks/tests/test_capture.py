@@ -30,7 +30,8 @@ EXECUTION = {
         linear_attn.out_proj""",
     "full_attention": """input_layernorm self_attn.q_proj self_attn.query self_attn.q_norm
         self_attn.k_proj self_attn.k_norm self_attn.v_proj self_attn.q_rope self_attn.k_rope
-        self_attn.attention_mask self_attn.scores self_attn.probs self_attn.context
+        self_attn.k_cache self_attn.v_cache self_attn.attention_mask self_attn.scores
+        self_attn.probs self_attn.context
         self_attn.gate self_attn.gated_context self_attn.o_proj""",
     "both": """post_attention_residual post_attention_layernorm mlp.gate_proj mlp.up_proj
         mlp.act mlp.down_proj""",
@@ -92,6 +93,8 @@ def test_shapes_are_those_of_the_description(
         "model.layers.0.linear_attn.norm": [tokens, 4, 12],
         "model.layers.3.self_attn.query": [tokens, 4, 16],
         "model.layers.3.self_attn.k_rope": [tokens, 2, 16],
+        "model.layers.3.self_attn.k_cache": [context, 2, 16],
+        "model.layers.3.self_attn.v_cache": [context, 2, 16],
         "model.layers.3.self_attn.attention_mask": [tokens, context],
         "model.layers.3.self_attn.scores": [4, tokens, context],
         "model.layers.3.self_attn.context": [tokens, 4, 16],
@@ -249,6 +252,17 @@ def test_under_sdpa_what_the_kernel_hides_is_absent_and_the_rest_is_there(tmp_pa
     assert set(expected_order()) - set(read.points(1)) == unseen
     assert read("model.layers.3.self_attn.attention_mask", 1).eq(1).all()
     assert read.manifest["provenance"]["attention_implementation"] == "sdpa"
+
+
+def test_a_cache_holds_the_keys_and_values_of_all_steps(
+    tmp_path: Path, model: Qwen3_5ForCausalLM
+) -> None:
+    read = captured(model, tmp_path / "t", steps=2)
+    for cache, source in (("k_cache", "k_rope"), ("v_cache", "v_proj")):
+        new = [read(f"model.layers.3.self_attn.{source}", step) for step in range(3)]
+        for step in range(3):
+            cached = read(f"model.layers.3.self_attn.{cache}", step)
+            assert torch.equal(cached.flatten(1), torch.cat(new[: step + 1]).flatten(1)), cache
 
 
 def test_without_a_cache_its_states_are_absent(tmp_path: Path, model: Qwen3_5ForCausalLM) -> None:

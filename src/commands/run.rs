@@ -29,7 +29,7 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
     let sources = match args.reference.as_deref() {
         Some(word) if word.eq_ignore_ascii_case("torch") => live(args, &model, &points, work.path(), ui)?,
         Some(path) => stored(args, &model, Path::new(path), args.floor.clone())?,
-        None if args.model.is_some() => {
+        None if model.hashes()?.weights != ModelDir::open(&bundle.model())?.hashes()?.weights => {
             return Err(Error::new("this model has no reference").hint(
                 "the bundled reference belongs to the bundled model: add `--reference torch`, or `--reference TRACE`",
             ));

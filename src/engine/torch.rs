@@ -112,8 +112,11 @@ impl Python {
                 let detail: Vec<&str> =
                     rest.map(|l| l.trim()).take_while(|l| !l.starts_with("hint: ")).collect();
                 let message = std::iter::once(error.as_str()).chain(detail).collect::<Vec<_>>().join("\n  ");
-                Error::new(format!("PyTorch: {message}"))
-                    .hint(after("hint: ").unwrap_or_else(|| INSTALL.to_owned()))
+                let error = Error::new(format!("PyTorch: {message}"));
+                match after("hint: ") {
+                    Some(hint) => error.hint(hint),
+                    None => error.hint(self.by_hand()),
+                }
             }
             (None, Some(module)) => Error::new(format!("Python lacks {module}")).at(&self.0).hint(INSTALL),
             (None, None) => Error::new(format!("Python failed ({status})"))

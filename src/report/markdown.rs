@@ -32,7 +32,7 @@ pub fn markdown(report: &Report) -> String {
         head.extend([cut(&prose(&report.verdict.reasoning.join(" "))), String::new()]);
     }
     head.extend(facts(report));
-    head.extend([String::new(), "![Error by layer](overview.svg)".to_owned()]);
+    head.extend([String::new(), format!("![Error by layer](overview.svg){}", curves(report))]);
     let mut tail = prompts(report);
     tail.extend(warnings(report));
     tail.extend(faults(report));
@@ -177,6 +177,19 @@ fn warnings(report: &Report) -> Vec<String> {
         lines.push(format!("- {} more warnings are in report.json", report.warnings.len() - WARNINGS));
     }
     lines
+}
+
+/// Links to the pictures of the families, in the order in which they first appear.
+fn curves(report: &Report) -> String {
+    let mut families: Vec<&str> = Vec::new();
+    for point in &report.points {
+        if !families.contains(&point.family.as_str()) {
+            families.push(&point.family);
+        }
+    }
+    let named = |family: &&&str| family.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let links = families.iter().filter(named).map(|family| format!("[{family}](curve-{family}.svg)"));
+    format!(" By family: {}.", links.collect::<Vec<_>>().join(", "))
 }
 
 fn faults(report: &Report) -> Vec<String> {
