@@ -266,7 +266,15 @@ fn a_config_of_other_sizes_than_the_weights_is_refused() {
 
 #[test]
 fn a_model_without_a_reference_is_refused() {
-    refused!(World::new(), "run --model @@ --out @report");
+    let world = World::with_config(|_| ());
+    world.file("model/more.safetensors", "other weights than the bundled ones");
+    refused!(world, "run --model @model --out @report");
+}
+
+#[test]
+fn the_bundled_model_has_its_reference_wherever_it_lies() {
+    let run = World::new().run("run --model @@ --out @report --json");
+    assert_eq!((run.code, run.json()["outcome"].as_str()), (0, Some("pass")), "{run:#?}");
 }
 
 #[test]
