@@ -13,6 +13,7 @@ use crate::trace::Hashes;
 use lattice_quant::quarot::QuarotTensorReader;
 use q4::Q4Dir;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// A model's directory, checked for what every engine needs.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct ModelDir {
     path: PathBuf,
     config: ModelConfig,
     graph: Graph,
+    /// Read once: hashing reads all of the weights.
+    hashes: OnceLock<Hashes>,
 }
 
 impl ModelDir {
@@ -45,7 +48,7 @@ impl ModelDir {
                 .expected("model.safetensors, or shards with an index", "no *.safetensors file")
                 .hint("was the checkpoint downloaded without its large files?"));
         }
-        Ok(Self { path: path.to_path_buf(), config, graph })
+        Ok(Self { path: path.to_path_buf(), config, graph, hashes: OnceLock::new() })
     }
 
     /// The directory.
@@ -98,8 +101,11 @@ impl ModelDir {
         Ok(Gains::new(gains))
     }
 
-    /// Hashes of weights, tokenizer and configuration. Reads all of the weights.
+    /// Hashes of weights, tokenizer and configuration. Reads all of the weights, the first time.
     pub fn hashes(&self) -> Result<Hashes> {
-        hash::hashes(&self.path)
+        match self.hashes.get() {
+            Some(known) => Ok(known.clone()),
+            None => hash::hashes(&self.path).map(|read| self.hashes.get_or_init(|| read).clone()),
+        }
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
     let sources = match args.reference.as_deref() {
         Some(word) if word.eq_ignore_ascii_case("torch") => live(args, &model, &points, work.path(), ui)?,
         Some(path) => stored(args, &model, Path::new(path), args.floor.clone())?,
-        None if model.hashes()?.weights != ModelDir::open(&bundle.model())?.hashes()?.weights => {
+        None if args.model.is_some() && !is_bundled(&model, &bundle)? => {
             return Err(Error::new("this model has no reference").hint(
                 "the bundled reference belongs to the bundled model: add `--reference torch`, or `--reference TRACE`",
             ));
@@ -66,6 +66,11 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
     };
     let report = assemble(&sources.reference, &candidate, &options)?;
     publish(&report, Some(out), Some(&args.out), ui)
+}
+
+/// True for a copy of the bundled model, wherever it lies.
+fn is_bundled(model: &ModelDir, bundle: &Bundle) -> Result<bool> {
+    Ok(model.hashes()?.weights == ModelDir::open(&bundle.model())?.hashes()?.weights)
 }
 
 /// What the candidate is held against.

@@ -92,9 +92,6 @@ impl Engine for F16Engine {
     }
 
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
-        if tokens.is_empty() {
-            return Err(Error::new("the prompt has no tokens"));
-        }
         let pass = self.with_model(|model| model.run(tokens, forced, hook))?;
         let all = [tokens, forced].concat();
         let request = Qwen35VisionRequest {

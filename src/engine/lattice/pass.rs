@@ -9,7 +9,7 @@
 use super::attention;
 use super::gdn;
 use super::weights::{Matrix, Mixer, Sizes, Weights};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hook::{At, Hook, NoHook, offer};
 use crate::tensor::Tensor;
 use lattice_compute::attention::gdn::{GatedDeltaNetState, GdnGeometry};
@@ -89,6 +89,9 @@ pub struct Model<'a> {
 impl Model<'_> {
     /// A prefill of `tokens`, then one step for each of `forced`; the output has all positions.
     pub fn run(&self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Output> {
+        if tokens.is_empty() {
+            return Err(Error::new("the prompt has no tokens"));
+        }
         let mut state = State::new(self.weights.layers.len(), self.geometry);
         let mut output = self.pass(self.path, 0, hook).run(tokens, &mut state)?;
         for (step, &id) in (1..).zip(forced) {

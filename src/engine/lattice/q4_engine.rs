@@ -113,9 +113,6 @@ impl Engine for Q4Engine {
     }
 
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
-        if tokens.is_empty() {
-            return Err(Error::new("the prompt has no tokens"));
-        }
         let (mut blocks, mut dense) = (Outputs::default(), Outputs::default());
         self.with_model(|model| model.run(tokens, forced, &mut Chain(vec![hook, &mut blocks])).map(drop))?;
         let mut found = self.oracle.run(tokens, forced, &mut dense)?;

@@ -6,7 +6,7 @@ use super::text::text_for;
 use super::weights::{Attention, Gdn, Layer, Matrix, Mixer, Sizes, Weights};
 use super::{engine_error, greedy_config, provenance};
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::hook::{Chain, Hook};
 use crate::model::Graph;
 use crate::trace::{Evidence, Provenance};
@@ -95,9 +95,6 @@ impl Engine for Q8Engine {
     }
 
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
-        if tokens.is_empty() {
-            return Err(Error::new("the prompt has no tokens"));
-        }
         let mut layers = GdnTap::new(&self.graph);
         self.with_model(|model| model.run(tokens, forced, &mut Chain(vec![hook, &mut layers])).map(drop))?;
         let mut found = self.gdn_layers(&layers);

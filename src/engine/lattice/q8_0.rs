@@ -8,7 +8,7 @@ use super::text::text_for;
 use super::weights::{Attention, Gdn, Layer, Matrix, Mixer, Sizes, Weights};
 use super::{engine_error, greedy_config, provenance};
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::hook::Hook;
 use crate::trace::{Evidence, Provenance};
 use lattice_arch::qwen35_config::Qwen35Config;
@@ -71,9 +71,6 @@ impl Engine for Q8_0Engine {
     }
 
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
-        if tokens.is_empty() {
-            return Err(Error::new("the prompt has no tokens"));
-        }
         self.with_model(|model| model.run(tokens, forced, hook).map(drop))?;
         let (tokenizer, text) = text_for(tokens)?;
         let greedy = greedy_config(GREEDY);

@@ -153,33 +153,31 @@ fn moe() -> Error {
 
 fn f32_layer(model: &Qwen35Model, i: usize) -> Result<Layer<'_>> {
     let m = Matrix::F32;
-    if let Some((q, k, v, o, q_norm, k_norm, input, post, gate, up, down)) = model.gqa_layer_weights(i) {
-        let attention = Attention { q_proj: m(q), k_proj: m(k), v_proj: m(v), o_proj: m(o), q_norm, k_norm };
-        return Ok(Layer {
-            input_layernorm: input,
-            post_attention_layernorm: post,
-            mixer: Mixer::Full(attention),
-            gate_proj: m(gate),
-            up_proj: m(up),
-            down_proj: m(down),
-        });
-    }
-    let (w, input, post, gate, up, down) = model.gdn_layer_weights(i).ok_or_else(moe)?;
-    let gdn = Gdn {
-        in_proj_qkv: m(&w.in_proj_qkv),
-        in_proj_z: m(&w.in_proj_z),
-        in_proj_b: m(&w.in_proj_b),
-        in_proj_a: m(&w.in_proj_a),
-        out_proj: m(&w.out_proj),
-        a_log: &w.a_log,
-        dt_bias: &w.dt_bias,
-        conv1d: &w.conv1d_weight,
-        norm: &w.norm_weight,
+    let (mixer, input, post, gate, up, down) = match model.gqa_layer_weights(i) {
+        Some((q, k, v, o, q_norm, k_norm, input, post, gate, up, down)) => {
+            let w = Attention { q_proj: m(q), k_proj: m(k), v_proj: m(v), o_proj: m(o), q_norm, k_norm };
+            (Mixer::Full(w), input, post, gate, up, down)
+        }
+        None => {
+            let (w, input, post, gate, up, down) = model.gdn_layer_weights(i).ok_or_else(moe)?;
+            let w = Gdn {
+                in_proj_qkv: m(&w.in_proj_qkv),
+                in_proj_z: m(&w.in_proj_z),
+                in_proj_b: m(&w.in_proj_b),
+                in_proj_a: m(&w.in_proj_a),
+                out_proj: m(&w.out_proj),
+                a_log: &w.a_log,
+                dt_bias: &w.dt_bias,
+                conv1d: &w.conv1d_weight,
+                norm: &w.norm_weight,
+            };
+            (Mixer::Linear(w), input, post, gate, up, down)
+        }
     };
     Ok(Layer {
         input_layernorm: input,
         post_attention_layernorm: post,
-        mixer: Mixer::Linear(gdn),
+        mixer,
         gate_proj: m(gate),
         up_proj: m(up),
         down_proj: m(down),
