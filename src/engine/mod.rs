@@ -3,6 +3,7 @@
 pub mod lattice;
 pub mod torch;
 
+use crate::checkpoint::ModelDir;
 use crate::checkpoint::q4::Q4Dir;
 use crate::error::{Error, Result, nearest};
 use crate::hook::Hook;
@@ -21,6 +22,19 @@ pub trait Engine {
     /// The seed of the rotation that the engine's residual stream is in; none for an unrotated one.
     fn rotation(&self) -> Option<u64> {
         None
+    }
+
+    /// How many bits an activation is rounded to before it is multiplied; none where it stays a float.
+    fn activation_bits(&self) -> Option<u32> {
+        None
+    }
+
+    /// Writes the weights that the engine computes with as an f32 checkpoint in the original basis, to
+    /// `out`, which must not exist: what PyTorch runs on to show the price of the format alone.
+    ///
+    /// Writes nothing and returns false when they are bit for bit those of `source`.
+    fn write_dequantized(&self, _source: &ModelDir, _out: &Path) -> Result<bool> {
+        Ok(false)
     }
 
     /// The `count` likeliest tokens after `tokens`, one after the other.

@@ -56,6 +56,12 @@ pub struct Provenance {
     /// What a reader should know about this run, such as parameters that the storage format cannot hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// True when the weights are not the checkpoint's, but what a format of fewer than 16 bits left of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quantized: bool,
+    /// How many bits activations are rounded to before they are multiplied; none where they stay floats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation_bits: Option<u32>,
     /// Relative L2 error that this engine's storage format adds to each parameter of the
     /// checkpoint; parameters that it holds exactly are not listed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "crate::number::map")]
