@@ -75,6 +75,7 @@ Without arguments: the bundled model and PyTorch trace; needs no Python and no d
 Examples:
   layerdiff run
   layerdiff run --engine lattice-f32 --path serial
+  layerdiff run --engine all                      every engine, and what quantization costs each
   layerdiff run --model DIR --reference torch --prompts prompts.jsonl
   layerdiff run --model DIR --reference TRACE --floor ARM_TRACE")]
 pub struct RunArgs {
@@ -84,16 +85,21 @@ pub struct RunArgs {
     /// A trace, or `torch` to capture PyTorch now [default: the bundled trace].
     #[arg(long, value_name = "TRACE|torch")]
     pub reference: Option<String>,
-    /// The candidate: lattice-f32 or lattice-f16.
+    /// The candidate: lattice-f32, lattice-f16, lattice-q8, lattice-q8_0, lattice-q4, lattice-quarot-q4; or all.
     #[arg(long, value_name = "NAME", default_value = "lattice-f16")]
     pub engine: String,
     /// The engine's numeric path: batched (default) or serial for lattice-f32, serial for lattice-f16.
     #[arg(long, value_name = "NAME")]
     pub path: Option<String>,
-    /// What errors are held against: a trace of another PyTorch arm, or the report.json of its comparison
-    /// [default: the bundled floor; with --reference torch, PyTorch in 64 bits, captured now].
+    /// What errors are held against: a trace of PyTorch in another precision, or the report.json of its
+    /// comparison; more of them are shown beside the first [default: the bundled ones; with --reference
+    /// torch, PyTorch in float64, bfloat16 and float16, captured now].
     #[arg(long, value_name = "TRACE|FILE")]
-    pub floor: Option<PathBuf>,
+    pub floor: Vec<PathBuf>,
+    /// Arm Q of a quantized engine: a trace of PyTorch on its dequantized weights [default: the bundled
+    /// ones; with --reference torch, captured now].
+    #[arg(long, value_name = "TRACE")]
+    pub quantized: Vec<PathBuf>,
     /// Where the report goes; an earlier report there is replaced.
     #[arg(long, value_name = "DIR", default_value = "reports/latest")]
     pub out: PathBuf,
@@ -143,10 +149,16 @@ pub struct CompareArgs {
     /// The model's directory: both traces must be of it, or the candidate of its rotated weights.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// What errors are held against: a trace of another arm, or the report.json of its comparison
-    /// [default: customary tolerances].
+    /// What errors are held against: a trace of the reference's engine in another precision, or the
+    /// report.json of its comparison; more of them are shown beside the first [default: customary tolerances].
     #[arg(long, value_name = "TRACE|FILE")]
-    pub floor: Option<PathBuf>,
+    pub floor: Vec<PathBuf>,
+    /// Arm Q of a quantized candidate: a trace of the reference's engine on its dequantized weights.
+    #[arg(long, value_name = "TRACE")]
+    pub quantized: Option<PathBuf>,
+    /// Only this prompt; may be given several times.
+    #[arg(long, value_name = "ID")]
+    pub prompt: Vec<String>,
     /// Compare although the two sides ran on different weights.
     #[arg(long)]
     pub other_weights: bool,

@@ -48,6 +48,7 @@ pub fn hashes(dir: &Path) -> Result<Hashes> {
         weights: Some(format!("sha256:{weights}")),
         tokenizer: optional("tokenizer.json")?,
         config: optional("config.json")?,
+        dequantized: None,
     })
 }
 

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::ReplacedDir;
 pub use crate::files::remove_unfinished;
 use crate::prompt::{Prompt, parse_prompts, read_prompts, select};
-use crate::report::{Outcome, Report, terminal, write_all};
+use crate::report::{Outcome, Report, ReportSet, terminal, terminal_set, write_all};
 use crate::trace::Trace;
 use serde_json::json;
 use std::io::Write;
@@ -85,15 +85,31 @@ fn publish(report: &Report, out: Option<ReplacedDir>, target: Option<&Path>, ui:
     if ui.json {
         print_json(report)?;
     } else {
-        let stdout = console::Term::stdout();
-        let colour = console::colors_enabled();
-        let width = if stdout.is_term() { usize::from(stdout.size().1) } else { 100 };
-        print_text(&terminal(report, colour, width))?;
+        print_text(&terminal(report, console::colors_enabled(), width()))?;
         if let Some(target) = target {
             print_text(&format!("report: {}", target.join("report.md").display()))?;
         }
     }
     Ok(report.outcome)
+}
+
+/// Prints the reports of several engines and writes them.
+fn publish_set(set: &ReportSet, out: ReplacedDir, target: &Path, ui: Ui) -> Result<Outcome> {
+    set.write_all(out.path())?;
+    out.publish()?;
+    if ui.json {
+        print_json(set)?;
+    } else {
+        print_text(&terminal_set(set, console::colors_enabled(), width()))?;
+        print_text(&format!("report: {}", target.join("report.md").display()))?;
+    }
+    Ok(set.outcome)
+}
+
+/// How wide a line of text may be.
+fn width() -> usize {
+    let stdout = console::Term::stdout();
+    if stdout.is_term() { usize::from(stdout.size().1) } else { 100 }
 }
 
 /// The prompts that were asked for, without tokens; none when nothing was asked for.

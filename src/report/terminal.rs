@@ -1,12 +1,16 @@
 //! What a run prints for a person.
 
 mod bar;
+mod set;
 
 use super::stops::{self, Stop, kinds, stops};
-use super::text::{clean, coverage, maybe, multiple, outcomes, self_check, short_headline, tail, word, wrap};
+use super::text::{
+    arms, clean, coverage, maybe, multiple, outcomes, self_check, short_headline, tail, word, wrap,
+};
 use super::{Outcome, Report};
 use bar::Bar;
 use console::{Style, measure_text_width};
+pub use set::terminal_set;
 
 /// Narrower than this the table cannot be read.
 const NARROWEST: usize = 60;
@@ -127,13 +131,15 @@ impl Page<'_> {
             lines.push(if born { self.paint(&Style::new().red(), line) } else { line.to_owned() });
         }
         lines.extend(left_out(&mut skipped));
+        let report = self.report;
         let types: Vec<String> = kinds.iter().map(|k| format!("{} = {}", k.letter, k.name)).collect();
         let missing =
             if stops.iter().any(|s| s.unmeasured() > 0) { " ? some points not compared." } else { "" };
         let any_born = stops.iter().any(|s| s.born().next().is_some());
         let born = if any_born { " > a fault is born at the point named." } else { "" };
         let key = format!(
-            "Relative L2 errors. T: {}. # the point's, | its floor, ! not finite.{born}{missing}",
+            "Relative L2 errors{}. T: {}. # the point's, | its floor, ! not finite.{born}{missing}",
+            if report.arms.quantization.status == "measured" { " against arm Q" } else { "" },
             types.join(", ")
         );
         lines.extend(wrap(&clean(&key), self.width).iter().map(|line| self.paint(&faint, line)));
@@ -172,6 +178,7 @@ impl Page<'_> {
         lines.extend(self.item("coverage", &coverage(report.coverage)));
         lines.extend(self.item("self-check", &self_check(&report.self_check)));
         lines.extend(self.item("floor", &format!("{}: {}", report.floor.kind, report.floor.description)));
+        lines.extend(self.item("arms", &arms(report)));
         for warning in report.warnings.iter().take(5) {
             lines.extend(self.item("warning", warning));
         }

@@ -9,13 +9,17 @@ use super::series::{Series, Value};
 use super::theme::{self, EDGE, HEIGHT, INK, MARGIN, PAPER, TITLE, WIDTH};
 use crate::report::stops::{Kind, Stop};
 use crate::report::text::{multiple, number, word};
-use crate::report::{Fault, PointReport, Report, stops};
+use crate::report::{Fault, Outcome, PointReport, Report, stops};
 
 /// What a picture shows.
 pub(super) struct Figure<'a> {
-    pub report: &'a Report,
-    /// What is special about this picture, at the start of the title.
-    pub subject: String,
+    /// What it shows, of what.
+    pub title: String,
+    pub outcome: Outcome,
+    /// The faults; the first that the picture shows is called out.
+    pub faults: &'a [Fault],
+    /// Where the error starts to grow, called out where there is no fault.
+    pub growth: Option<&'a str>,
     pub stops: Vec<&'a Stop<'a>>,
     pub kinds: &'a [Kind],
     /// The curves, the lowest first.
@@ -66,20 +70,13 @@ impl Figure<'_> {
     }
 
     fn draw_title(&self, scene: &mut Scene, inner: Area) {
-        let report = self.report;
-        let badge = word(report.outcome);
+        let badge = word(self.outcome);
         let width = font::width(badge, TITLE, true) + 28.0;
         let area = Area { left: inner.right - width, bottom: inner.top + TITLE + 8.0, ..inner };
-        scene.fill(area.corners(), theme::outcome(report.outcome), 1.0);
+        scene.fill(area.corners(), theme::outcome(self.outcome), 1.0);
         let y = inner.top + TITLE - 1.0;
         scene.bold((inner.right - width / 2.0, y), badge, TITLE, PAPER, Anchor::Centre);
-        let prompt = match report.prompts.len() {
-            0 | 1 => format!("prompt {}", report.prompt_id),
-            n => format!("worst of {n} prompts"),
-        };
-        let reference = &report.provenance.reference.engine;
-        let title = format!("{}: {} against {reference}, {prompt}", self.subject, report.engine);
-        let title = font::fit(&title, TITLE, true, inner.right - inner.left - width - 20.0);
+        let title = font::fit(&self.title, TITLE, true, inner.right - inner.left - width - 20.0);
         scene.bold((inner.left, y), &title, TITLE, INK, Anchor::Left);
     }
 
@@ -169,14 +166,23 @@ impl Figure<'_> {
             let size = format!("error {}, {} × what is explained", number(spot.error), multiple(fault.ratio));
             Some((spot, vec![format!("born: {}", short(&fault.point)), size]))
         };
-        if let Some(callout) = self.report.faults.iter().find_map(fault) {
+        if let Some(callout) = self.faults.iter().find_map(fault) {
             return Some(callout);
         }
-        let name = self.report.growth.first_point.as_ref().filter(|_| self.report.faults.is_empty())?;
+        let name = self.growth.filter(|_| self.faults.is_empty())?;
         let spot = find(name)?;
         let size = format!("error {}", number(spot.error));
         Some((spot, vec![format!("grows from: {}", short(name)), size]))
     }
+}
+
+/// The title of a picture of one report.
+pub(super) fn title(report: &Report, subject: &str) -> String {
+    let prompt = match report.prompts.len() {
+        0 | 1 => format!("prompt {}", report.prompt_id),
+        n => format!("worst of {n} prompts"),
+    };
+    format!("{subject}: {} against {}, {prompt}", report.engine, report.provenance.reference.engine)
 }
 
 /// A point in a figure.
