@@ -16,7 +16,8 @@ Examples:
   layerdiff run --model DIR --reference torch     your model, PyTorch captured live
   layerdiff compare REFERENCE CANDIDATE           any two traces
   layerdiff inspect TRACE                         what is in a trace
-  layerdiff quantize --format q4 MODEL OUT        Q4 weights, as lattice makes them"
+  layerdiff quantize --format q4 MODEL OUT        Q4 weights, as lattice makes them
+  layerdiff dequantize --engine NAME MODEL OUT    the weights that an engine computes with, in float32"
 )]
 pub struct Cli {
     /// What to do.
@@ -43,6 +44,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Make a directory of Q4 weights with lattice's own quantizers.
     Quantize(QuantizeArgs),
+    /// Write the weights that an engine computes with as a float32 checkpoint.
+    Dequantize(DequantizeArgs),
 }
 
 /// What to run the engines on.
@@ -219,6 +222,32 @@ pub enum QuantizeFormat {
     Q4,
     /// Q4 of rotated weights.
     QuarotQ4,
+}
+
+/// Arguments of `dequantize`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+OUT is a checkpoint for PyTorch, in the original basis: what it computes differs from the original by the
+price of the format, and from the engine by what the engine adds.
+
+Examples:
+  layerdiff dequantize --engine lattice-q8 MODEL OUT
+  layerdiff dequantize --engine lattice-quarot-q4 --seed 7 MODEL OUT
+  layerdiff dequantize --engine lattice-quarot-q4 --original MODEL QUANTIZED OUT")]
+pub struct DequantizeArgs {
+    /// lattice-f16, lattice-q8, lattice-q8_0, lattice-q4 or lattice-quarot-q4.
+    #[arg(long, value_name = "NAME")]
+    pub engine: String,
+    /// Chooses QuaRot's rotation, decimal or as 0xC0FFEE, which is the default.
+    #[arg(long, value_name = "N", value_parser = seed)]
+    pub seed: Option<u64>,
+    /// The checkpoint that MODEL was quantized from: it has the gains that a rotation folds away.
+    #[arg(long, value_name = "DIR")]
+    pub original: Option<PathBuf>,
+    /// The model's directory; for the Q4 engines it may be quantized already.
+    pub model: PathBuf,
+    /// Where the checkpoint goes; must not exist.
+    pub out: PathBuf,
 }
 
 /// A seed, decimal or hexadecimal.

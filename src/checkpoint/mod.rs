@@ -1,9 +1,13 @@
 //! A model's directory: configuration, components, and hashes of what it holds.
 
 mod hash;
+mod merge;
 pub mod q4;
+mod replace;
 mod write;
 
+pub(crate) use merge::merge_shards;
+pub(crate) use replace::{HEAD, Head};
 pub(crate) use write::copy_tokenizer;
 
 use crate::basis::Gains;
@@ -90,15 +94,25 @@ impl ModelDir {
         let norms = self.graph.components().iter().filter(|c| normed(c.basis));
         let mut gains = std::collections::BTreeMap::new();
         for param in norms.flat_map(|c| &c.params) {
-            let local = param.strip_prefix("model.").unwrap_or(param);
-            let prefixes = self.graph.description().weight_prefixes.iter();
-            let names = prefixes.map(|prefix| format!("{prefix}{local}"));
+            let mut names = self.graph.description().stored_names(param);
             // A checkpoint that lacks a norm is refused by the engines, with better words.
-            if let Some(name) = names.into_iter().find(|name| reader.has_tensor(name)) {
+            if let Some(name) = names.find(|name| reader.has_tensor(name)) {
                 gains.insert(param.clone(), reader.read_tensor_f64(&name).map_err(read)?.0);
             }
         }
         Ok(Gains::new(gains))
+    }
+
+    /// How many tensors the weights are, and the bytes of their files.
+    pub fn size(&self) -> Result<(usize, u64)> {
+        let read = |e| Error::new(format!("cannot read the weights: {e}")).at(&self.path);
+        let tensors = QuarotTensorReader::open(&self.path).map_err(read)?.tensor_names().len();
+        let mut bytes = 0;
+        for file in hash::weight_files(&self.path)? {
+            let data = std::fs::metadata(&file).map_err(|e| Error::io("read the weights", &file, &e))?;
+            bytes += data.len();
+        }
+        Ok((tensors, bytes))
     }
 
     /// Hashes of weights, tokenizer and configuration. Reads all of the weights, the first time.

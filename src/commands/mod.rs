@@ -2,6 +2,7 @@
 
 mod capture;
 mod compare;
+mod dequantize;
 mod inspect;
 mod quantize;
 mod run;
@@ -34,6 +35,7 @@ pub fn execute(cli: &Cli) -> ExitCode {
         Command::Compare(args) => compare::run(args, ui),
         Command::Inspect(args) => inspect::run(args, ui),
         Command::Quantize(args) => quantize::run(args, ui),
+        Command::Dequantize(args) => dequantize::run(args, ui),
     };
     match result {
         Ok(outcome) => ExitCode::from(outcome.exit_code()),

@@ -7,8 +7,10 @@
 #![allow(missing_docs)]
 
 mod attention;
+mod dequantize;
 mod f16;
 mod f32;
+mod frame;
 mod gdn;
 mod pass;
 mod q4;
