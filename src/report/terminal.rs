@@ -82,14 +82,15 @@ impl Page<'_> {
         let (stops, kinds) = (stops(self.report), kinds(self.report));
         let bar = Bar::new(&stops, (self.width - FIXED) / 3);
         let name = self.width - FIXED - bar.width;
+        let quantized = self.report.arms.quantization.status == "measured";
         let faint = Style::new().dim();
         let header = format!(
             "  {:>6} {} {:<name$} {:>7} {:>7} {:>7}  {}",
             "layer",
             "T",
             "worst point",
-            "error",
-            "output",
+            if quantized { "engine" } else { "error" },
+            if quantized { "quant." } else { "output" },
             "floor",
             bar.scale()
         );
@@ -123,7 +124,11 @@ impl Page<'_> {
                 tail(&clean(&stop.label), 6),
                 "",
                 maybe(worst.and_then(stops::error)),
-                maybe(stop.output().and_then(stops::error)),
+                maybe(if quantized {
+                    worst.and_then(|p| p.quantization)
+                } else {
+                    stop.output().and_then(stops::error)
+                }),
                 maybe(worst.and_then(|p| p.floor)),
                 bar.draw(worst.and_then(stops::error), worst.and_then(|p| p.floor)),
             );
@@ -131,7 +136,6 @@ impl Page<'_> {
             lines.push(if born { self.paint(&Style::new().red(), line) } else { line.to_owned() });
         }
         lines.extend(left_out(&mut skipped));
-        let report = self.report;
         let types: Vec<String> = kinds.iter().map(|k| format!("{} = {}", k.letter, k.name)).collect();
         let missing =
             if stops.iter().any(|s| s.unmeasured() > 0) { " ? some points not compared." } else { "" };
@@ -139,7 +143,7 @@ impl Page<'_> {
         let born = if any_born { " > a fault is born at the point named." } else { "" };
         let key = format!(
             "Relative L2 errors{}. T: {}. # the point's, | its floor, ! not finite.{born}{missing}",
-            if report.arms.quantization.status == "measured" { " against arm Q" } else { "" },
+            if quantized { ": engine C−Q, price of quantization Q−T" } else { "" },
             types.join(", ")
         );
         lines.extend(wrap(&clean(&key), self.width).iter().map(|line| self.paint(&faint, line)));

@@ -142,7 +142,7 @@ pub(super) fn arms(report: &Report) -> String {
         known(&arms.total, worst.and_then(|w| w.total)),
         if floors.is_empty() { "UNMEASURED".to_owned() } else { floors.join(", ") },
         known(&arms.engine, worst.and_then(|w| w.engine)),
-        worst.map_or_else(String::new, |w| format!(" (at {})", w.point))
+        worst.map_or_else(String::new, |w| format!(" (at {})", tail(&w.point, 80)))
     )
 }
 

@@ -13,6 +13,7 @@ mod f32;
 mod frame;
 mod gdn;
 mod pass;
+mod probe;
 mod q4;
 mod q4_engine;
 mod q4_weights;

@@ -2,6 +2,7 @@
 
 use super::frame::Frame;
 use super::pass::{Model, Path};
+use super::probe::{self, Way};
 use super::self_check::{GdnTap, evidence, greedy_evidence};
 use super::text::text_for;
 use super::weights::{Attention, Gdn, Layer, Matrix, Mixer, Weights};
@@ -12,8 +13,10 @@ use crate::error::Result;
 use crate::hook::{Chain, Hook};
 use crate::model::Graph;
 use crate::trace::{Evidence, Provenance};
+use lattice_arch::qwen35_config::Qwen35Config;
 use lattice_compute::attention::gdn::GatedDeltaNetState;
 use lattice_compute::attention::gdn_fused::GatedDeltaNetFusedScratch;
+use lattice_compute::forward::cpu::matmul_bt;
 use lattice_model_qwen35::forward::cpu_q8::{
     gated_delta_net_step_fused_q8, generate_q8, quantize_from_model,
 };
@@ -23,6 +26,10 @@ use std::path::Path as FilePath;
 
 /// Tokens that the self-check lets the engine generate.
 pub(super) const GREEDY: usize = 16;
+
+/// The longest prompt, decode steps included, after which the engine is asked for its hidden state: each
+/// of two questions costs a whole run.
+const PROBED: usize = 128;
 
 /// The Q8 engine with a model loaded.
 pub struct Q8Engine {
@@ -61,6 +68,39 @@ impl Q8Engine {
         found
     }
 
+    /// Asks the engine which component of its final hidden state, after the last of `tokens`, is larger
+    /// or smaller than the pass's, `hidden`.
+    fn probes(&mut self, tokens: &[u32], hidden: &[f32]) -> Result<Evidence> {
+        let (tokenizer, text) = text_for(tokens)?;
+        let (real, vocab) = (self.weights.embed_tokens.len(), self.frame.config.vocab_size);
+        let mut mismatches = 0;
+        for way in [Way::Larger, Way::Smaller] {
+            let rows = probe::rows(hidden, way);
+            let n = rows.len() / hidden.len();
+            let mut logits = vec![0.0; n];
+            matmul_bt(hidden, &rows, &mut logits, 1, hidden.len(), n);
+            let expected = (0..n).rev().max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
+            let config = Qwen35Config { vocab_size: vocab + n, ..self.frame.config.clone() };
+            self.weights.embed_tokens.extend_from_slice(&rows);
+            let greedy = greedy_config(1);
+            let answer = generate_q8(&self.weights, &config, &tokenizer, &self.frame.rope, &text, &greedy);
+            self.weights.embed_tokens.truncate(real);
+            let answer = answer.map_err(|e| engine_error("answer a probe", &e))?.token_ids;
+            let expected: Vec<u32> = expected.map(|row| (vocab + row) as u32).into_iter().collect();
+            mismatches += u64::from(answer != expected);
+        }
+        Ok(Evidence {
+            what: format!(
+                "argmax over probe rows, which would name a component of the final hidden state (of {}, last position) that is larger or smaller by a few units in the last place",
+                hidden.len()
+            ),
+            entry_point: "generate_q8".to_owned(),
+            elements: 2,
+            mismatches,
+            rel_l2: None,
+        })
+    }
+
     /// Runs `work` with the model as the pass sees it.
     fn with_model<T>(&self, work: impl FnOnce(&Model<'_>) -> Result<T>) -> Result<T> {
         self.frame.with(&weights(&self.weights), Path::Serial, work)
@@ -93,8 +133,12 @@ impl Engine for Q8Engine {
 
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
         let mut layers = GdnTap::new(&self.graph);
-        self.with_model(|model| model.run(tokens, forced, &mut Chain(vec![hook, &mut layers])).map(drop))?;
+        let pass = self.with_model(|model| model.run(tokens, forced, &mut Chain(vec![hook, &mut layers])))?;
         let mut found = self.gdn_layers(&layers);
+        if tokens.len() + forced.len() <= PROBED {
+            let last = &pass.hidden[pass.hidden.len() - self.frame.config.hidden_size..];
+            found.push(self.probes(&[tokens, forced].concat(), last)?);
+        }
         let (tokenizer, text) = text_for(tokens)?;
         let Frame { config, rope, .. } = &self.frame;
         let generated = generate_q8(&self.weights, config, &tokenizer, rope, &text, &greedy_config(GREEDY))

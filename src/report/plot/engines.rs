@@ -13,16 +13,28 @@ pub(super) fn figure<'a>(
     all: &'a [Stop<'a>],
     kinds: &'a [Kind],
 ) -> Figure<'a> {
-    let mut series = Vec::new();
+    let (mut series, mut notes) = (Vec::new(), Vec::new());
     for (i, report) in reports.iter().enumerate() {
         let style = Style { dash: Dash::Solid, ..theme::series(i) };
         let price = Style { dash: Dash::Dashed, marker: None, ..style };
-        if report.arms.quantization.status == "measured" {
-            series.push(curve(report, "", price, &|p| p.quantization));
+        match report.arms.quantization.status.as_str() {
+            "unmeasured" => {
+                notes.push(format!("{}: UNMEASURED", report.engine));
+                continue;
+            }
+            "measured" => series.push(curve(report, "", price, &|p| p.quantization)),
+            _ => {}
         }
         series.push(curve(report, &report.engine, style, &stops::error));
     }
+    if let Some(first) = reports.first() {
+        let others = first.arms.floor.iter().skip(1).filter_map(|arm| arm.dtype.as_deref());
+        for (dtype, style) in others.zip(theme::OTHER_FLOORS) {
+            series.push(curve(first, &format!("{dtype} floor"), style, &|p| p.floors.get(dtype).copied()));
+        }
+    }
     series.reverse();
+    notes.push("line: the engine, C−Q; dashed: its price of quantization, Q−T".to_owned());
     Figure {
         title: "What each engine adds, by layer output".to_owned(),
         outcome,
@@ -30,10 +42,11 @@ pub(super) fn figure<'a>(
         growth: None,
         stops: all.iter().collect(),
         kinds,
+        axis: "layer",
         series,
         dodge: false,
         floors: Vec::new(),
-        notes: vec!["lines: the engine, C−Q; dashed: its price of quantization, Q−T".to_owned()],
+        notes,
         shows: Box::new(|_| false),
     }
 }

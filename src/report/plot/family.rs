@@ -28,6 +28,7 @@ pub(super) fn figure<'a>(
         growth: report.growth.first_point.as_deref(),
         stops,
         kinds,
+        axis: "layer",
         series,
         dodge: true,
         floors,

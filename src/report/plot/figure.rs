@@ -22,6 +22,8 @@ pub(super) struct Figure<'a> {
     pub growth: Option<&'a str>,
     pub stops: Vec<&'a Stop<'a>>,
     pub kinds: &'a [Kind],
+    /// What the stops are.
+    pub axis: &'static str,
     /// The curves, the lowest first.
     pub series: Vec<Series>,
     /// Whether the series stand side by side in each stop, so that none hides another.
@@ -48,7 +50,7 @@ impl Figure<'_> {
         let height = legend::draw(&mut scene, legend, &self.entries(!rings.is_empty()));
         let frame =
             Frame::new(Area { top: legend.top + height + 10.0, ..inner }, &self.values(), &self.stops);
-        frame.draw(&mut scene, &self.stops, self.kinds);
+        frame.draw(&mut scene, &self.stops, self.kinds, self.axis);
         let data = scene.shapes.len();
         self.draw_floors(&mut scene, &frame);
         let visible: Vec<&Series> = self.series.iter().filter(|s| s.is_visible()).collect();
@@ -82,7 +84,7 @@ impl Figure<'_> {
 
     fn entries(&self, rings: bool) -> Vec<(Swatch, String)> {
         let mut entries = vec![(Swatch::None, "rel. L2 error".to_owned())];
-        let visible = self.series.iter().rev().filter(|s| s.is_visible());
+        let visible = self.series.iter().rev().filter(|s| s.is_visible() && !s.name.is_empty());
         entries.extend(visible.map(|s| (Swatch::Series(s.style), s.name.clone())));
         if self.floors.iter().any(Option::is_some) {
             entries.push((Swatch::FloorBox, "floor range".to_owned()));

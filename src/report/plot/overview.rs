@@ -49,7 +49,9 @@ pub(super) fn figure<'a>(report: &'a Report, all: &'a [Stop<'a>], kinds: &'a [Ki
             output(s, &|p| p.floors.get(dtype).copied())
         }));
     }
-    curves.push(series("floor", theme::FLOOR_LINE, &|s| output(s, &|p| p.floor)));
+    let own = report.arms.floor.first().and_then(|arm| arm.dtype.as_deref());
+    let own = own.map_or_else(|| "floor".to_owned(), |dtype| format!("{dtype} floor"));
+    curves.push(series(&own, theme::FLOOR_LINE, &|s| output(s, &|p| p.floor)));
     if quantized {
         let total = |p: &PointReport| p.metrics.as_ref().map(|m| m.rel_l2);
         curves.push(series("total, C−T", theme::TOTAL, &|s| output(s, &total)));
@@ -65,6 +67,7 @@ pub(super) fn figure<'a>(report: &'a Report, all: &'a [Stop<'a>], kinds: &'a [Ki
         growth: report.growth.first_point.as_deref(),
         stops: all.iter().collect(),
         kinds,
+        axis: "layer",
         series: curves,
         dodge: false,
         floors: Vec::new(),

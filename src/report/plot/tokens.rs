@@ -35,6 +35,7 @@ pub(super) fn scene(report: &Report) -> Scene {
         growth: None,
         stops: stops.iter().collect(),
         kinds: &kinds,
+        axis: "position",
         series,
         dodge: false,
         floors: Vec::new(),
