@@ -17,7 +17,7 @@ const NARROWEST: usize = 60;
 /// Wider lines are harder to read, not easier.
 const WIDEST: usize = 110;
 /// More layers than these are abridged: the verdict should still be on the screen.
-const ROWS: usize = 44;
+const ROWS: usize = 40;
 /// Lines of reasoning.
 const REASONS: usize = 14;
 /// Columns that do not depend on the width: mark, number, type, three numbers, spaces.
