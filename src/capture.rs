@@ -36,6 +36,15 @@ pub fn open_engine(name: &str, model: &ModelDir, path: Option<&str>) -> Result<B
         .map_err(|e| e.hint("is the checkpoint complete? download it again, or try it with --engine torch"))
 }
 
+/// Writes the weights that `engine` computes with to `out`; none when they are those of `source`, or when
+/// they cannot be had because `source` is itself rotated and its original is not known.
+pub fn dequantized(engine: &dyn Engine, source: &ModelDir, out: &Path) -> Result<Option<ModelDir>> {
+    if source.is_quantized() && engine.rotation().is_some() {
+        return Ok(None);
+    }
+    engine.write_dequantized(source, out)?.then(|| ModelDir::open(out)).transpose()
+}
+
 /// Runs the prompts and writes the trace; fails, and writes nothing, unless the instrumented
 /// engine is bit-identical to the real one on every prompt.
 pub fn capture(engine: &mut dyn Engine, request: &Request<'_>, out: &Path) -> Result<()> {

@@ -103,6 +103,9 @@ pub struct RunArgs {
     /// ones; with --reference torch, captured now].
     #[arg(long, value_name = "TRACE")]
     pub quantized: Vec<PathBuf>,
+    /// The candidate's own weights, where it is not to make them from the model: a directory of Q4 weights.
+    #[arg(long, value_name = "DIR")]
+    pub weights: Option<PathBuf>,
     /// Where the report goes; an earlier report there is replaced.
     #[arg(long, value_name = "DIR", default_value = "reports/latest")]
     pub out: PathBuf,

@@ -1,7 +1,7 @@
 //! `layerdiff capture`.
 
 use super::{STEPS, Ui, chosen_prompts, print_json, print_text, standard_prompts};
-use crate::capture::{Request, capture, open_engine};
+use crate::capture::{Request, capture, dequantized, open_engine};
 use crate::checkpoint::ModelDir;
 use crate::cli::CaptureArgs;
 use crate::engine::torch::{self, Python};
@@ -38,17 +38,22 @@ pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
             return Err(Error::new(format!("{} has a precision of its own", args.engine))
                 .hint("--dtype is for --engine torch; lattice's precision is in the engine's name"));
         }
+        // The target is tried first: a bad one must not cost the loading.
+        drop(crate::files::staging_dir(&args.out)?);
+        let mut engine = open_engine(&args.engine, &model, args.path.as_deref())?;
+        // Their hash tells which arm Q belongs to this trace.
+        let work = tempfile::tempdir()
+            .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
+        crate::files::remove_on_interrupt(work.path());
+        let weights = dequantized(engine.as_ref(), &model, &work.path().join("dequantized"))?;
         let request = Request {
             model: &model,
             prompts: &prompts,
             steps: args.input.steps.unwrap_or(STEPS),
             points: &points,
-            dequantized: None,
+            dequantized: weights.as_ref(),
             quiet: ui.quiet,
         };
-        // The target is tried first: a bad one must not cost the loading.
-        drop(crate::files::staging_dir(&args.out)?);
-        let mut engine = open_engine(&args.engine, &model, args.path.as_deref())?;
         capture(engine.as_mut(), &request, &args.out)?;
     }
     // Reading it back proves that others can.

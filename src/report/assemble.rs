@@ -64,7 +64,7 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
     let coverage = prompts.iter().fold(Coverage::default(), |sum, p| sum.plus(p.coverage));
     assert_eq!(coverage.expected, coverage.matched + coverage.mismatched + coverage.unmeasured);
     let self_check = candidate.manifest().self_check.clone().unwrap_or_else(|| SelfCheck::new(Vec::new()));
-    let warnings = warnings(reference, candidate, options.floor, &self_check, &rows);
+    let warnings = warnings(reference, candidate, options.floor, quantization, &self_check, &rows);
     let outcome = outcome(&prompts, [reference, candidate]);
     let floors: Vec<&Floor> = std::iter::once(options.floor).chain(options.shown_floors).collect();
     let all = rows.iter().map(|row| (row, figures(row, quantization, &floors)));
@@ -297,6 +297,7 @@ fn warnings(
     reference: &Trace,
     candidate: &Trace,
     floor: &Floor,
+    quantization: Quantization<'_>,
     check: &SelfCheck,
     rows: &[Row<'_>],
 ) -> Vec<String> {
@@ -313,6 +314,12 @@ fn warnings(
         }
     }
     warnings.extend(brought_back(rows));
+    if let Quantization::Arm(arm) = quantization
+        && (c.provenance.hashes.dequantized.is_none() || arm.manifest().provenance.hashes.weights.is_none())
+    {
+        warnings
+            .push("whether arm Q carries the candidate's weights is unmeasured: a hash is missing".into());
+    }
     if check.status == Status::Unmeasured {
         warnings.push(
             "whether the capture disturbed the candidate is unmeasured: its trace has no self-check".into(),

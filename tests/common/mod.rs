@@ -145,6 +145,7 @@ impl Draft {
                         weights: Some("w".into()),
                         tokenizer: Some("t".into()),
                         config: Some("c".into()),
+                        dequantized: None,
                     },
                     ..Provenance::default()
                 },

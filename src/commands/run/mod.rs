@@ -5,7 +5,7 @@ mod sources;
 
 use super::{Ui, command_line, publish};
 use crate::bundle::Bundle;
-use crate::capture::{Request, capture, open_engine};
+use crate::capture::{Request, capture, dequantized, open_engine};
 use crate::checkpoint::ModelDir;
 use crate::cli::RunArgs;
 use crate::engine::{CANDIDATES, check_known};
@@ -68,10 +68,10 @@ impl Job<'_> {
         let Self { args, model, points, sources, ui, .. } = *self;
         let work = self.work.join(name);
         std::fs::create_dir(&work).map_err(|e| Error::io("create a temporary directory", &work, &e))?;
-        let mut engine = open_engine(name, model, args.path.as_deref())?;
-        let weights = work.join("dequantized");
-        let weights =
-            engine.write_dequantized(model, &weights)?.then(|| ModelDir::open(&weights)).transpose()?;
+        let own = args.weights.as_deref().map(ModelDir::open).transpose()?;
+        let own = own.as_ref().unwrap_or(model);
+        let mut engine = open_engine(name, own, args.path.as_deref())?;
+        let weights = dequantized(engine.as_ref(), model, &work.join("dequantized"))?;
         let activation_bits = engine.activation_bits();
         let mut arm = match &weights {
             Some(weights) => sources.stored_arm(weights, activation_bits)?,
@@ -79,7 +79,7 @@ impl Job<'_> {
         };
         let prompts = sources.prompts_for(arm.as_ref());
         let request = Request {
-            model,
+            model: own,
             prompts: &prompts,
             steps: sources.steps,
             points,
@@ -112,7 +112,7 @@ impl Job<'_> {
             floor: arm_floor.as_ref().unwrap_or(own),
             shown_floors: others,
             quantized: arm.as_ref(),
-            other_weights: false,
+            other_weights: self.args.weights.is_some(),
             command: command_line(),
             quiet: self.ui.quiet,
         };
