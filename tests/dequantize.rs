@@ -346,3 +346,77 @@ mod command {
         assert_eq!(run(&args, &dir, &out).code, 0);
     }
 }
+
+mod with_pytorch {
+    use super::*;
+
+    /// Runs a command that needs the Python of the environment, which the shared helper hides.
+    fn run(args: &[&str]) -> Value {
+        let output = std::process::Command::new(assert_cmd::cargo::cargo_bin!("layerdiff"))
+            .args(args)
+            .arg("--json")
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {errors}"))
+    }
+
+    /// Captures the bundled prompt.
+    fn capture(engine: &[&str], model: &Path, out: &Path) {
+        let [model, out] = [model, out].map(|path| path.to_str().unwrap());
+        let prompt = ["--prompts", "src/bundle/reference", "--prompt", "code-01", "--steps", "2"];
+        let args = [&["capture", "--model", model, "--out", out, "--engine"], engine, &prompt].concat();
+        assert_eq!(run(&args)["self_check"]["status"], "bit-equal");
+    }
+
+    /// The largest relative L2 error at a point over the steps.
+    fn error(report: &Value, point: &str) -> f64 {
+        let points = report["points"].as_array().unwrap().iter().filter(|p| p["point"] == point);
+        points.map(|p| p["rel_l2"].as_f64().unwrap()).reduce(f64::max).unwrap()
+    }
+
+    #[test]
+    #[ignore = "needs PyTorch"]
+    fn on_it_with_8_bit_activations_gives_what_the_q8_0_engine_gives_up_to_its_wrong_convolution() {
+        let (root, arm) = dequantized("lattice-q8_0", &bundled_model());
+        let path = |name: &str| root.path().join(name);
+        capture(&["lattice-q8_0"], &bundled_model(), &path("engine"));
+        capture(&["torch", "--activation-bits", "8"], &arm, &path("rounded"));
+        capture(&["torch"], &arm, &path("floats"));
+        let [rounded, floats] = ["rounded", "floats"].map(|reference| {
+            let [reference, engine] = [path(reference), path("engine")];
+            let [reference, engine] = [&reference, &engine].map(|path| path.to_str().unwrap());
+            run(&["compare", "--other-weights", reference, engine])
+        });
+        for module in ["in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a"] {
+            let point = format!("model.layers.0.linear_attn.{module}");
+            let [rounded, floats] = [error(&rounded, &point), error(&floats, &point)];
+            println!("{point}: {rounded:.1e} with 8-bit activations, {floats:.1e} without");
+            // One code that differs by one would be a thousandth.
+            assert!(rounded < 2e-6 && floats > 1e-3, "{point}: {rounded} {floats}");
+        }
+        // The engine's own error, which no arm has.
+        assert!(error(&rounded, "model.layers.0.linear_attn.conv1d") > 0.1);
+    }
+
+    #[test]
+    #[ignore = "needs PyTorch"]
+    fn gives_what_each_engine_with_float_activations_gives_up_to_rounding() {
+        let source = in_f32(false);
+        for engine in ["lattice-f16", "lattice-q8", "lattice-q4"] {
+            let (root, arm) = dequantized(engine, source.path());
+            let path = |name: &str| root.path().join(name);
+            capture(&[engine], source.path(), &path("engine"));
+            capture(&["torch"], &arm, &path("arm"));
+            let [reference, candidate] = [path("arm"), path("engine")];
+            let [reference, candidate] = [&reference, &candidate].map(|path| path.to_str().unwrap());
+            let report = run(&["compare", "--other-weights", reference, candidate]);
+            let points = report["points"].as_array().unwrap();
+            let worst = points.iter().map(|p| p["rel_l2"].as_f64().unwrap()).fold(0.0, f64::max);
+            println!("{engine}: C-Q worst {worst:.1e}");
+            assert!(worst < 1e-4, "{engine}: {worst}");
+            assert_eq!(report["coverage"]["matched"], report["coverage"]["expected"]);
+        }
+    }
+}

@@ -4,7 +4,7 @@ use super::{STEPS, Ui, chosen_prompts, print_json, print_text, standard_prompts}
 use crate::capture::{Request, capture};
 use crate::checkpoint::ModelDir;
 use crate::cli::CaptureArgs;
-use crate::engine::torch::Python;
+use crate::engine::torch::{self, Python};
 use crate::engine::{ENGINES, check_known};
 use crate::error::{Error, Result};
 use crate::model::PointFilter;
@@ -22,16 +22,20 @@ pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
     }
     let mut prompts = chosen_prompts(&args.input)?.map_or_else(standard_prompts, Ok)?;
     tokenize(&mut prompts, model.path(), model.graph().dim("vocab"))?;
+    if let Some(bits) = args.activation_bits {
+        check_activation_bits(&args.engine, bits)?;
+    }
     if args.engine == "torch" {
-        Python::find(args.input.python.as_deref()).capture(
-            &model,
-            &prompts,
-            &points,
-            args.dtype.as_deref().unwrap_or("float32"),
-            args.input.steps.unwrap_or(STEPS),
-            &args.out,
-            ui.quiet,
-        )?;
+        let request = torch::Request {
+            model: &model,
+            prompts: &prompts,
+            points: &points,
+            dtype: args.dtype.as_deref().unwrap_or("float32"),
+            steps: args.input.steps.unwrap_or(STEPS),
+            activation_bits: args.activation_bits,
+            quiet: ui.quiet,
+        };
+        Python::find(args.input.python.as_deref()).capture(&request, &args.out)?;
     } else {
         if args.dtype.is_some() {
             return Err(Error::new(format!("{} has a precision of its own", args.engine))
@@ -61,4 +65,17 @@ pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
         print_text(&super::inspect::summary(&trace))?;
     }
     Ok(Outcome::Pass)
+}
+
+fn check_activation_bits(engine: &str, bits: u32) -> Result<()> {
+    if engine != "torch" {
+        return Err(Error::new(format!("{engine} rounds activations as it does"))
+            .hint("--activation-bits is for --engine torch; of lattice's engines lattice-q8_0 rounds them"));
+    }
+    if bits != 8 {
+        return Err(Error::new("no engine rounds activations to so many bits")
+            .expected("--activation-bits 8", bits)
+            .hint("8 is what lattice-q8_0 does"));
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use crate::bundle::{Bundle, DEFAULT_PROMPT};
 use crate::capture::{Request, capture};
 use crate::checkpoint::ModelDir;
 use crate::cli::RunArgs;
-use crate::engine::torch::Python;
+use crate::engine::torch::{self, Python};
 use crate::engine::{CANDIDATES, check_known};
 use crate::error::{Error, Result};
 use crate::files::ReplacedDir;
@@ -115,18 +115,27 @@ fn live(args: &RunArgs, model: &ModelDir, points: &PointFilter, work: &Path, ui:
         Some(prompts) => prompts,
         None => select(standard_prompts()?, &[DEFAULT_PROMPT.to_owned()])?,
     };
-    let prompts = tokenized(chosen, model)?;
+    let asked = tokenized(chosen, model)?;
     let python = Python::find(args.input.python.as_deref());
     let reference = work.join("reference");
     let steps = args.input.steps.unwrap_or(STEPS);
-    python.capture(model, &prompts, points, "float32", steps, &reference, ui.quiet)?;
+    let asked = torch::Request {
+        model,
+        prompts: &asked,
+        points,
+        dtype: "float32",
+        steps,
+        activation_bits: None,
+        quiet: ui.quiet,
+    };
+    python.capture(&asked, &reference)?;
     let reference = Trace::open(&reference)?;
-    let prompts = with_reference_steps(prompts, &reference);
+    let prompts = with_reference_steps(asked.prompts.to_vec(), &reference);
     let floor = match &args.floor {
         Some(path) => path.clone(),
         None => {
             let arm = work.join("floor");
-            python.capture(model, &prompts, points, "float64", steps, &arm, ui.quiet)?;
+            python.capture(&torch::Request { prompts: &prompts, dtype: "float64", ..asked }, &arm)?;
             arm
         }
     };

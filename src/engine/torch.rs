@@ -14,6 +14,25 @@ use std::process::{Command, Stdio};
 #[derive(Debug, Clone)]
 pub struct Python(PathBuf);
 
+/// What to capture.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The model.
+    pub model: &'a ModelDir,
+    /// The prompts, with token ids.
+    pub prompts: &'a [Prompt],
+    /// Which points.
+    pub points: &'a PointFilter,
+    /// The precision: `float32`, `float64`, ….
+    pub dtype: &'a str,
+    /// How many decode steps: on the prompts' own step tokens where they have some, else greedily.
+    pub steps: usize,
+    /// How many bits the input of each linear is rounded to; none where it stays a float.
+    pub activation_bits: Option<u32>,
+    /// No progress bars.
+    pub quiet: bool,
+}
+
 const INSTALL: &str = "install the Python side: `pip install ./hooks` from layerdiff's source, or `make venv`; \
      name another interpreter with --python or LAYERDIFF_PYTHON";
 
@@ -31,18 +50,9 @@ impl Python {
         Self(found.or_else(active).or(local).unwrap_or_else(|| "python3".into()))
     }
 
-    /// Captures the prompts in precision `dtype` (`float32`, `float64`, …) into the trace `out`, with
-    /// `steps` decode steps: on the prompts' own step tokens where they have some, else greedily.
-    pub fn capture(
-        &self,
-        model: &ModelDir,
-        prompts: &[Prompt],
-        points: &PointFilter,
-        dtype: &str,
-        steps: usize,
-        out: &Path,
-        quiet: bool,
-    ) -> Result<()> {
+    /// Captures the prompts into the trace `out`, which must not exist yet.
+    pub fn capture(&self, request: &Request<'_>, out: &Path) -> Result<()> {
+        let Request { model, prompts, points, dtype, steps, activation_bits, quiet } = *request;
         // The target is tried first: a bad one must not cost a run.
         drop(crate::files::staging_dir(out)?);
         let mut file = tempfile::NamedTempFile::new()
@@ -68,6 +78,9 @@ impl Python {
             .arg("--out")
             .arg(out)
             .args(["--steps", &steps.to_string()]);
+        if let Some(bits) = activation_bits {
+            command.args(["--activation-bits", &bits.to_string()]);
+        }
         // The names, and not the glob: Python has other globs.
         for component in model.graph().components().iter().filter(|c| points.accepts(&c.point)) {
             command.args(["--points", &component.point]);
