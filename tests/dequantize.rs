@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{bundled_model, layerdiff, tree};
+use common::{Form, bundled_model, layerdiff, tree};
 use lattice_compute::forward::cpu::q8_neon::{matmul_q8_neon_into, pack_weights_q8};
 use lattice_quant::quarot::QuarotTensorReader;
 use layerdiff::checkpoint::ModelDir;
@@ -14,7 +14,6 @@ use layerdiff::hook::{At, Hook};
 use layerdiff::quantize::{DEFAULT_SEED, Format, quantize};
 use layerdiff::tensor::{Tensor, Values};
 use safetensors::SafeTensors;
-use safetensors::tensor::serialize_to_file;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -74,41 +73,10 @@ fn config(dir: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap()
 }
 
-/// A copy of a model after a change of its tensors, by name in the file, and of its configuration.
-fn changed(change: impl Fn(&str, &mut Vec<f32>), head: bool) -> TempDir {
-    let root = tempfile::tempdir().unwrap();
-    let reader = QuarotTensorReader::open(&bundled_model()).unwrap();
-    let mut tensors = Vec::new();
-    for name in reader.tensor_names() {
-        let (mut values, shape) = tensor(&bundled_model(), &name);
-        change(&name, &mut values);
-        tensors.push((name, shape, values));
-    }
-    let mut config = config(&bundled_model());
-    if head {
-        let (mut values, shape) = tensor(&bundled_model(), "model.language_model.embed_tokens.weight");
-        values.reverse();
-        change("lm_head.weight", &mut values);
-        tensors.push(("lm_head.weight".to_owned(), shape, values));
-        config["tie_word_embeddings"] = false.into();
-        config["text_config"]["tie_word_embeddings"] = false.into();
-    }
-    let bytes: Vec<Vec<u8>> =
-        tensors.iter().map(|(.., v)| v.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
-    let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
-        let view =
-            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap();
-        (name, view)
-    });
-    serialize_to_file(views, None, &root.path().join("model.safetensors")).unwrap();
-    std::fs::write(root.path().join("config.json"), config.to_string()).unwrap();
-    std::fs::copy(bundled_model().join("tokenizer.json"), root.path().join("tokenizer.json")).unwrap();
-    root
-}
-
 /// The bundled model with weights that 16 bits do not hold, and a head of its own if wanted.
 fn in_f32(head: bool) -> TempDir {
-    changed(|name, values| values.iter_mut().for_each(|v| *v *= 1.0 + name.len() as f32 / 3000.0), head)
+    let form = Form { untied: head, ..Form::F32 };
+    form.write(|name, values| values.iter_mut().for_each(|v| *v *= 1.0 + name.len() as f32 / 3000.0))
 }
 
 #[test]
@@ -200,7 +168,7 @@ fn nothing_is_written_of_weights_that_16_bits_hold_exactly() {
     let root = tempfile::tempdir().unwrap();
     let out = root.path().join("out");
     let coarse = |value: f32| (value * 1024.0).round() / 1024.0;
-    let source = changed(|_, values| values.iter_mut().for_each(|v| *v = coarse(*v)), false);
+    let source = Form::F32.write(|_, values| values.iter_mut().for_each(|v| *v = coarse(*v)));
     let source = model(source.path());
     for engine in ["lattice-f16", "lattice-f32"] {
         let engine = open(engine, source.path(), source.graph(), None).unwrap();
