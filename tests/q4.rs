@@ -890,4 +890,24 @@ mod with_pytorch {
             assert!(quantization["lm_head"] > 1000.0 * engine["lm_head"]);
         }
     }
+
+    #[test]
+    #[ignore = "needs PyTorch"]
+    fn a_rotated_checkpoint_that_is_not_quantized_leads_back_to_the_original_at_every_point() {
+        let [original, rotated] = ["original-torch", "rotated-torch"].map(Made::at);
+        capture_torch(&bundled_model(), &original);
+        capture_torch(&Made::at("rotated"), &rotated);
+        for candidate in ["rotated-torch", "rotated-trace"] {
+            let errors = errors("original-torch", candidate);
+            println!("{candidate}: unquantized rotation against PyTorch, worst {:?}", worst(&errors));
+            assert_eq!(errors.len(), bundled().graph().components().len());
+            assert!(worst(&errors).1 < 1e-4, "{:?}", worst(&errors));
+        }
+        let model = bundled_model();
+        let [original, rotated, model] = [&original, &rotated, &model].map(|path| path.to_str().unwrap());
+        let report = layerdiff(&["compare", original, rotated, "--model", model, "--json"]).json();
+        assert_eq!(report["outcome"], "pass", "{}", report["verdict"]);
+        assert_eq!(report["coverage"]["matched"], report["coverage"]["expected"]);
+        assert!(report["warnings"].to_string().contains("the embedding confirms the seed"));
+    }
 }
