@@ -3,12 +3,15 @@
 import hashlib
 import platform
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
 import transformers
+
+from layerdiff_hooks.adapter import Adapter
 
 # Name in a trace → flag in /proc/cpuinfo.
 CPU_FEATURES = {
@@ -21,8 +24,12 @@ CPU_FEATURES = {
 }
 
 
-def provenance(dtype: torch.dtype, attention: str, model_dir: Path | None) -> dict[str, Any]:
+def provenance(
+    dtype: torch.dtype, attention: str, model_dir: Path | None, adapter: Adapter | None = None
+) -> dict[str, Any]:
     """The manifest's `provenance`; a hash is None where the file is not known."""
+    on_top = {"adapter": adapter.digest} if adapter else {}
+    libraries = {"peft": metadata.version("peft")} if adapter else {}
     return {
         "engine": "torch",
         "engine_version": torch.__version__,
@@ -36,12 +43,14 @@ def provenance(dtype: torch.dtype, attention: str, model_dir: Path | None) -> di
             "weights": _weights_hash(model_dir) if model_dir else None,
             "tokenizer": _file_hash(model_dir / "tokenizer.json") if model_dir else None,
             "config": _file_hash(model_dir / "config.json") if model_dir else None,
+            **on_top,
         },
         "libraries": {
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "safetensors": safetensors.__version__,
             "python": platform.python_version(),
+            **libraries,
         },
         "command": None,
     }
