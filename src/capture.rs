@@ -47,10 +47,16 @@ pub fn capture(request: &Request<'_>, out: &Path) -> Result<()> {
     let rotation = engine.rotation().map_or_else(|| request.model.rotation(), |seed| Ok(Some(seed)))?;
     let mut provenance = engine.provenance();
     provenance.hashes = request.model.hashes()?;
+    if let Some(adapter) = request.model.adapter()
+        && !engine.adapt(adapter)?
+    {
+        provenance.notes.push(format!("{} has no adapter hook: the adapter was not applied", request.engine));
+    }
     let options = WriteOptions {
         architecture: graph.description().name.clone(),
         config: request.model.config().as_json().clone(),
         provenance,
+        adapter: request.model.adapter().map(|a| a.description().clone()),
         shard_bytes: SHARD_BYTES,
     };
     let mut writer = TraceWriter::create(out, options)?;

@@ -89,6 +89,12 @@ fn check_arm(arm: &FloorSide, reference: &Provenance) -> Result<()> {
             )
             .hint("capture one with `layerdiff capture --engine torch --dtype float64`"));
     }
+    if arm.hashes.adapter != reference.hashes.adapter {
+        let words = |hash: &Option<String>| hash.clone().unwrap_or_else(|| "no adapter".into());
+        return Err(Error::new("the floor was measured with another adapter than the reference")
+            .expected(words(&reference.hashes.adapter), words(&arm.hashes.adapter))
+            .hint("measure the floor with this adapter: `layerdiff capture --engine torch --dtype float64 --lora DIR`"));
+    }
     match (&arm.hashes.weights, &reference.hashes.weights) {
         (Some(floor), Some(reference)) if floor != reference => {
             Err(Error::new("the floor was measured on another model than the reference")

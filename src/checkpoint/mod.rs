@@ -1,9 +1,11 @@
 //! A model's directory: configuration, components, and hashes of what it holds.
 
+mod adapter;
 mod hash;
 pub mod q4;
 mod write;
 
+pub use adapter::AdapterDir;
 pub(crate) use write::copy_tokenizer;
 
 use crate::basis::Gains;
@@ -21,6 +23,7 @@ pub struct ModelDir {
     path: PathBuf,
     config: ModelConfig,
     graph: Graph,
+    adapter: Option<AdapterDir>,
     /// Read once: hashing reads all of the weights.
     hashes: OnceLock<Hashes>,
 }
@@ -48,7 +51,20 @@ impl ModelDir {
                 .expected("model.safetensors, or shards with an index", "no *.safetensors file")
                 .hint("was the checkpoint downloaded without its large files?"));
         }
-        Ok(Self { path: path.to_path_buf(), config, graph, hashes: OnceLock::new() })
+        Ok(Self { path: path.to_path_buf(), config, graph, adapter: None, hashes: OnceLock::new() })
+    }
+
+    /// The same model with the adapter in `dir` on it, if there is one.
+    pub fn adapted(self, dir: Option<&Path>) -> Result<Self> {
+        let Some(dir) = dir else { return Ok(self) };
+        let adapter = AdapterDir::open(dir, &self.graph)?;
+        let graph = self.graph.adapted(adapter.description()).map_err(|e| e.at(dir))?;
+        Ok(Self { graph, adapter: Some(adapter), hashes: OnceLock::new(), ..self })
+    }
+
+    /// The adapter on the model.
+    pub fn adapter(&self) -> Option<&AdapterDir> {
+        self.adapter.as_ref()
     }
 
     /// The directory.
@@ -61,7 +77,7 @@ impl ModelDir {
         &self.config
     }
 
-    /// The components.
+    /// The components, those of the adapter included.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }
@@ -101,11 +117,15 @@ impl ModelDir {
         Ok(Gains::new(gains))
     }
 
-    /// Hashes of weights, tokenizer and configuration. Reads all of the weights, the first time.
+    /// Hashes of weights, tokenizer, configuration and adapter. Reads all of the weights, the first time.
     pub fn hashes(&self) -> Result<Hashes> {
         match self.hashes.get() {
             Some(known) => Ok(known.clone()),
-            None => hash::hashes(&self.path).map(|read| self.hashes.get_or_init(|| read).clone()),
+            None => {
+                let adapter = self.adapter.as_ref().map(|a| a.hash().to_owned());
+                let read = Hashes { adapter, ..hash::hashes(&self.path)? };
+                Ok(self.hashes.get_or_init(|| read).clone())
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use super::compare::check_weights;
 use super::{STEPS, Ui, chosen_prompts, command_line, publish, standard_prompts};
 use crate::bundle::{Bundle, DEFAULT_PROMPT};
 use crate::capture::{Request, capture};
-use crate::checkpoint::ModelDir;
+use crate::checkpoint::{AdapterDir, ModelDir};
 use crate::cli::RunArgs;
 use crate::engine::torch::Python;
 use crate::engine::{CANDIDATES, check_known};
@@ -14,7 +14,7 @@ use crate::floor::Floor;
 use crate::model::PointFilter;
 use crate::prompt::{Prompt, select, tokenize};
 use crate::report::{Options, Outcome, assemble};
-use crate::trace::Trace;
+use crate::trace::{StatedAdapter, Trace};
 use std::path::{Path, PathBuf};
 
 pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
@@ -22,13 +22,19 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
     let points = PointFilter::new(&args.input.points)?;
     let out = ReplacedDir::stage(&args.out, "report.json")?;
     let bundle = Bundle::unpack()?;
-    let model = ModelDir::open(&args.model.clone().unwrap_or_else(|| bundle.model()))?;
+    let model = ModelDir::open(&args.model.clone().unwrap_or_else(|| bundle.model()))?
+        .adapted(args.input.lora.as_deref())?;
     let work = tempfile::tempdir()
         .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
     crate::files::remove_on_interrupt(work.path());
     let sources = match args.reference.as_deref() {
         Some(word) if word.eq_ignore_ascii_case("torch") => live(args, &model, &points, work.path(), ui)?,
         Some(path) => stored(args, &model, Path::new(path), args.floor.clone())?,
+        None if model.adapter().is_some() => {
+            return Err(Error::new("this model with its adapter has no reference").hint(
+                "the bundled reference has no adapter: add `--reference torch`, or `--reference TRACE`",
+            ));
+        }
         None if args.model.is_some() && !is_bundled(&model, &bundle)? => {
             return Err(Error::new("this model has no reference").hint(
                 "the bundled reference belongs to the bundled model: add `--reference torch`, or `--reference TRACE`",
@@ -86,6 +92,9 @@ struct Sources {
 fn stored(args: &RunArgs, model: &ModelDir, reference: &Path, floor: Option<PathBuf>) -> Result<Sources> {
     let reference = Trace::open(reference)?;
     check_weights(model, &reference)?;
+    let hashes = model.hashes()?;
+    let ours = StatedAdapter::new(model.adapter().map(AdapterDir::description), &hashes);
+    StatedAdapter::of(reference.manifest()).refuse_other(ours).map_err(|e| e.at(reference.path()))?;
     let known = &reference.manifest().prompts;
     let prompts = match (&args.input.prompts, args.input.prompt.as_slice()) {
         (None, ids) => {

@@ -68,6 +68,9 @@ impl Python {
             .arg("--out")
             .arg(out)
             .args(["--steps", &steps.to_string()]);
+        if let Some(adapter) = model.adapter() {
+            command.arg("--lora").arg(adapter.path());
+        }
         // The names, and not the glob: Python has other globs.
         for component in model.graph().components().iter().filter(|c| points.accepts(&c.point)) {
             command.args(["--points", &component.point]);

@@ -145,9 +145,11 @@ impl Draft {
                         weights: Some("w".into()),
                         tokenizer: Some("t".into()),
                         config: Some("c".into()),
+                        adapter: None,
                     },
                     ..Provenance::default()
                 },
+                adapter: None,
                 shard_bytes: 1 << 20,
             },
             self_check: None,

@@ -6,6 +6,7 @@
 
 #![allow(missing_docs)]
 
+mod adapter;
 mod attention;
 mod f16;
 mod f32;

@@ -88,7 +88,14 @@ impl Q4Engine {
         let geometry =
             qwen35_gdn_geometry(&self.config).map_err(|e| engine_error("use this geometry", &e))?;
         let sizes = Sizes::new(&self.config);
-        work(&Model { weights: &weights, sizes, geometry: &geometry, rope: &self.rope, path: Path::Serial })
+        work(&Model {
+            weights: &weights,
+            sizes,
+            geometry: &geometry,
+            rope: &self.rope,
+            path: Path::Serial,
+            adapter: None,
+        })
     }
 }
 

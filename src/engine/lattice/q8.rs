@@ -77,6 +77,7 @@ impl Q8Engine {
             geometry: &self.geometry,
             rope: &self.rope,
             path: Path::Serial,
+            adapter: None,
         })
     }
 }

@@ -53,6 +53,7 @@ impl Q8_0Engine {
             geometry: &self.geometry,
             rope: &self.rope,
             path: Path::Scalar,
+            adapter: None,
         })
     }
 }

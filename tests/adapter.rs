@@ -1,0 +1,165 @@
+//! The instrumented passes with an adapter on the model, against the real engine with the same one.
+
+mod common;
+
+use layerdiff::checkpoint::ModelDir;
+use layerdiff::engine::{Engine, open};
+use layerdiff::error::Result;
+use layerdiff::hook::{At, Hook, NoHook};
+use layerdiff::model::{ADAPTER_PARTS, Op};
+use layerdiff::tensor::{Tensor, Values};
+use layerdiff::trace::Evidence;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const PATHS: [&str; 2] = ["serial", "batched"];
+
+fn adapter_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bundle/adapter")
+}
+
+fn adapted_model() -> ModelDir {
+    ModelDir::open(&common::bundled_model()).unwrap().adapted(Some(&adapter_dir())).unwrap()
+}
+
+fn engine(model: &ModelDir, path: &str) -> Box<dyn Engine> {
+    let mut engine = open("lattice-f32", model.path(), model.graph(), Some(path)).unwrap();
+    if let Some(adapter) = model.adapter() {
+        assert!(engine.adapt(adapter).unwrap());
+    }
+    engine
+}
+
+fn tokens(n: u32) -> Vec<u32> {
+    (0..n).map(|i| (i * i * 7 + i * 31 + n) % 2048).collect()
+}
+
+fn mismatches(evidence: &[Evidence]) -> u64 {
+    evidence.iter().map(|e| e.mismatches).sum()
+}
+
+/// Remembers the values of every point, and changes one of them.
+#[derive(Default)]
+struct Log {
+    seen: BTreeMap<(u32, String), (Vec<usize>, Vec<f32>, bool)>,
+    nudged: Option<String>,
+}
+
+impl Hook for Log {
+    fn wants(&self, point: &str) -> bool {
+        self.nudged.as_ref().is_none_or(|nudged| nudged == point)
+    }
+
+    fn call(&mut self, at: At<'_>, mut tensor: Tensor) -> Result<Tensor> {
+        if let Values::F32(values) = &mut tensor.values {
+            self.seen
+                .insert((at.step, at.point.to_owned()), (tensor.shape.clone(), values.clone(), at.derived));
+            if self.nudged.is_some() {
+                values.iter_mut().for_each(|v| *v = *v * 1.5 + 0.25);
+            }
+        }
+        Ok(tensor)
+    }
+}
+
+#[test]
+fn the_bundled_adapter_changes_every_linear_of_every_layer() {
+    let model = adapted_model();
+    let sums = model.graph().components().iter().filter(|c| c.op == Op::AddScaled);
+    let plain = ModelDir::open(&common::bundled_model()).unwrap();
+    let linears = plain.graph().components().iter().filter(|c| c.op == Op::Linear && c.layer.is_some());
+    assert_eq!(sums.count(), linears.count());
+}
+
+#[test]
+fn with_an_adapter_both_paths_are_bit_identical_to_the_engine_at_any_length() {
+    let model = adapted_model();
+    for path in PATHS {
+        let mut engine = engine(&model, path);
+        for n in [1, 2, 3, 32, 33, 65, 130] {
+            let evidence = engine.run(&tokens(n), &[5, 6, 7], &mut NoHook).unwrap();
+            assert!(evidence.iter().all(|e| e.elements > 0), "{path}, {n} tokens: {evidence:?}");
+            assert_eq!(mismatches(&evidence), 0, "{path}, {n} tokens: {evidence:?}");
+        }
+    }
+}
+
+#[test]
+fn an_adapter_moves_the_logits_visibly() {
+    let logits = |model: &ModelDir| {
+        let mut log = Log::default();
+        engine(model, "serial").run(&tokens(20), &[], &mut log).unwrap();
+        log.seen.remove(&(0, "lm_head".to_owned())).unwrap().1
+    };
+    let (with, without) =
+        (logits(&adapted_model()), logits(&ModelDir::open(&common::bundled_model()).unwrap()));
+    let norm =
+        |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    let moved = norm(&mut with.iter().zip(&without).map(|(a, b)| a - b)) / norm(&mut without.iter().copied());
+    assert!(moved > 1e-2, "{moved}");
+}
+
+#[test]
+fn every_point_of_an_adapted_model_is_offered_with_its_shape_and_says_whether_the_engine_holds_it() {
+    let model = adapted_model();
+    for path in PATHS {
+        let mut log = Log::default();
+        engine(&model, path).run(&tokens(40), &[5, 6], &mut log).unwrap();
+        for (step, n, context) in [(0, 40, 40), (1, 1, 41), (2, 1, 42)] {
+            for component in model.graph().components().iter().filter(|c| c.op != Op::CausalMask) {
+                let point = component.point.clone();
+                let (shape, _, derived) = &log.seen[&(step, point.clone())];
+                assert_eq!(*shape, model.graph().shape(component, n, context), "{path}: {point}");
+                let factor = component.is_adapter_part() && !point.ends_with("base_layer");
+                if component.op == Op::Linear || component.op == Op::AddScaled {
+                    assert_eq!(*derived, factor, "{path}: {point}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_adapted_projection_is_its_base_plus_the_scaled_update() {
+    let model = adapted_model();
+    let mut log = Log::default();
+    engine(&model, "batched").run(&tokens(12), &[], &mut log).unwrap();
+    for sum in model.graph().components().iter().filter(|c| c.op == Op::AddScaled) {
+        let values = |point: &str| &log.seen[&(0, point.to_owned())].1;
+        let scale = sum.attrs["scale"].as_f64().unwrap() as f32;
+        let parts = values(&sum.inputs[0]).iter().zip(values(&sum.inputs[1]));
+        let expected: Vec<f32> = parts.map(|(base, up)| base + scale * up).collect();
+        assert_eq!(*values(&sum.point), expected, "{}", sum.point);
+        assert_ne!(*values(&sum.point), *values(&sum.inputs[0]), "{}", sum.point);
+    }
+}
+
+#[test]
+fn what_a_hook_returns_at_a_part_of_an_adapted_linear_is_what_the_engine_goes_on_with() {
+    let model = adapted_model();
+    for path in PATHS {
+        let mut engine = engine(&model, path);
+        for x in [
+            "model.layers.0.linear_attn.in_proj_a",
+            "model.layers.3.self_attn.q_proj",
+            "model.layers.7.mlp.down_proj",
+        ] {
+            for part in ADAPTER_PARTS {
+                let mut nudge = Log { nudged: Some(format!("{x}.{part}")), ..Log::default() };
+                let evidence = engine.run(&tokens(34), &[5], &mut nudge).unwrap();
+                assert!(mismatches(&evidence) > 0, "{path}: a change at {x}.{part} changes nothing");
+            }
+        }
+    }
+}
+
+#[test]
+fn engines_without_an_adapter_hook_say_so() {
+    let model = adapted_model();
+    for name in ["lattice-f16", "lattice-q8", "lattice-q8_0"] {
+        let mut engine = open(name, model.path(), model.graph(), None).unwrap();
+        assert!(!engine.adapt(model.adapter().unwrap()).unwrap(), "{name}");
+        let evidence = engine.run(&tokens(5), &[5], &mut NoHook).unwrap();
+        assert_eq!(mismatches(&evidence), 0, "{name}: {evidence:?}");
+    }
+}
