@@ -5,21 +5,18 @@ mod common;
 use layerdiff::checkpoint::ModelDir;
 use layerdiff::engine::{Engine, open};
 use layerdiff::error::Result;
-use layerdiff::hook::{At, Hook, NoHook};
-use layerdiff::model::{ADAPTER_PARTS, Op};
+use layerdiff::hook::{At, CaptureHook, Hook, NoHook};
+use layerdiff::model::{ADAPTER_PARTS, Op, PointFilter};
 use layerdiff::tensor::{Tensor, Values};
-use layerdiff::trace::Evidence;
+use layerdiff::trace::{Evidence, SelfCheck, Trace, TraceWriter, WriteOptions};
+use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const PATHS: [&str; 2] = ["serial", "batched"];
 
-fn adapter_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bundle/adapter")
-}
-
 fn adapted_model() -> ModelDir {
-    ModelDir::open(&common::bundled_model()).unwrap().adapted(Some(&adapter_dir())).unwrap()
+    ModelDir::open(&common::bundled_model()).unwrap().adapted(Some(&common::bundled_adapter())).unwrap()
 }
 
 fn engine(model: &ModelDir, path: &str) -> Box<dyn Engine> {
@@ -161,5 +158,94 @@ fn engines_without_an_adapter_hook_say_so() {
         assert!(!engine.adapt(model.adapter().unwrap()).unwrap(), "{name}");
         let evidence = engine.run(&tokens(5), &[5], &mut NoHook).unwrap();
         assert_eq!(mismatches(&evidence), 0, "{name}: {evidence:?}");
+    }
+}
+
+/// A trace of the serial engine with the bundled adapter, four steps.
+fn reference(target: &Path) {
+    let (model, lora) = (common::bundled_model(), common::bundled_adapter());
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let named = ["--model".into(), path(&model), "--lora".into(), path(&lora), "--out".into(), path(target)];
+    let fixed = ["capture", "--engine", "lattice-f32", "--path", "serial", "--prompt", "code-01", "--quiet"];
+    let run = common::layerdiff(&[&fixed.map(str::to_owned)[..], &named].concat());
+    assert_eq!(run.code, 0, "{run:#?}");
+}
+
+fn state<'a>(report: &'a Value, point: &str) -> &'a Value {
+    let points = report["points"].as_array().unwrap();
+    &points.iter().find(|p| p["point"] == point && p["step"] == 0).unwrap()["state"]
+}
+
+const FIRST: &str = "model.layers.0.linear_attn.in_proj_qkv";
+
+#[test]
+fn an_engine_without_an_adapter_hook_is_found_out_at_the_first_adapted_projection() {
+    let dir = tempfile::tempdir().unwrap();
+    reference(&dir.path().join("reference"));
+    let lora = common::bundled_adapter();
+    let run = common::layerdiff(&[
+        "run",
+        "--engine",
+        "lattice-f16",
+        "--json",
+        "--lora",
+        lora.to_str().unwrap(),
+        "--reference",
+        dir.path().join("reference").to_str().unwrap(),
+        "--out",
+        dir.path().join("report").to_str().unwrap(),
+    ]);
+    let report = run.json();
+    assert_eq!((run.code, &report["outcome"]), (1, &"fault".into()), "{}", report["verdict"]);
+    assert_eq!(report["first_fault"]["point"], FIRST);
+    for part in ADAPTER_PARTS {
+        assert_eq!(state(&report, &format!("{FIRST}.{part}")), "unmeasured");
+    }
+    assert_eq!(state(&report, "model.layers.0.input_layernorm"), "explained");
+    let warnings = report["warnings"].to_string();
+    assert!(warnings.contains("lattice-f16 has no adapter hook: the adapter was not applied"), "{warnings}");
+    let candidate = &report["provenance"]["candidate"]["hashes"]["adapter"];
+    assert!(candidate.as_str().is_some_and(|h| h.starts_with("sha256:")), "{candidate}");
+}
+
+/// The candidate says that it ran the adapter, and doubled its alpha.
+#[test]
+fn a_doubled_scale_is_found_at_the_first_adapted_projection_and_its_parts_are_not_blamed() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    reference(&at("reference"));
+    std::fs::create_dir(at("doubled")).unwrap();
+    common::copy_adapter(&at("doubled"), |config| config["lora_alpha"] = 16.into(), |_| ());
+    let model = adapted_model();
+    let wrong = ModelDir::open(&common::bundled_model()).unwrap().adapted(Some(&at("doubled"))).unwrap();
+    let mut engine = open("lattice-f32", model.path(), model.graph(), Some("serial")).unwrap();
+    engine.adapt(wrong.adapter().unwrap()).unwrap();
+    let mut provenance = engine.provenance();
+    provenance.hashes = model.hashes().unwrap();
+    let options = WriteOptions {
+        architecture: "qwen3_5".into(),
+        config: model.config().as_json().clone(),
+        provenance,
+        adapter: model.adapter().map(|a| a.description().clone()),
+        shard_bytes: 8 << 20,
+    };
+    let mut writer = TraceWriter::create(&at("candidate"), options).unwrap();
+    let prompt = Trace::open(&at("reference")).unwrap().manifest().prompts[0].clone();
+    writer.start_prompt(&prompt);
+    let all = PointFilter::default();
+    let mut hook = CaptureHook::new(&mut writer, &all);
+    let evidence = engine.run(&prompt.token_ids, &prompt.step_token_ids, &mut hook).unwrap();
+    assert_eq!(mismatches(&evidence), 0);
+    writer.finish(Some(SelfCheck::new(evidence))).unwrap();
+
+    let (reference, candidate) = (at("reference"), at("candidate"));
+    let run =
+        common::layerdiff(&["compare", reference.to_str().unwrap(), candidate.to_str().unwrap(), "--json"]);
+    let report = run.json();
+    assert_eq!((run.code, &report["outcome"]), (1, &"fault".into()), "{}", report["verdict"]);
+    assert_eq!(report["first_fault"]["point"], FIRST);
+    assert_eq!(report["coverage"]["unmeasured"], 0);
+    for part in ADAPTER_PARTS {
+        assert_eq!(state(&report, &format!("{FIRST}.{part}")), "explained");
     }
 }

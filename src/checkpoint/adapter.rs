@@ -74,7 +74,8 @@ impl AdapterDir {
 /// Finds the adapter's modules in the model. lattice knows them by layer and last name only.
 fn describe(weights: &LoraAdapter, graph: &Graph) -> Result<Adapter> {
     if let Some(skipped) = weights.skipped_factor_keys().first() {
-        return Err(graph.no_such_linear(skipped.split(".lora_").next().unwrap_or(skipped)));
+        let path = skipped.strip_prefix("base_model.model.").unwrap_or(skipped);
+        return Err(graph.no_such_linear(path.split(".lora_").next().unwrap_or(path)));
     }
     let mut adapter = Adapter::default();
     // In a fixed order, so that of several faults the same one is reported every time.

@@ -65,7 +65,8 @@ impl Adapter {
             self.modules.values().map(|m| format!("rank {}, scale {}", m.rank, m.scale)).collect();
         kinds.sort();
         kinds.dedup();
-        format!("{} linears, {}", self.modules.len(), kinds.join("; "))
+        let plural = if self.modules.len() == 1 { "" } else { "s" };
+        format!("{} linear{plural}, {}", self.modules.len(), kinds.join("; "))
     }
 }
 
