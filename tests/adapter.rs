@@ -153,7 +153,7 @@ fn what_a_hook_returns_at_a_part_of_an_adapted_linear_is_what_the_engine_goes_on
 #[test]
 fn engines_without_an_adapter_hook_say_so() {
     let model = adapted_model();
-    for name in ["lattice-f16", "lattice-q8", "lattice-q8_0"] {
+    for name in ["lattice-f16", "lattice-q8", "lattice-q8_0", "lattice-q4", "lattice-quarot-q4"] {
         let mut engine = open(name, model.path(), model.graph(), None).unwrap();
         assert!(!engine.adapt(model.adapter().unwrap()).unwrap(), "{name}");
         let evidence = engine.run(&tokens(5), &[5], &mut NoHook).unwrap();

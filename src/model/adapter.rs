@@ -13,6 +13,10 @@ use std::collections::BTreeMap;
 /// The parts of an adapted linear: the linear as it was, the way down, the way up.
 pub const ADAPTER_PARTS: [&str; 3] = ["base_layer", "lora_A", "lora_B"];
 
+/// The curve that these parts belong to in the report: beside the linears themselves, three of them each,
+/// no picture could show them.
+const FAMILY: &str = "adapter";
+
 /// The widest inner dimension that is believed.
 const MAX_RANK: usize = 1 << 16;
 
@@ -128,10 +132,11 @@ impl Graph {
 }
 
 impl Component {
-    /// The same component under the name of a part of it.
+    /// The same component as a part of it.
     fn part(&self, part: &str) -> Self {
         let (point, local) = (format!("{}.{part}", self.point), format!("{}.{part}", self.local));
-        Self { point, local: local.trim_start_matches('.').to_owned(), ..self.clone() }
+        let family = FAMILY.to_owned();
+        Self { point, family, local: local.trim_start_matches('.').to_owned(), ..self.clone() }
     }
 
     /// True for a part of an adapted linear.

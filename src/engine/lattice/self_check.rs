@@ -126,15 +126,16 @@ struct Site {
 }
 
 impl Site {
-    /// That of a linear, with an adapter on it or without.
-    fn of(graph: &Graph, component: &Component) -> Option<Self> {
+    /// That of a linear; `adapted` says whether the engine runs the adapter that `graph` has.
+    fn of(graph: &Graph, component: &Component, adapted: bool) -> Option<Self> {
         let base = match component.op {
             Op::Linear if !component.is_adapter_part() => component,
             Op::AddScaled => graph.get(&component.inputs[0])?,
             _ => return None,
         };
         let module = component.local.rsplit('.').next()?.to_owned();
-        let points = [&base.inputs[0], &base.point, &component.point].map(Clone::clone);
+        let before = if adapted { &base.point } else { &component.point };
+        let points = [&base.inputs[0], before, &component.point].map(Clone::clone);
         Some(Self { layer: component.layer?, module, points })
     }
 }
@@ -148,9 +149,9 @@ pub struct PointTap {
 }
 
 impl PointTap {
-    /// Wants the linears of `graph`'s layers.
-    pub fn new(graph: &Graph) -> Self {
-        let linears: Vec<_> = graph.components().iter().filter_map(|c| Site::of(graph, c)).collect();
+    /// Wants the linears of `graph`'s layers; `adapted` says whether the engine runs its adapter.
+    pub fn new(graph: &Graph, adapted: bool) -> Self {
+        let linears: Vec<_> = graph.components().iter().filter_map(|c| Site::of(graph, c, adapted)).collect();
         let wanted = linears.iter().flat_map(|site| site.points.clone()).collect();
         Self { wanted, seen: HashMap::new(), linears }
     }
@@ -177,9 +178,15 @@ impl PointTap {
                 }
             }
         }
+        let adapted = self.linears.iter().filter(|site| site.points[1] != site.points[2]).count();
+        let also = if adapted > 0 {
+            format!(", {adapted} of them before and after their adapter,")
+        } else {
+            String::new()
+        };
         Evidence {
             what: format!(
-                "inputs and outputs of {} linears inside the running engine, all positions, by hash",
+                "inputs and outputs of {} linears{also} inside the running engine, all positions, by hash",
                 self.linears.len()
             ),
             entry_point: entry_point.to_owned(),

@@ -34,6 +34,7 @@ fn an_adapted_linear_is_four_components_in_order_of_execution() {
     assert_eq!(sum.inputs, [base.point.clone(), up.point.clone()]);
     assert_eq!(sum.attrs["scale"], 2.0);
     assert_eq!((base.basis, down.basis, sum.basis), (Basis::Residual, Basis::Original, Basis::Residual));
+    assert_eq!([base, up, sum].map(|c| c.family.as_str()), ["adapter", "adapter", "projection"]);
     assert_eq!(up.local, "linear_attn.out_proj.lora_B");
     assert!([base, down, up].iter().all(|c| c.is_adapter_part()) && !sum.is_adapter_part());
 }
