@@ -35,10 +35,13 @@ fn mismatches(evidence: &[Evidence]) -> u64 {
     evidence.iter().map(|e| e.mismatches).sum()
 }
 
+/// Shape and values of a point, and whether they are derived.
+type Seen = (Vec<usize>, Vec<f32>, bool);
+
 /// Remembers the values of every point, and changes one of them.
 #[derive(Default)]
 struct Log {
-    seen: BTreeMap<(u32, String), (Vec<usize>, Vec<f32>, bool)>,
+    seen: BTreeMap<(u32, String), Seen>,
     nudged: Option<String>,
 }
 

@@ -7,11 +7,11 @@
 mod common;
 
 use common::{
-    Draft, Run, command, edit_header, edit_manifest, finished, layerdiff, prompt, replace_shard, shard, tree,
+    Draft, Factors, Run, command, edit_header, edit_manifest, finished, layerdiff, prompt, replace_shard,
+    shard, tree,
 };
 use layerdiff::tensor::DType;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -67,10 +67,7 @@ impl World {
     }
 
     /// The bundled adapter, its configuration and its tensors changed, in `adapter`.
-    fn with_adapter(
-        config: impl FnOnce(&mut Value),
-        tensors: impl FnOnce(&mut BTreeMap<String, (Vec<usize>, Vec<f32>)>),
-    ) -> Self {
+    fn with_adapter(config: impl FnOnce(&mut Value), tensors: impl FnOnce(&mut Factors)) -> Self {
         let world = Self::new();
         std::fs::create_dir(world.path("adapter")).unwrap();
         common::copy_adapter(&world.path("adapter"), config, tensors);
@@ -416,7 +413,7 @@ const ADAPTED: &str =
     "capture --engine lattice-f32 --model @@ --lora @adapter --prompts @prompts.jsonl --out @out";
 
 /// Replaces a part of every tensor's name.
-fn renamed(from: &str, to: &str) -> impl FnOnce(&mut BTreeMap<String, (Vec<usize>, Vec<f32>)>) {
+fn renamed(from: &str, to: &str) -> impl FnOnce(&mut Factors) {
     move |tensors| {
         let old = std::mem::take(tensors);
         tensors.extend(old.into_iter().map(|(name, value)| (name.replace(from, to), value)));

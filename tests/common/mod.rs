@@ -44,11 +44,14 @@ pub fn bundled_adapter() -> PathBuf {
     bundled_model().with_file_name("adapter")
 }
 
+/// Shape and values of an adapter's tensors, by name.
+pub type Factors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
 /// Writes the bundled adapter, its configuration and its tensors changed, into a directory.
 pub fn copy_adapter(
     target: &Path,
     change_config: impl FnOnce(&mut Value),
-    change_tensors: impl FnOnce(&mut BTreeMap<String, (Vec<usize>, Vec<f32>)>),
+    change_tensors: impl FnOnce(&mut Factors),
 ) {
     let bundled = bundled_adapter();
     let bytes = std::fs::read(bundled.join("adapter_model.safetensors")).unwrap();
@@ -58,8 +61,7 @@ pub fn copy_adapter(
     let read = |view: TensorView<'_>| {
         (view.shape().to_vec(), view.data().as_chunks().0.iter().map(wide).collect::<Vec<f32>>())
     };
-    let mut tensors: BTreeMap<_, _> =
-        stored.tensors().into_iter().map(|(name, view)| (name, read(view))).collect();
+    let mut tensors: Factors = stored.tensors().into_iter().map(|(name, view)| (name, read(view))).collect();
     change_tensors(&mut tensors);
     let written: BTreeMap<_, (Vec<usize>, Vec<u8>)> = tensors
         .into_iter()
