@@ -5,6 +5,7 @@ An adapted linear X computes ``base_layer(x) + scale * lora_B(lora_A(x))``; thos
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from layerdiff_hooks.errors import LayerdiffError
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 SHOWN_NAMES = 5
+# How an adapter of the model with its vision tower names the text decoder, and what it is called here.
+WRAPPED, PLAIN = "model.language_model.", "model."
 # Settings that put something else than two factors and a scale on a linear.
 UNSUPPORTED = (
     *("use_dora", "use_qalora", "use_bdlora", "lora_bias", "modules_to_save"),
@@ -86,7 +89,12 @@ def put_on(model: PreTrainedModel, folder: Path) -> None:
         raise LayerdiffError(f"--lora needs peft: {error}", "pip install peft") from error
     try:
         # Otherwise PEFT keeps the factors of a 16-bit model in 32 bits.
-        adapted = peft.PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
+        adapted = peft.PeftModel.from_pretrained(
+            model,
+            str(folder),
+            autocast_adapter_dtype=False,
+            key_mapping={rf"^{re.escape(WRAPPED)}": PLAIN},
+        )
         expected = set(peft.get_peft_model_state_dict(adapted))
     except (ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         first = str(error).strip().splitlines()[:2]
@@ -101,8 +109,10 @@ def put_on(model: PreTrainedModel, folder: Path) -> None:
 def _require_names(folder: Path, expected: set[str]) -> None:
     """PEFT only warns of a tensor that is missing or has no place; here both are errors."""
     with safe_open(folder / WEIGHTS, framework="pt") as file:
-        stored = set(file.keys())
-        bad = [name for name in sorted(stored) if not bool(file.get_tensor(name).isfinite().all())]
+        wrapped, plain = f"base_model.model.{WRAPPED}", f"base_model.model.{PLAIN}"
+        names = sorted(file.keys())
+        stored = {name.replace(wrapped, plain, 1) for name in names}
+        bad = [name for name in names if not bool(file.get_tensor(name).isfinite().all())]
     if bad:
         raise LayerdiffError(f"{folder / WEIGHTS}: {bad[0]} is not finite")
     for what, names in (("missing", expected - stored), ("unexpected", stored - expected)):

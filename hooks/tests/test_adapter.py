@@ -141,6 +141,21 @@ def test_any_linear_can_be_adapted_and_nothing_else() -> None:
         adapted(points, {"model.norm": LowRank(2, 1.0)})
 
 
+def test_an_adapter_of_the_model_with_a_vision_tower_is_the_same(
+    adapter: Path, read: Read, tmp_path: Path
+) -> None:
+    def wrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            k.replace(".model.layers", ".model.language_model.layers"): t
+            for k, t in tensors.items()
+        }
+
+    model = tiny_model()
+    put_on(model, with_tensors(adapter, wrapped))
+    other = captured(model, tmp_path / "trace")
+    assert torch.equal(other("lm_head"), read("lm_head"))
+
+
 def test_missing_files_are_named(adapter: Path, tmp_path: Path) -> None:
     assert "no adapter directory" in refusal(tmp_path / "nothing")
     (adapter / WEIGHTS).unlink()
