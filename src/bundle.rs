@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use include_dir::{Dir, include_dir};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/src/bundle");
@@ -39,8 +39,27 @@ impl Bundle {
         self.0.path().join("reference")
     }
 
-    /// The floor: `PyTorch` in 64 bits against that trace.
-    pub fn floor(&self) -> PathBuf {
-        self.0.path().join("floor.json")
+    /// The floors: `PyTorch` in 64 bits against that trace, and then in each coarser precision.
+    pub fn floors(&self) -> Result<Vec<PathBuf>> {
+        let coarser = self.list("floors", |path| path.file_stem().is_some_and(|name| name != "float64"))?;
+        Ok([self.0.path().join("floors/float64.json")].into_iter().chain(coarser).collect())
+    }
+
+    /// Traces of `PyTorch` on the weights that each quantizing engine computes with.
+    pub fn arms(&self) -> Result<Vec<PathBuf>> {
+        self.list("quantized", Path::is_dir)
+    }
+
+    /// What is in one of the directories, sorted by name.
+    fn list(&self, dir: &str, wanted: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>> {
+        let dir = self.0.path().join(dir);
+        let list = |e: std::io::Error| Error::io("list the bundled files", &dir, &e);
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(&dir).map_err(list)? {
+            paths.push(entry.map_err(list)?.path());
+        }
+        paths.retain(|path| wanted(path));
+        paths.sort();
+        Ok(paths)
     }
 }

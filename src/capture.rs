@@ -1,6 +1,6 @@
 //! Capturing an engine's run of some prompts into a trace.
 
-use crate::checkpoint::ModelDir;
+use crate::checkpoint::{AdapterDir, ModelDir};
 use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
 use crate::hook::CaptureHook;
@@ -16,10 +16,6 @@ const SHARD_BYTES: usize = 8 << 20;
 /// What to capture.
 #[derive(Debug)]
 pub struct Request<'a> {
-    /// The engine's name.
-    pub engine: &'a str,
-    /// One of its numeric paths; its default when none.
-    pub path: Option<&'a str>,
     /// The model.
     pub model: &'a ModelDir,
     /// The prompts, with token ids.
@@ -28,21 +24,36 @@ pub struct Request<'a> {
     pub steps: usize,
     /// Which points.
     pub points: &'a PointFilter,
+    /// The weights that the engine computes with, where they were written down.
+    pub dequantized: Option<&'a ModelDir>,
     /// No progress bars.
     pub quiet: bool,
 }
 
+/// Loads a model into the engine called `name`; `path` chooses one of its numeric paths.
+pub fn open_engine(name: &str, model: &ModelDir, path: Option<&str>) -> Result<Box<dyn Engine>> {
+    engine::open(name, model.path(), model.base_graph(), path)
+        .map_err(|e| e.hint("is the checkpoint complete? download it again, or try it with --engine torch"))
+}
+
+/// Writes the weights that `engine` computes with to `out`; none when they are those of `source`, or when
+/// they cannot be had because `source` is itself rotated and its original is not known.
+pub fn dequantized(engine: &dyn Engine, source: &ModelDir, out: &Path) -> Result<Option<ModelDir>> {
+    if source.is_quantized() && engine.rotation().is_some() {
+        return Ok(None);
+    }
+    // The adapter is no part of what an engine quantizes.
+    let adapter = source.adapter().map(AdapterDir::path);
+    engine.write_dequantized(source, out)?.then(|| ModelDir::open(out)?.adapted(adapter)).transpose()
+}
+
 /// Runs the prompts and writes the trace; fails, and writes nothing, unless the instrumented
 /// engine is bit-identical to the real one on every prompt.
-pub fn capture(request: &Request<'_>, out: &Path) -> Result<()> {
+pub fn capture(engine: &mut dyn Engine, request: &Request<'_>, out: &Path) -> Result<()> {
     let graph = request.model.graph();
     // The target is tried first: a bad one must not cost a run.
     drop(crate::files::staging_dir(out)?);
-    let mut engine =
-        engine::open(request.engine, request.model.path(), graph, request.path).map_err(|e| {
-            e.hint("is the checkpoint complete? download it again, or try it with --engine torch")
-        })?;
-    check_lengths(request, engine.as_ref())?;
+    check_lengths(request, engine)?;
     // A checkpoint may be rotated without being quantized.
     let rotation = engine.rotation().map_or_else(|| request.model.rotation(), |seed| Ok(Some(seed)))?;
     let mut provenance = engine.provenance();
@@ -50,8 +61,13 @@ pub fn capture(request: &Request<'_>, out: &Path) -> Result<()> {
     if let Some(adapter) = request.model.adapter()
         && !engine.adapt(adapter)?
     {
-        provenance.notes.push(format!("{} has no adapter hook: the adapter was not applied", request.engine));
+        let engine = &provenance.engine;
+        provenance.notes.push(format!("{engine} has no adapter hook: the adapter was not applied"));
     }
+    if let Some(weights) = request.dequantized {
+        provenance.hashes.dequantized = weights.hashes()?.weights;
+    }
+    let name = provenance.engine.clone();
     let options = WriteOptions {
         architecture: graph.description().name.clone(),
         config: request.model.config().as_json().clone(),
@@ -64,7 +80,7 @@ pub fn capture(request: &Request<'_>, out: &Path) -> Result<()> {
     let bar = progress::bar("capturing", request.prompts.len() as u64, request.quiet);
     for prompt in request.prompts {
         bar.set_message(prompt.id.clone());
-        let prompt = with_steps(prompt, request.steps, engine.as_ref())?;
+        let prompt = with_steps(prompt, request.steps, engine)?;
         writer.start_prompt(&prompt);
         let mut hook = CaptureHook::new(&mut writer, request.points).rotated(graph, rotation);
         let found = engine.run(&prompt.token_ids, &prompt.step_token_ids, &mut hook)?;
@@ -74,7 +90,7 @@ pub fn capture(request: &Request<'_>, out: &Path) -> Result<()> {
     bar.finish_and_clear();
     let check = SelfCheck::new(evidence);
     if check.status == Status::Different {
-        return Err(not_identical(request.engine, &check));
+        return Err(not_identical(&name, &check));
     }
     writer.finish(Some(check))
 }

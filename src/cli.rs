@@ -16,7 +16,8 @@ Examples:
   layerdiff run --model DIR --reference torch     your model, PyTorch captured live
   layerdiff compare REFERENCE CANDIDATE           any two traces
   layerdiff inspect TRACE                         what is in a trace
-  layerdiff quantize --format q4 MODEL OUT        Q4 weights, as lattice makes them"
+  layerdiff quantize --format q4 MODEL OUT        Q4 weights, as lattice makes them
+  layerdiff dequantize --engine NAME MODEL OUT    the weights that an engine computes with, in float32"
 )]
 pub struct Cli {
     /// What to do.
@@ -43,6 +44,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Make a directory of Q4 weights with lattice's own quantizers.
     Quantize(QuantizeArgs),
+    /// Write the weights that an engine computes with as a float32 checkpoint.
+    Dequantize(DequantizeArgs),
 }
 
 /// What to run the engines on.
@@ -78,6 +81,7 @@ Without arguments: the bundled model and PyTorch trace; needs no Python and no d
 Examples:
   layerdiff run
   layerdiff run --engine lattice-f32 --path serial
+  layerdiff run --engine all                      every engine, and what quantization costs each
   layerdiff run --model DIR --reference torch --prompts prompts.jsonl
   layerdiff run --model DIR --reference TRACE --floor ARM_TRACE
   layerdiff run --reference torch --lora ADAPTER --engine lattice-f32")]
@@ -88,16 +92,24 @@ pub struct RunArgs {
     /// A trace, or `torch` to capture PyTorch now [default: the bundled trace].
     #[arg(long, value_name = "TRACE|torch")]
     pub reference: Option<String>,
-    /// The candidate: lattice-f32 or lattice-f16.
+    /// The candidate: lattice-f32, lattice-f16, lattice-q8, lattice-q8_0, lattice-q4, lattice-quarot-q4; or all.
     #[arg(long, value_name = "NAME", default_value = "lattice-f16")]
     pub engine: String,
     /// The engine's numeric path: batched (default) or serial for lattice-f32, serial for lattice-f16.
     #[arg(long, value_name = "NAME")]
     pub path: Option<String>,
-    /// What errors are held against: a trace of another PyTorch arm, or the report.json of its comparison
-    /// [default: the bundled floor; with --reference torch, PyTorch in 64 bits, captured now].
+    /// What errors are held against: a trace of PyTorch in another precision, or the report.json of its
+    /// comparison; more of them are shown beside the first [default: the bundled ones; with --reference
+    /// torch, PyTorch in float64, bfloat16 and float16, captured now].
     #[arg(long, value_name = "TRACE|FILE")]
-    pub floor: Option<PathBuf>,
+    pub floor: Vec<PathBuf>,
+    /// Arm Q of a quantized engine: a trace of PyTorch on its dequantized weights [default: the bundled
+    /// ones; with --reference torch, captured now].
+    #[arg(long, value_name = "TRACE")]
+    pub quantized: Vec<PathBuf>,
+    /// The candidate's own weights, where it is not to make them from the model: a directory of Q4 weights.
+    #[arg(long, value_name = "DIR")]
+    pub weights: Option<PathBuf>,
     /// Where the report goes; an earlier report there is replaced.
     #[arg(long, value_name = "DIR", default_value = "reports/latest")]
     pub out: PathBuf,
@@ -147,10 +159,16 @@ pub struct CompareArgs {
     /// The model's directory: both traces must be of it, or the candidate of its rotated weights.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// What errors are held against: a trace of another arm, or the report.json of its comparison
-    /// [default: customary tolerances].
+    /// What errors are held against: a trace of the reference's engine in another precision, or the
+    /// report.json of its comparison; more of them are shown beside the first [default: customary tolerances].
     #[arg(long, value_name = "TRACE|FILE")]
-    pub floor: Option<PathBuf>,
+    pub floor: Vec<PathBuf>,
+    /// Arm Q of a quantized candidate: a trace of the reference's engine on its dequantized weights.
+    #[arg(long, value_name = "TRACE")]
+    pub quantized: Option<PathBuf>,
+    /// Only this prompt; may be given several times.
+    #[arg(long, value_name = "ID")]
+    pub prompt: Vec<String>,
     /// Compare although the two sides ran on different weights.
     #[arg(long)]
     pub other_weights: bool,
@@ -211,6 +229,32 @@ pub enum QuantizeFormat {
     Q4,
     /// Q4 of rotated weights.
     QuarotQ4,
+}
+
+/// Arguments of `dequantize`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+OUT is a checkpoint for PyTorch, in the original basis: what it computes differs from the original by the
+price of the format, and from the engine by what the engine adds.
+
+Examples:
+  layerdiff dequantize --engine lattice-q8 MODEL OUT
+  layerdiff dequantize --engine lattice-quarot-q4 --seed 7 MODEL OUT
+  layerdiff dequantize --engine lattice-quarot-q4 --original MODEL QUANTIZED OUT")]
+pub struct DequantizeArgs {
+    /// lattice-f16, lattice-q8, lattice-q8_0, lattice-q4 or lattice-quarot-q4.
+    #[arg(long, value_name = "NAME")]
+    pub engine: String,
+    /// Chooses QuaRot's rotation, decimal or as 0xC0FFEE, which is the default.
+    #[arg(long, value_name = "N", value_parser = seed)]
+    pub seed: Option<u64>,
+    /// The checkpoint that MODEL was quantized from: it has the gains that a rotation folds away.
+    #[arg(long, value_name = "DIR")]
+    pub original: Option<PathBuf>,
+    /// The model's directory; for the Q4 engines it may be quantized already.
+    pub model: PathBuf,
+    /// Where the checkpoint goes; must not exist.
+    pub out: PathBuf,
 }
 
 /// A seed, decimal or hexadecimal.

@@ -25,6 +25,8 @@ pub enum Floor {
 pub struct Measured {
     /// What was measured, in words.
     pub description: String,
+    /// The arm's precision: `float64`, `bfloat16`, ….
+    pub dtype: String,
     by_prompt: HashMap<(String, u32, String), f64>,
     /// The largest over the prompts, for a prompt that was not measured itself.
     by_point: HashMap<(u32, String), f64>,
@@ -76,6 +78,8 @@ struct FloorSide {
     engine: String,
     dtype: String,
     hashes: Hashes,
+    #[serde(default)]
+    activation_bits: Option<u32>,
 }
 
 /// A floor is the reference's own engine in another precision, on the same weights: anything else
@@ -94,6 +98,12 @@ fn check_arm(arm: &FloorSide, reference: &Provenance) -> Result<()> {
         return Err(Error::new("the floor was measured with another adapter than the reference")
             .expected(words(&reference.hashes.adapter), words(&arm.hashes.adapter))
             .hint("measure the floor with this adapter: `layerdiff capture --engine torch --dtype float64 --lora DIR`"));
+    }
+    if arm.activation_bits != reference.activation_bits {
+        let bits = |bits: Option<u32>| bits.map_or_else(|| "floats".to_owned(), |b| format!("{b} bits"));
+        return Err(Error::new("the floor rounds its activations otherwise than the reference")
+            .expected(bits(reference.activation_bits), bits(arm.activation_bits))
+            .hint("capture both with the same --activation-bits"));
     }
     match (&arm.hashes.weights, &reference.hashes.weights) {
         (Some(floor), Some(reference)) if floor != reference => {
@@ -128,6 +138,7 @@ impl Floor {
                 "{} in {} against the reference",
                 report.engine, report.provenance.candidate.dtype
             ),
+            dtype: report.provenance.candidate.dtype.clone(),
             ..Measured::default()
         };
         check_arm(&report.provenance.candidate, &reference.manifest().provenance)?;
@@ -145,8 +156,12 @@ impl Floor {
     /// Compares an arm with the reference.
     pub fn from_trace(arm: &Trace, graph: &Graph, reference: &Trace) -> Result<Self> {
         let who = &arm.manifest().provenance;
-        let side =
-            FloorSide { engine: who.engine.clone(), dtype: who.dtype.clone(), hashes: who.hashes.clone() };
+        let side = FloorSide {
+            engine: who.engine.clone(),
+            dtype: who.dtype.clone(),
+            hashes: who.hashes.clone(),
+            activation_bits: who.activation_bits,
+        };
         check_arm(&side, &reference.manifest().provenance).map_err(|e| e.at(arm.path()))?;
         // An arm runs on the original checkpoint, where no gain is folded away.
         let gains = Gains::default();
@@ -154,6 +169,7 @@ impl Floor {
         let metrics = compare(graph, reference, arm, &pairs, &gains, || ());
         let mut floor = Measured {
             description: format!("{} in {} against the reference", who.engine, who.dtype),
+            dtype: who.dtype.clone(),
             ..Measured::default()
         };
         for (pair, metrics) in pairs.iter().zip(metrics) {
@@ -169,15 +185,25 @@ impl Floor {
     /// A decode step has one token, whose few values may by chance hardly err at all: its floor is at
     /// least that of the prefill at the same point, which is a mean over many tokens.
     pub fn at(&self, prompt: &str, step: u32, point: &str) -> Option<f64> {
-        let Self::Measured(floor) = self else { return None };
         // An arm that overflowed says nothing about rounding, and must not excuse everything.
-        let finite = |step: u32| {
-            let exact = floor.by_prompt.get(&(prompt.to_owned(), step, point.to_owned()));
-            let known = exact.or_else(|| floor.by_point.get(&(step, point.to_owned())));
-            known.copied().filter(|error| error.is_finite())
-        };
+        let finite = |step: u32| self.error(prompt, step, point).filter(|error| error.is_finite());
         let here = finite(step)?;
         Some(finite(0).map_or(here, |prefill| here.max(prefill)))
+    }
+
+    /// The arm's precision; none when no arm was measured.
+    pub fn dtype(&self) -> Option<&str> {
+        match self {
+            Self::Measured(floor) => Some(&floor.dtype),
+            Self::Preset => None,
+        }
+    }
+
+    /// The arm's own error at a point: of this very prompt, or the largest of others.
+    pub fn error(&self, prompt: &str, step: u32, point: &str) -> Option<f64> {
+        let Self::Measured(floor) = self else { return None };
+        let exact = floor.by_prompt.get(&(prompt.to_owned(), step, point.to_owned()));
+        exact.or_else(|| floor.by_point.get(&(step, point.to_owned()))).copied()
     }
 
     /// True when this very prompt was measured.

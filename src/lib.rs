@@ -28,6 +28,7 @@
 )]
 
 pub mod align;
+pub mod arms;
 pub mod basis;
 pub mod bundle;
 pub mod capture;

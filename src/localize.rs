@@ -8,7 +8,10 @@
 //!   Probabilistic Rounding Error Analysis*, 2019), and one rounding to the dtype that is stored;
 //! - *storage*: the rounding of the component's parameters to the engine's format, which the trace
 //!   states, and that of parameters upstream. From an input to here the latter grows as the floor does:
-//!   from `s_i` to `s_i · r / r_i`, with r the rounding on both sides.
+//!   from `s_i` to `s_i · r / r_i`, with r the rounding on both sides. Where arm Q is the reference, the
+//!   parameters are the same on both sides, and only this is left of it: an engine that rounds its
+//!   activations to b bits may round one of k to the neighbouring code, which moves a product by about
+//!   `4 / ((2^(b−1) − 1) √k)`, the largest of the k being four times the usual.
 //!
 //! The error is *explained* when it is at most [`MARGIN`] times their sum. Where a point has few values
 //! the floor may by chance be far below what is usual there; then it is also explained when it is at
@@ -24,7 +27,7 @@
 use crate::align::{Pair, Partner};
 use crate::floor::{Floor, preset};
 use crate::metrics::Metrics;
-use crate::model::{Component, Graph};
+use crate::model::{Component, Graph, Op};
 use crate::tensor::DType;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -90,13 +93,31 @@ type Key<'a> = (u32, &'a str);
 /// What was found out so far: error and judgement.
 type Judged<'a> = HashMap<Key<'a>, (f64, Judgement)>;
 
+/// What the candidate's formats do to its numbers, beyond the rounding of its arithmetic.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Storage {
+    /// Relative L2 error of parameters, by name, against those that the reference ran on.
+    pub parameter_error: BTreeMap<String, f64>,
+    /// How many bits activations are rounded to before they are multiplied.
+    pub activation_bits: Option<u32>,
+}
+
+impl Storage {
+    /// The relative L2 error that the formats cause at the output of `component`, a sum of `terms`.
+    fn at(&self, component: &Component, terms: usize) -> f64 {
+        let parameters: f64 = component.params.iter().filter_map(|p| self.parameter_error.get(p)).sum();
+        let codes = self.activation_bits.filter(|_| component.op == Op::Linear);
+        let flip =
+            codes.map_or(0.0, |bits| 4.0 / (f64::from((1u32 << (bits - 1)) - 1) * (terms as f64).sqrt()));
+        parameters + flip
+    }
+}
+
 /// Judges one prompt: its `pairs` and their metrics, in the order of execution, step after step.
-///
-/// `parameter_error` is the candidate's, by parameter name.
 pub fn localize(
     graph: &Graph,
     floor: &Floor,
-    parameter_error: &BTreeMap<String, f64>,
+    storage: &Storage,
     prompt: &[(&Pair<'_>, Option<&Metrics>)],
 ) -> Vec<Option<Judgement>> {
     let mut judged = Judged::new();
@@ -107,7 +128,7 @@ pub fn localize(
                 Some(component) => measured_inputs(graph, component, pair.step, &judged),
                 None => faults_before(pair, &judged),
             };
-            let own = own_causes(graph, floor, parameter_error, pair);
+            let own = own_causes(graph, floor, storage, pair);
             let judgement = judge(pair, metrics, own, &inputs, &judged);
             judged.insert((pair.step, pair.point), (metrics.rel_l2, judgement.clone()));
             judgement
@@ -190,7 +211,7 @@ struct Own {
     cause: String,
 }
 
-fn own_causes(graph: &Graph, floor: &Floor, parameter_error: &BTreeMap<String, f64>, pair: &Pair<'_>) -> Own {
+fn own_causes(graph: &Graph, floor: &Floor, storage: &Storage, pair: &Pair<'_>) -> Own {
     let least = least_rounding(graph, pair);
     let here = floor.at(pair.prompt, pair.step, pair.point);
     let tolerance = || dtypes(pair).into_iter().map(preset).fold(0.0, f64::max) / MARGIN;
@@ -201,8 +222,8 @@ fn own_causes(graph: &Graph, floor: &Floor, parameter_error: &BTreeMap<String, f
         Some(_) => format!("{rounding:.1e}, the floor here"),
         None => format!("{rounding:.1e}, so that the customary tolerance results"),
     };
-    let params = pair.component.iter().flat_map(|c| &c.params);
-    let storage = params.filter_map(|p| parameter_error.get(p)).sum();
+    let terms = |c| graph.summands(c, pair.tokens, pair.context);
+    let storage = pair.component.map_or(0.0, |c| storage.at(c, terms(c)));
     Own { floor: here, rounding, storage, cause }
 }
 
@@ -243,7 +264,7 @@ fn judge(pair: &Pair<'_>, metrics: &Metrics, own: Own, inputs: &[Key<'_>], judge
             inherited.0, inherited.1
         )
     } else if storage > 0.0 {
-        format!("{MARGIN} × ({}, plus {storage:.1e}, the storage format of parameters up to here)", own.cause)
+        format!("{MARGIN} × ({}, plus {storage:.1e}, the storage format up to here)", own.cause)
     } else {
         format!("{MARGIN} × ({})", own.cause)
     };

@@ -20,7 +20,7 @@ fn adapted_model() -> ModelDir {
 }
 
 fn engine(model: &ModelDir, path: &str) -> Box<dyn Engine> {
-    let mut engine = open("lattice-f32", model.path(), model.graph(), Some(path)).unwrap();
+    let mut engine = open("lattice-f32", model.path(), model.base_graph(), Some(path)).unwrap();
     if let Some(adapter) = model.adapter() {
         assert!(engine.adapt(adapter).unwrap());
     }
@@ -157,7 +157,7 @@ fn what_a_hook_returns_at_a_part_of_an_adapted_linear_is_what_the_engine_goes_on
 fn engines_without_an_adapter_hook_say_so() {
     let model = adapted_model();
     for name in ["lattice-f16", "lattice-q8", "lattice-q8_0", "lattice-q4", "lattice-quarot-q4"] {
-        let mut engine = open(name, model.path(), model.graph(), None).unwrap();
+        let mut engine = open(name, model.path(), model.base_graph(), None).unwrap();
         assert!(!engine.adapt(model.adapter().unwrap()).unwrap(), "{name}");
         let evidence = engine.run(&tokens(5), &[5], &mut NoHook).unwrap();
         assert_eq!(mismatches(&evidence), 0, "{name}: {evidence:?}");
@@ -199,7 +199,7 @@ fn an_engine_without_an_adapter_hook_is_found_out_at_the_first_adapted_projectio
         dir.path().join("report").to_str().unwrap(),
     ]);
     let report = run.json();
-    assert_eq!((run.code, &report["outcome"]), (1, &"fault".into()), "{}", report["verdict"]);
+    assert_eq!((run.code, &report["outcome"]), (1, &"fault".into()), "{run:#?}");
     assert_eq!(report["first_fault"]["point"], FIRST);
     for part in ADAPTER_PARTS {
         assert_eq!(state(&report, &format!("{FIRST}.{part}")), "unmeasured");
@@ -221,7 +221,7 @@ fn a_doubled_scale_is_found_at_the_first_adapted_projection_and_its_parts_are_no
     common::copy_adapter(&at("doubled"), |config| config["lora_alpha"] = 16.into(), |_| ());
     let model = adapted_model();
     let wrong = ModelDir::open(&common::bundled_model()).unwrap().adapted(Some(&at("doubled"))).unwrap();
-    let mut engine = open("lattice-f32", model.path(), model.graph(), Some("serial")).unwrap();
+    let mut engine = open("lattice-f32", model.path(), model.base_graph(), Some("serial")).unwrap();
     engine.adapt(wrong.adapter().unwrap()).unwrap();
     let mut provenance = engine.provenance();
     provenance.hashes = model.hashes().unwrap();

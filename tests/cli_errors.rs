@@ -767,6 +767,31 @@ fn an_existing_trace_is_not_overwritten() {
 }
 
 #[test]
+fn an_engine_that_has_no_weights_to_dequantize_is_answered_with_the_known_ones() {
+    refused!(World::new(), "dequantize --engine torch @@ @out");
+}
+
+#[test]
+fn weights_that_an_engine_holds_exactly_are_not_written() {
+    refused!(World::new(), "dequantize --engine lattice-f32 @@ @out");
+}
+
+#[test]
+fn a_seed_for_an_engine_that_rotates_nothing_is_refused() {
+    refused!(World::new(), "dequantize --engine lattice-q8 --seed 7 @@ @out");
+}
+
+#[test]
+fn the_original_of_what_is_not_quantized_is_refused() {
+    refused!(World::new(), "dequantize --engine lattice-q8 --original @@ @@ @out");
+}
+
+#[test]
+fn an_existing_checkpoint_is_not_overwritten() {
+    refused!(World::new(), "dequantize --engine lattice-q8 @@ @reference");
+}
+
+#[test]
 fn an_existing_output_is_found_before_python_starts() {
     let world = World::new();
     world.python("error: this must not run", 2);

@@ -19,7 +19,7 @@ enum Part {
 use Part::{Analysis, Front, Production, Shared};
 
 /// The modules of the crate in ranks, lowest first. Those of one rank do not know each other.
-const RANKS: [(Part, &[&str]); 19] = [
+const RANKS: [(Part, &[&str]); 20] = [
     (Shared, &["error"]),
     (Shared, &["number", "progress", "files"]),
     (Shared, &["tensor"]),
@@ -35,6 +35,7 @@ const RANKS: [(Part, &[&str]); 19] = [
     (Analysis, &["compare"]),
     (Analysis, &["floor"]),
     (Analysis, &["localize"]),
+    (Analysis, &["arms"]),
     (Analysis, &["report"]),
     (Front, &["bundle", "cli"]),
     (Front, &["commands"]),

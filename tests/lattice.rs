@@ -7,6 +7,9 @@ use layerdiff::hook::{At, Hook, NoHook};
 use layerdiff::model::Graph;
 use layerdiff::tensor::{Tensor, Values};
 use layerdiff::trace::Evidence;
+use safetensors::SafeTensors;
+use safetensors::tensor::serialize_to_file;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 const PATHS: [(&str, &str); 3] =
@@ -164,4 +167,73 @@ fn the_f16_engine_says_what_its_storage_costs_each_parameter() {
         provenance.parameter_error
     );
     assert!(engine(&model, PATHS[0]).provenance().parameter_error.is_empty());
+}
+
+/// The bundled model in three shards, with tensors in an order that is not that of their names.
+fn sharded() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let bundled = model().path().to_path_buf();
+    let bytes = std::fs::read(bundled.join("model.safetensors")).unwrap();
+    let all = SafeTensors::deserialize(&bytes).unwrap();
+    let mut map = BTreeMap::new();
+    let mut shards: HashMap<usize, Vec<_>> = HashMap::new();
+    for (i, (name, view)) in all.tensors().into_iter().enumerate() {
+        map.insert(name.clone(), format!("model-{}.safetensors", i % 3));
+        shards.entry(i % 3).or_default().push((name, view));
+    }
+    for (i, tensors) in shards {
+        serialize_to_file(tensors, None, &root.path().join(format!("model-{i}.safetensors"))).unwrap();
+    }
+    let index = serde_json::json!({"metadata": {}, "weight_map": map}).to_string();
+    std::fs::write(root.path().join("model.safetensors.index.json"), index).unwrap();
+    for name in ["config.json", "tokenizer.json"] {
+        std::fs::copy(bundled.join(name), root.path().join(name)).unwrap();
+    }
+    root
+}
+
+/// The values at one point, of all steps.
+struct Seen(&'static str, Vec<f32>);
+
+impl Hook for Seen {
+    fn wants(&self, point: &str) -> bool {
+        point == self.0
+    }
+
+    fn call(&mut self, _at: At<'_>, tensor: Tensor) -> Result<Tensor> {
+        let Values::F32(values) = &tensor.values else { unreachable!() };
+        self.1.extend(values);
+        Ok(tensor)
+    }
+}
+
+#[test]
+fn shards_give_the_f16_engine_the_bits_of_one_file_and_it_says_that_they_were_merged() {
+    let root = sharded();
+    let [one, many] = [model(), ModelDir::open(root.path()).unwrap()].map(|model| {
+        let mut engine = engine(&model, PATHS[2]);
+        let mut logits = Seen("lm_head", Vec::new());
+        let evidence = engine.run(&tokens(40), &[5, 6], &mut logits).unwrap();
+        assert_eq!(mismatches(&evidence), 0, "{evidence:?}");
+        (logits.1, engine.provenance())
+    });
+    assert!(!one.0.is_empty());
+    assert!(one.0.iter().map(|v| v.to_bits()).eq(many.0.iter().map(|v| v.to_bits())));
+    assert_eq!(one.1.parameter_error, many.1.parameter_error);
+    assert!(one.1.notes.is_empty() && many.1.notes[0].contains("were merged into one"), "{:?}", many.1.notes);
+}
+
+#[test]
+fn shards_that_contradict_each_other_are_refused() {
+    let root = sharded();
+    let refusal = || {
+        let model = ModelDir::open(root.path()).unwrap();
+        open("lattice-f16", model.path(), model.graph(), None).err().unwrap().to_string()
+    };
+    std::fs::copy(root.path().join("model-0.safetensors"), root.path().join("model-1.safetensors")).unwrap();
+    assert!(refusal().contains("two shards hold"), "{}", refusal());
+    std::fs::write(root.path().join("model-1.safetensors"), "short").unwrap();
+    assert!(refusal().contains("a shard of the checkpoint is damaged"), "{}", refusal());
+    std::fs::remove_file(root.path().join("model-1.safetensors")).unwrap();
+    assert!(refusal().contains("cannot read a shard of the checkpoint"), "{}", refusal());
 }

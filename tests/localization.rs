@@ -10,7 +10,7 @@ use layerdiff::engine;
 use layerdiff::error::Result;
 use layerdiff::floor::Floor;
 use layerdiff::hook::{At, CaptureHook, Chain, Hook};
-use layerdiff::localize::{CAP, Judgement, MARGIN, State, localize};
+use layerdiff::localize::{CAP, Judgement, MARGIN, State, Storage, localize};
 use layerdiff::metrics::{self, Metrics};
 use layerdiff::model::{Graph, ModelConfig, PointFilter, layer_of};
 use layerdiff::tensor::{DType, Tensor, TensorView, Values};
@@ -386,7 +386,8 @@ fn judge(floors: &[(&str, f64)], errors: &[(&str, f64)], parameter_error: &[(&st
     let parameter_error: BTreeMap<String, f64> =
         parameter_error.iter().map(|(n, e)| ((*n).to_owned(), *e)).collect();
     let step: Vec<_> = pairs.iter().zip(&metrics).map(|(pair, m)| (pair, Some(m))).collect();
-    localize(&graph, &floor, &parameter_error, &step).into_iter().map(Option::unwrap).collect()
+    let storage = Storage { parameter_error, ..Storage::default() };
+    localize(&graph, &floor, &storage, &step).into_iter().map(Option::unwrap).collect()
 }
 
 /// The metrics of 1 against 1 + `error`.

@@ -21,7 +21,7 @@ from layerdiff_hooks.errors import LayerdiffError
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 SHOWN_NAMES = 5
-# How an adapter of the model with its vision tower names the text decoder, and what it is called here.
+# An adapter of the model with its vision tower names the text decoder by the first of these.
 WRAPPED, PLAIN = "model.language_model.", "model."
 # Settings that put something else than two factors and a scale on a linear.
 UNSUPPORTED = (

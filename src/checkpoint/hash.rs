@@ -43,6 +43,7 @@ pub fn hashes(dir: &Path) -> Result<Hashes> {
         tokenizer: optional("tokenizer.json")?,
         config: optional("config.json")?,
         adapter: None,
+        dequantized: None,
     })
 }
 

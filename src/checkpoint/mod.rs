@@ -2,10 +2,14 @@
 
 mod adapter;
 mod hash;
+mod merge;
 pub mod q4;
+mod replace;
 mod write;
 
 pub use adapter::AdapterDir;
+pub(crate) use merge::merge_shards;
+pub(crate) use replace::{HEAD, Head};
 pub(crate) use write::copy_tokenizer;
 
 use crate::basis::Gains;
@@ -22,6 +26,8 @@ use std::sync::OnceLock;
 pub struct ModelDir {
     path: PathBuf,
     config: ModelConfig,
+    /// Without the adapter.
+    base: Graph,
     graph: Graph,
     adapter: Option<AdapterDir>,
     /// Read once: hashing reads all of the weights.
@@ -51,14 +57,21 @@ impl ModelDir {
                 .expected("model.safetensors, or shards with an index", "no *.safetensors file")
                 .hint("was the checkpoint downloaded without its large files?"));
         }
-        Ok(Self { path: path.to_path_buf(), config, graph, adapter: None, hashes: OnceLock::new() })
+        Ok(Self {
+            path: path.to_path_buf(),
+            config,
+            base: graph.clone(),
+            graph,
+            adapter: None,
+            hashes: OnceLock::new(),
+        })
     }
 
     /// The same model with the adapter in `dir` on it, if there is one.
     pub fn adapted(self, dir: Option<&Path>) -> Result<Self> {
         let Some(dir) = dir else { return Ok(self) };
-        let adapter = AdapterDir::open(dir, &self.graph)?;
-        let graph = self.graph.adapted(adapter.description()).map_err(|e| e.at(dir))?;
+        let adapter = AdapterDir::open(dir, &self.base)?;
+        let graph = self.base.adapted(adapter.description()).map_err(|e| e.at(dir))?;
         Ok(Self { graph, adapter: Some(adapter), hashes: OnceLock::new(), ..self })
     }
 
@@ -75,6 +88,11 @@ impl ModelDir {
     /// The configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// The components without those of the adapter: what the checkpoint holds parameters of.
+    pub fn base_graph(&self) -> &Graph {
+        &self.base
     }
 
     /// The components, those of the adapter included.
@@ -106,15 +124,25 @@ impl ModelDir {
         let norms = self.graph.components().iter().filter(|c| normed(c.basis));
         let mut gains = std::collections::BTreeMap::new();
         for param in norms.flat_map(|c| &c.params) {
-            let local = param.strip_prefix("model.").unwrap_or(param);
-            let prefixes = self.graph.description().weight_prefixes.iter();
-            let names = prefixes.map(|prefix| format!("{prefix}{local}"));
+            let mut names = self.graph.description().stored_names(param);
             // A checkpoint that lacks a norm is refused by the engines, with better words.
-            if let Some(name) = names.into_iter().find(|name| reader.has_tensor(name)) {
+            if let Some(name) = names.find(|name| reader.has_tensor(name)) {
                 gains.insert(param.clone(), reader.read_tensor_f64(&name).map_err(read)?.0);
             }
         }
         Ok(Gains::new(gains))
+    }
+
+    /// How many tensors the weights are, and the bytes of their files.
+    pub fn size(&self) -> Result<(usize, u64)> {
+        let read = |e| Error::new(format!("cannot read the weights: {e}")).at(&self.path);
+        let tensors = QuarotTensorReader::open(&self.path).map_err(read)?.tensor_names().len();
+        let mut bytes = 0;
+        for file in hash::weight_files(&self.path)? {
+            let data = std::fs::metadata(&file).map_err(|e| Error::io("read the weights", &file, &e))?;
+            bytes += data.len();
+        }
+        Ok((tensors, bytes))
     }
 
     /// Hashes of weights, tokenizer, configuration and adapter. Reads all of the weights, the first time.

@@ -1,7 +1,9 @@
 //! Writing a checkpoint of f32 weights: one shard in memory, then a rename.
 
+use crate::basis::CONFIG_SEED;
 use crate::error::{Error, Result};
 use crate::files::{StagedDir, publish_dir, staging_dir};
+use crate::model::ModelConfig;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -110,6 +112,28 @@ pub(crate) fn copy_tokenizer(source: &Path, target: &Path) -> Result<()> {
     let bytes = std::fs::read(&from).map_err(|e| Error::io("read the tokenizer", &from, &e))?;
     std::fs::write(target.join("tokenizer.json"), bytes)
         .map_err(|e| Error::io("write the tokenizer", target, &e))
+}
+
+/// `config.json` for the same weights in f32.
+pub(super) fn as_f32(config: &ModelConfig, section: &str, rotated: bool) -> Value {
+    let mut root = config.as_json().clone();
+    let edit = |object: &mut Value| {
+        if let Some(object) = object.as_object_mut() {
+            for key in ["dtype", "torch_dtype"] {
+                if let Some(dtype) = object.get_mut(key) {
+                    *dtype = "float32".into();
+                }
+            }
+            if !rotated {
+                object.remove(CONFIG_SEED);
+            }
+        }
+    };
+    edit(&mut root);
+    if let Some(section) = root.get_mut(section) {
+        edit(section);
+    }
+    root
 }
 
 #[cfg(test)]

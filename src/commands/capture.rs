@@ -1,10 +1,10 @@
 //! `layerdiff capture`.
 
 use super::{STEPS, Ui, chosen_prompts, print_json, print_text, standard_prompts};
-use crate::capture::{Request, capture};
+use crate::capture::{Request, capture, dequantized, open_engine};
 use crate::checkpoint::ModelDir;
 use crate::cli::CaptureArgs;
-use crate::engine::torch::Python;
+use crate::engine::torch::{self, Python};
 use crate::engine::{ENGINES, check_known};
 use crate::error::{Error, Result};
 use crate::model::PointFilter;
@@ -23,30 +23,38 @@ pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
     let mut prompts = chosen_prompts(&args.input)?.map_or_else(standard_prompts, Ok)?;
     tokenize(&mut prompts, model.path(), model.graph().dim("vocab"))?;
     if args.engine == "torch" {
-        Python::find(args.input.python.as_deref()).capture(
-            &model,
-            &prompts,
-            &points,
-            args.dtype.as_deref().unwrap_or("float32"),
-            args.input.steps.unwrap_or(STEPS),
-            &args.out,
-            ui.quiet,
-        )?;
+        let request = torch::Request {
+            model: &model,
+            prompts: &prompts,
+            points: &points,
+            dtype: args.dtype.as_deref().unwrap_or("float32"),
+            activation_bits: None,
+            steps: args.input.steps.unwrap_or(STEPS),
+            quiet: ui.quiet,
+        };
+        Python::find(args.input.python.as_deref()).capture(&request, &args.out)?;
     } else {
         if args.dtype.is_some() {
             return Err(Error::new(format!("{} has a precision of its own", args.engine))
                 .hint("--dtype is for --engine torch; lattice's precision is in the engine's name"));
         }
+        // The target is tried first: a bad one must not cost the loading.
+        drop(crate::files::staging_dir(&args.out)?);
+        let mut engine = open_engine(&args.engine, &model, args.path.as_deref())?;
+        // Their hash tells which arm Q belongs to this trace.
+        let work = tempfile::tempdir()
+            .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
+        crate::files::remove_on_interrupt(work.path());
+        let weights = dequantized(engine.as_ref(), &model, &work.path().join("dequantized"))?;
         let request = Request {
-            engine: &args.engine,
-            path: args.path.as_deref(),
             model: &model,
             prompts: &prompts,
             steps: args.input.steps.unwrap_or(STEPS),
             points: &points,
+            dequantized: weights.as_ref(),
             quiet: ui.quiet,
         };
-        capture(&request, &args.out)?;
+        capture(engine.as_mut(), &request, &args.out)?;
     }
     // Reading it back proves that others can.
     let trace = Trace::open(&args.out)?;

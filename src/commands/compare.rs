@@ -8,14 +8,22 @@ use crate::error::{Error, Result};
 use crate::files::ReplacedDir;
 use crate::floor::Floor;
 use crate::model::{Description, Graph, ModelConfig, PointFilter};
+use crate::prompt::select;
 use crate::report::{Options, Outcome, assemble};
 use crate::trace::Trace;
+use std::path::PathBuf;
 
 pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
     let points = PointFilter::new(&args.points)?;
     let out = args.out.as_deref().map(|out| ReplacedDir::stage(out, "report.json")).transpose()?;
-    let reference = Trace::open(&args.reference)?;
-    let candidate = Trace::open(&args.candidate)?;
+    let mut reference = Trace::open(&args.reference)?;
+    let mut candidate = Trace::open(&args.candidate)?;
+    if !args.prompt.is_empty() {
+        let chosen =
+            select(reference.manifest().prompts.clone(), &args.prompt).map_err(|e| e.at(&args.reference))?;
+        let only = |trace: Trace| trace.restricted_to(&chosen, usize::MAX);
+        (reference, candidate) = (only(reference), only(candidate));
+    }
     let graph = graph_of(&reference)?;
     let mut gains = Gains::default();
     let mut quantized = false;
@@ -24,20 +32,21 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
         gains = model.gains()?;
         check_weights(&model, &reference)?;
         // Quantized or rotated weights are other weights by nature.
-        quantized = candidate.manifest().provenance.dtype.starts_with("Q4")
+        quantized = candidate.manifest().provenance.quantized
             || candidate.entries().iter().any(|e| e.basis != ORIGINAL);
         if !quantized {
             check_weights(&model, &candidate)?;
         }
     }
-    let floor = match &args.floor {
-        Some(path) => Floor::open(path, &graph, &reference)?,
-        None => Floor::Preset,
-    };
+    let floors = open_floors(&args.floor, &graph, &reference)?;
+    let (floor, shown_floors) = floors.split_first().expect("a floor, if only a preset one");
+    let arm = args.quantized.as_deref().map(Trace::open).transpose()?;
     let options = Options {
         graph: &graph,
         points: &points,
-        floor: &floor,
+        floor,
+        shown_floors,
+        quantized: arm.as_ref(),
         gains: &gains,
         other_weights: args.other_weights || quantized,
         command: command_line(),
@@ -45,6 +54,14 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
     };
     let report = assemble(&reference, &candidate, &options)?;
     publish(&report, out, args.out.as_deref(), ui)
+}
+
+/// The floors at these places; the preset one where there are none.
+pub(super) fn open_floors(paths: &[PathBuf], graph: &Graph, reference: &Trace) -> Result<Vec<Floor>> {
+    match paths {
+        [] => Ok(vec![Floor::Preset]),
+        paths => paths.iter().map(|path| Floor::open(path, graph, reference)).collect(),
+    }
 }
 
 /// The components of the model that a trace is of.

@@ -2,6 +2,7 @@
 
 mod capture;
 mod compare;
+mod dequantize;
 mod inspect;
 mod quantize;
 mod run;
@@ -11,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::files::ReplacedDir;
 pub use crate::files::remove_unfinished;
 use crate::prompt::{Prompt, parse_prompts, read_prompts, select};
-use crate::report::{Outcome, Report, terminal, write_all};
+use crate::report::{Outcome, Report, ReportSet, terminal, terminal_set, write_all};
 use crate::trace::Trace;
 use serde_json::json;
 use std::io::Write;
@@ -34,6 +35,7 @@ pub fn execute(cli: &Cli) -> ExitCode {
         Command::Compare(args) => compare::run(args, ui),
         Command::Inspect(args) => inspect::run(args, ui),
         Command::Quantize(args) => quantize::run(args, ui),
+        Command::Dequantize(args) => dequantize::run(args, ui),
     };
     match result {
         Ok(outcome) => ExitCode::from(outcome.exit_code()),
@@ -85,15 +87,31 @@ fn publish(report: &Report, out: Option<ReplacedDir>, target: Option<&Path>, ui:
     if ui.json {
         print_json(report)?;
     } else {
-        let stdout = console::Term::stdout();
-        let colour = console::colors_enabled();
-        let width = if stdout.is_term() { usize::from(stdout.size().1) } else { 100 };
-        print_text(&terminal(report, colour, width))?;
+        print_text(&terminal(report, console::colors_enabled(), width()))?;
         if let Some(target) = target {
             print_text(&format!("report: {}", target.join("report.md").display()))?;
         }
     }
     Ok(report.outcome)
+}
+
+/// Prints the reports of several engines and writes them.
+fn publish_set(set: &ReportSet, out: ReplacedDir, target: &Path, ui: Ui) -> Result<Outcome> {
+    set.write_all(out.path())?;
+    out.publish()?;
+    if ui.json {
+        print_json(set)?;
+    } else {
+        print_text(&terminal_set(set, console::colors_enabled(), width()))?;
+        print_text(&format!("report: {}", target.join("report.md").display()))?;
+    }
+    Ok(set.outcome)
+}
+
+/// How wide a line of text may be.
+fn width() -> usize {
+    let stdout = console::Term::stdout();
+    if stdout.is_term() { usize::from(stdout.size().1) } else { 100 }
 }
 
 /// The prompts that were asked for, without tokens; none when nothing was asked for.

@@ -54,9 +54,9 @@ pub trait Engine {
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>>;
 }
 
-/// The engines that `run` can judge: what a quantized engine loses to its format is told apart from what
-/// it adds itself only against a reference with the same quantized weights, which `run` does not make.
-pub const CANDIDATES: [&str; 2] = ["lattice-f32", "lattice-f16"];
+/// The engines that `run` can judge.
+pub const CANDIDATES: [&str; 6] =
+    ["lattice-f32", "lattice-f16", "lattice-q8", "lattice-q8_0", "lattice-q4", "lattice-quarot-q4"];
 
 /// All that can be captured.
 pub const ENGINES: [&str; 7] =

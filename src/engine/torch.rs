@@ -20,6 +20,26 @@ const INSTALL: &str = "install the Python side: `pip install ./hooks` from layer
 /// Characters that are kept of a line that Python says.
 const LINE: usize = 1000;
 
+/// What to capture.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The model.
+    pub model: &'a ModelDir,
+    /// The prompts, with token ids; the steps decode their own step tokens where they have some, else
+    /// greedily.
+    pub prompts: &'a [Prompt],
+    /// Which points.
+    pub points: &'a PointFilter,
+    /// The precision: `float32`, `float64`, ….
+    pub dtype: &'a str,
+    /// How many bits the inputs of linears are rounded to, as lattice's Q8_0 does it.
+    pub activation_bits: Option<u32>,
+    /// How many decode steps.
+    pub steps: usize,
+    /// No progress bars.
+    pub quiet: bool,
+}
+
 impl Python {
     /// The interpreter that was named, else the checkout's or the active virtual environment's, else `python3`.
     pub fn find(named: Option<&Path>) -> Self {
@@ -31,18 +51,9 @@ impl Python {
         Self(found.or_else(active).or(local).unwrap_or_else(|| "python3".into()))
     }
 
-    /// Captures the prompts in precision `dtype` (`float32`, `float64`, …) into the trace `out`, with
-    /// `steps` decode steps: on the prompts' own step tokens where they have some, else greedily.
-    pub fn capture(
-        &self,
-        model: &ModelDir,
-        prompts: &[Prompt],
-        points: &PointFilter,
-        dtype: &str,
-        steps: usize,
-        out: &Path,
-        quiet: bool,
-    ) -> Result<()> {
+    /// Captures the prompts into the trace `out`.
+    pub fn capture(&self, request: &Request<'_>, out: &Path) -> Result<()> {
+        let Request { model, prompts, points, dtype, activation_bits, steps, quiet } = *request;
         // The target is tried first: a bad one must not cost a run.
         drop(crate::files::staging_dir(out)?);
         let mut file = tempfile::NamedTempFile::new()
@@ -70,6 +81,9 @@ impl Python {
             .args(["--steps", &steps.to_string()]);
         if let Some(adapter) = model.adapter() {
             command.arg("--lora").arg(adapter.path());
+        }
+        if let Some(bits) = activation_bits {
+            command.args(["--activation-bits", &bits.to_string()]);
         }
         // The names, and not the glob: Python has other globs.
         for component in model.graph().components().iter().filter(|c| points.accepts(&c.point)) {

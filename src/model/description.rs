@@ -132,6 +132,15 @@ impl Description {
         toml::from_str(text).map_err(|e| Error::new(format!("malformed architecture description: {e}")))
     }
 
+    /// The names under which a checkpoint may keep a parameter, the usual one first.
+    pub fn stored_names(&self, param: &str) -> impl Iterator<Item = String> {
+        let names: Vec<String> = match param.strip_prefix("model.") {
+            Some(local) => self.weight_prefixes.iter().map(|prefix| format!("{prefix}{local}")).collect(),
+            None => vec![param.to_owned()],
+        };
+        names.into_iter()
+    }
+
     /// The built-in description with this name, as a trace's manifest has it.
     pub fn named(name: &str) -> Result<Self> {
         find(|d| d.name == name)?.ok_or_else(|| unknown("architecture", name))

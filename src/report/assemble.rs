@@ -1,21 +1,20 @@
 //! From two traces to a report.
 
-use super::Row;
+use super::arms::{Arms, Figures, by_token, figures};
 use super::json::{
     Coverage, Fault, FloorReport, Growth, Outcome, PointReport, PromptReport, Report, ReportProvenance, State,
 };
-use crate::align::{Pair, Partner, align};
+use super::rows::{Row, rows};
+use crate::align::Partner;
+use crate::arms::Quantization;
 use crate::basis::{self, Gains};
-use crate::compare::{compare, refuse_repeated_layers, refuse_wrong_seed};
+use crate::compare::refuse_repeated_layers;
 use crate::error::{Error, Result};
 use crate::floor::Floor;
-use crate::localize::{Judgement, MARGIN, localize};
-use crate::metrics::Metrics;
+use crate::localize::MARGIN;
 use crate::model::{Graph, Op, PointFilter, layer_of};
-use crate::progress;
 use crate::prompt::Prompt;
 use crate::trace::{SelfCheck, StatedAdapter, Status, Trace};
-use std::collections::BTreeMap;
 
 /// What to compare, and with what floor.
 #[derive(Debug)]
@@ -26,6 +25,10 @@ pub struct Options<'a> {
     pub points: &'a PointFilter,
     /// What errors are held against.
     pub floor: &'a Floor,
+    /// Floors of other precisions, which are shown beside it.
+    pub shown_floors: &'a [Floor],
+    /// Arm Q, where it was run.
+    pub quantized: Option<&'a Trace>,
     /// The gains of the original checkpoint, for traces of a rotated one.
     pub gains: &'a Gains,
     /// Compare although the weights differ.
@@ -52,15 +55,11 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
         let [r, c] = [reference, candidate].map(|side| StatedAdapter::of(side.manifest()));
         r.refuse_other(c).map_err(|e| e.at(candidate.path()))?;
     }
-    let pairs = align(graph, reference, candidate, options.points, options.gains)?;
-    refuse_repeated_layers(graph, reference)?;
-    refuse_repeated_layers(graph, candidate)?;
-    let bar = progress::bar("comparing", pairs.len() as u64, options.quiet);
-    let metrics = compare(graph, reference, candidate, &pairs, options.gains, || bar.inc(1));
-    bar.finish_and_clear();
-    refuse_wrong_seed(candidate, &pairs, &metrics)?;
-    let parameter_error = &candidate.manifest().provenance.parameter_error;
-    let rows = judge(graph, options.floor, parameter_error, pairs, metrics);
+    for trace in [reference, candidate] {
+        refuse_repeated_layers(graph, trace)?;
+    }
+    let quantization = Quantization::of(reference, candidate, options.quantized)?;
+    let rows = rows(reference, candidate, quantization, options)?;
     let prompts: Vec<PromptReport> =
         prompts_of(reference, candidate).map(|prompt| prompt_report(prompt, &rows)).collect();
     let mut found: Vec<(usize, Fault)> = rows.iter().filter_map(|row| fault(row, graph)).collect();
@@ -69,17 +68,27 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
     let coverage = prompts.iter().fold(Coverage::default(), |sum, p| sum.plus(p.coverage));
     assert_eq!(coverage.expected, coverage.matched + coverage.mismatched + coverage.unmeasured);
     let self_check = candidate.manifest().self_check.clone().unwrap_or_else(|| SelfCheck::new(Vec::new()));
-    let warnings = warnings(reference, candidate, options.floor, &self_check, &rows);
+    let warnings = warnings(reference, candidate, options.floor, quantization, &self_check, &rows);
     let outcome = outcome(&prompts, [reference, candidate]);
-    let verdict = super::verdict::verdict(outcome, &faults, &rows, &coverage);
+    let floors: Vec<&Floor> = std::iter::once(options.floor).chain(options.shown_floors).collect();
+    let all = rows.iter().map(|row| (row, figures(row, quantization, &floors)));
+    let all: Vec<(&Row<'_>, Figures)> = all.collect();
+    let worst = largest(&all, |f| f.engine.or(f.total));
+    let dearest = largest(&all, |f| f.quantization.filter(|price| *price != 0.0));
+    let verdict = super::verdict::verdict(outcome, &faults, &rows, &coverage, quantization);
     let first = faults.first();
+    let prompt_id = first.map_or_else(|| worst_prompt(&prompts), |f| f.prompt.clone());
     Ok(Report {
         format: "layerdiff-report".into(),
         version: 1,
         outcome,
         verdict,
         engine: candidate.manifest().provenance.engine.clone(),
-        prompt_id: first.map_or_else(|| worst_prompt(&prompts), |f| f.prompt.clone()),
+        arms: Arms::new(reference, candidate, quantization, &floors),
+        worst,
+        dearest,
+        by_token: by_token(graph, &rows, quantization, &prompt_id),
+        prompt_id,
         architecture: graph.description().name.clone(),
         layer_types: graph.layer_types().to_vec(),
         coverage,
@@ -94,7 +103,7 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
         faults,
         diagnosis: Vec::new(),
         floor: FloorReport { kind: options.floor.kind().into(), description: options.floor.description() },
-        points: points(&rows),
+        points: points(&all),
         self_check,
         prompts,
         warnings,
@@ -114,25 +123,6 @@ fn prompts_of<'a>(reference: &'a Trace, candidate: &'a Trace) -> impl Iterator<I
     known.iter().chain(extra)
 }
 
-fn judge<'a>(
-    graph: &Graph,
-    floor: &Floor,
-    parameter_error: &BTreeMap<String, f64>,
-    pairs: Vec<Pair<'a>>,
-    metrics: Vec<Option<Metrics>>,
-) -> Vec<Row<'a>> {
-    let rows: Vec<(Pair<'a>, Option<Metrics>)> = pairs.into_iter().zip(metrics).collect();
-    let prompts = rows.chunk_by(|(a, _), (b, _)| a.prompt == b.prompt);
-    let judgements: Vec<Option<Judgement>> = prompts
-        .flat_map(|prompt| {
-            let prompt: Vec<_> = prompt.iter().map(|(pair, metrics)| (pair, metrics.as_ref())).collect();
-            localize(graph, floor, parameter_error, &prompt)
-        })
-        .collect();
-    let joined = rows.into_iter().zip(judgements);
-    joined.map(|((pair, metrics), judgement)| Row { pair, metrics, judgement }).collect()
-}
-
 fn prompt_report(prompt: &Prompt, rows: &[Row<'_>]) -> PromptReport {
     let mut coverage = Coverage::default();
     let mut worst: Option<(&str, f64)> = None;
@@ -141,12 +131,13 @@ fn prompt_report(prompt: &Prompt, rows: &[Row<'_>]) -> PromptReport {
     for row in rows.iter().filter(|row| row.pair.prompt == prompt.id) {
         coverage.expected += 1;
         match row.pair.partner {
+            Partner::Matched(..) if row.unjudged.is_some() => coverage.unmeasured += 1,
             Partner::Matched(..) => coverage.matched += 1,
             Partner::Mismatched(_) => coverage.mismatched += 1,
             Partner::Unmeasured(_) => coverage.unmeasured += 1,
         }
-        if let Some(metrics) = &row.metrics {
-            both_nan |= metrics.non_finite.both_nan > 0;
+        both_nan |= both_nan_at(row);
+        if let Some(metrics) = row.judged() {
             if worst.is_none_or(|(_, error)| metrics.rel_l2 > error) {
                 worst = Some((row.pair.point, metrics.rel_l2));
             }
@@ -194,7 +185,7 @@ fn outcome(prompts: &[PromptReport], sides: [&Trace; 2]) -> Outcome {
 /// The largest factor over the points whose error is explained.
 fn largest_factor(rows: &[Row<'_>]) -> Option<f64> {
     let factors = rows.iter().filter_map(|row| {
-        let (metrics, judgement) = (row.metrics.as_ref()?, row.judgement.as_ref()?);
+        let (metrics, judgement) = (row.judged()?, row.judgement.as_ref()?);
         (judgement.state == State::Explained).then(|| judgement.factor(metrics.rel_l2))
     });
     factors.max_by(f64::total_cmp)
@@ -207,7 +198,7 @@ fn worst_prompt(prompts: &[PromptReport]) -> String {
 
 /// The fault that is born at a row, with its place in the architecture's order of execution.
 fn fault(row: &Row<'_>, graph: &Graph) -> Option<(usize, Fault)> {
-    let (metrics, judgement) = (row.metrics.as_ref()?, row.judgement.as_ref()?);
+    let (metrics, judgement) = (row.judged()?, row.judgement.as_ref()?);
     if judgement.state != State::Born {
         return None;
     }
@@ -228,12 +219,24 @@ fn fault(row: &Row<'_>, graph: &Graph) -> Option<(usize, Fault)> {
     Some((order, fault))
 }
 
+/// NaN on both sides, of which nothing can be said.
+fn both_nan_at(row: &Row<'_>) -> bool {
+    [&row.total, &row.quantization, &row.engine].into_iter().flatten().any(|m| m.non_finite.both_nan > 0)
+}
+
+/// Where the error that `of` takes is largest; NaN is larger than anything.
+fn largest(all: &[(&Row<'_>, Figures)], of: impl Fn(&Figures) -> Option<f64>) -> Option<Figures> {
+    let known = all.iter().filter_map(|(_, figures)| Some((figures, of(figures)?)));
+    let size = |error: f64| if error.is_nan() { f64::INFINITY } else { error };
+    known.max_by(|(_, a), (_, b)| size(*a).total_cmp(&size(*b))).map(|(figures, _)| figures.clone())
+}
+
 /// One row for each point and step: of several prompts that with the worst state and error.
-fn points(rows: &[Row<'_>]) -> Vec<PointReport> {
+fn points(rows: &[(&Row<'_>, Figures)]) -> Vec<PointReport> {
     let mut index = std::collections::HashMap::new();
     let mut points: Vec<PointReport> = Vec::new();
-    for row in rows {
-        let point = point_report(row);
+    for (row, figures) in rows {
+        let point = point_report(row, figures);
         match index.get(&(point.step, point.point.clone())) {
             None => {
                 index.insert((point.step, point.point.clone()), points.len());
@@ -241,7 +244,7 @@ fn points(rows: &[Row<'_>]) -> Vec<PointReport> {
             }
             Some(&i) => {
                 let badness = |p: &PointReport| {
-                    let error = p.metrics.as_ref().map_or(f64::INFINITY, |m| m.rel_l2);
+                    let error = p.judged().map_or(f64::INFINITY, |m| m.rel_l2);
                     (p.state != State::Explained, p.state == State::Born, error)
                 };
                 if badness(&point).partial_cmp(&badness(&points[i])) == Some(std::cmp::Ordering::Greater) {
@@ -253,14 +256,14 @@ fn points(rows: &[Row<'_>]) -> Vec<PointReport> {
     points
 }
 
-fn point_report(row: &Row<'_>) -> PointReport {
-    let (state, note, shape) = match &row.pair.partner {
-        Partner::Matched(r, _) => {
-            (row.judgement.as_ref().map_or(State::Unmeasured, |j| j.state), None, r.shape.clone())
-        }
-        Partner::Mismatched(note) => (State::Mismatched, Some(note.clone()), Vec::new()),
-        Partner::Unmeasured(note) => (State::Unmeasured, Some(note.clone()), Vec::new()),
+fn point_report(row: &Row<'_>, figures: &Figures) -> PointReport {
+    let judged = row.judgement.as_ref().map_or(State::Unmeasured, |j| j.state);
+    let (state, shape) = match &row.pair.partner {
+        Partner::Matched(r, _) => (judged, r.shape.clone()),
+        Partner::Mismatched(_) => (State::Mismatched, Vec::new()),
+        Partner::Unmeasured(_) => (State::Unmeasured, Vec::new()),
     };
+    let note = row.note().map(str::to_owned);
     PointReport {
         point: row.pair.point.to_owned(),
         step: row.pair.step,
@@ -270,7 +273,11 @@ fn point_report(row: &Row<'_>) -> PointReport {
         shape,
         state,
         note,
-        metrics: row.metrics.clone(),
+        metrics: row.total.clone(),
+        floors: figures.floor.clone(),
+        quantization: figures.quantization,
+        engine_error: figures.engine,
+        engine_metrics: row.engine.clone(),
         floor: row.judgement.as_ref().and_then(|j| j.floor),
         explained: row.judgement.as_ref().map(|j| j.explained),
         local_ratio: None,
@@ -291,6 +298,7 @@ fn warnings(
     reference: &Trace,
     candidate: &Trace,
     floor: &Floor,
+    quantization: Quantization<'_>,
     check: &SelfCheck,
     rows: &[Row<'_>],
 ) -> Vec<String> {
@@ -310,6 +318,12 @@ fn warnings(
         warnings.push("the two sides ran with different adapters".into());
     }
     warnings.extend(brought_back(rows));
+    if let Quantization::Arm(arm) = quantization
+        && (c.provenance.hashes.dequantized.is_none() || arm.manifest().provenance.hashes.weights.is_none())
+    {
+        warnings
+            .push("whether arm Q carries the candidate's weights is unmeasured: a hash is missing".into());
+    }
     if check.status == Status::Unmeasured {
         warnings.push(
             "whether the capture disturbed the candidate is unmeasured: its trace has no self-check".into(),
@@ -322,22 +336,15 @@ fn warnings(
             warnings.push(format!("the {side}'s self-check failed: its capture disturbed it"));
         }
     }
-    let storage = c.provenance.parameter_error.iter().max_by(|a, b| a.1.total_cmp(b.1));
-    if let Some((name, error)) = storage.filter(|(_, error)| **error > 1e-2) {
-        warnings.push(format!(
-            "the candidate's format changes {name} by {error:.1e}, which excuses errors of that size"
-        ));
-    }
     let infinite = |row: &&Row<'_>| {
         let masked = row.pair.component.is_some_and(|c| c.op == Op::AttentionScores);
-        let both = row.metrics.as_ref().map(|m| m.non_finite.reference_inf.min(m.non_finite.candidate_inf));
+        let both = row.total.as_ref().map(|m| m.non_finite.reference_inf.min(m.non_finite.candidate_inf));
         !masked && both.is_some_and(|n| n > 0)
     };
     if let Some(row) = rows.iter().find(infinite) {
         warnings.push(format!("both sides are infinite at {} (prompt {})", row.pair.point, row.pair.prompt));
     }
-    let both_nan = rows.iter().find(|row| row.metrics.as_ref().is_some_and(|m| m.non_finite.both_nan > 0));
-    if let Some(row) = both_nan {
+    if let Some(row) = rows.iter().find(|row| both_nan_at(row)) {
         warnings.push(format!(
             "both sides have NaN at {} (prompt {}): nothing can be said about it",
             row.pair.point, row.pair.prompt

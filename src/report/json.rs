@@ -1,9 +1,11 @@
 //! `report.json`: the report itself. Markdown and plots only render it.
 
+use super::arms::{Arms, Figures, TokenError};
 pub use crate::localize::State;
 use crate::metrics::Metrics;
 use crate::trace::{Provenance, SelfCheck};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What a run found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +67,15 @@ pub struct Report {
     pub growth: Growth,
     /// What the floor is.
     pub floor: FloorReport,
+    /// Which arms were run.
+    pub arms: Arms,
+    /// The point with the largest error that the candidate adds; with the largest total error where only
+    /// that is known.
+    pub worst: Option<Figures>,
+    /// The point where quantization costs most; none where it was not measured, or costs nothing.
+    pub dearest: Option<Figures>,
+    /// The errors of the logits over the positions of `prompt_id`.
+    pub by_token: Vec<TokenError>,
     /// Each point and step; of several prompts the one with the largest error.
     pub points: Vec<PointReport>,
     /// What a reader should know before trusting the result.
@@ -197,9 +208,21 @@ pub struct PointReport {
     /// Why it is mismatched or unmeasured.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub note: Option<String>,
-    /// The metrics; absent when it was not compared.
+    /// The metrics of the total error, C − T; absent when it was not compared.
     #[serde(flatten)]
     pub metrics: Option<Metrics>,
+    /// Relative L2 error of each floor arm, F − T, by its precision.
+    #[serde(with = "crate::number::map", default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub floors: BTreeMap<String, f64>,
+    /// Relative L2 error of arm Q, Q − T; null when it was not measured.
+    #[serde(with = "crate::number::option", default)]
+    pub quantization: Option<f64>,
+    /// Relative L2 error that the candidate adds, C − Q; null when it was not measured.
+    #[serde(with = "crate::number::option", default)]
+    pub engine_error: Option<f64>,
+    /// All metrics of C − Q, where arm Q was run; else Q is T.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub engine_metrics: Option<Metrics>,
     /// Relative L2 error of the floor arm here.
     #[serde(with = "crate::number::option", default)]
     pub floor: Option<f64>,
@@ -209,6 +232,13 @@ pub struct PointReport {
     /// Local error by replay as a multiple of its bound; null when it was not replayed.
     #[serde(with = "crate::number::option", default)]
     pub local_ratio: Option<f64>,
+}
+
+impl PointReport {
+    /// The metrics that the candidate is judged by: against arm Q where that was run.
+    pub fn judged(&self) -> Option<&Metrics> {
+        self.engine_metrics.as_ref().or(self.metrics.as_ref())
+    }
 }
 
 /// Origin of both sides and of the report.

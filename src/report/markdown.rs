@@ -1,12 +1,14 @@
 //! `report.md`: the report on one page, ready for an issue.
 
 mod provenance;
+mod set;
 
 use super::escape::{code, plain, prose};
 use super::stops::{self, Stop, kinds, stops};
-use super::text::{coverage, maybe, multiple, number, outcomes, self_check, short_headline, word};
+use super::text::{arms, coverage, maybe, multiple, number, outcomes, self_check, short_headline, word};
 use super::{PromptReport, Report, State};
 use provenance::provenance;
+pub use set::markdown_set;
 use std::cmp::Ordering;
 
 /// The page has fewer lines than this, whatever the report.
@@ -53,6 +55,7 @@ fn facts(report: &Report) -> Vec<String> {
         format!("- **Coverage:** {}", plain(&coverage(report.coverage))),
         format!("- **Self-check:** {}", cut(&prose(&self_check(&report.self_check)))),
         format!("- **Floor:** {}: {}", plain(&report.floor.kind), prose(&report.floor.description)),
+        format!("- **Arms:** {}", prose(&arms(report))),
     ];
     facts.extend(rests);
     if let Some(diagnosis) = report.diagnosis.first() {
@@ -85,23 +88,31 @@ fn layers(report: &Report, room: usize) -> Vec<String> {
         0 => String::new(),
         n => format!(" ({n} of {} places left out: smaller errors or later faults)", order.len()),
     };
-    let mut lines = vec![
-        String::new(),
-        format!("**By layer**{left_out}"),
-        String::new(),
-        "| layer | type | worst point | rel L2 | floor | max abs | state |".to_owned(),
-        "|---|---|---|---|---|---|---|".to_owned(),
-    ];
+    let mut lines = vec![String::new(), format!("**By layer**{left_out}"), String::new()];
+    let quantized = report.arms.quantization.status != "exact";
+    let numbers: &[&str] = if quantized {
+        &["total C−T", "floor", "quantization Q−T", "engine C−Q"]
+    } else {
+        &["rel L2", "floor", "max abs"]
+    };
+    lines.push(format!("| layer | type | worst point | {} | state |", numbers.join(" | ")));
+    lines.push(format!("|---|---|---|{}---|", "---|".repeat(numbers.len())));
     for stop in stops.iter().filter(|s| shown.iter().any(|o| std::ptr::eq(*o, *s))) {
         let kind = stop.kind.map_or_else(|| "–".to_owned(), |k| plain(&kinds[k].name));
         let worst = stop.worst();
+        let metrics = worst.and_then(|p| p.metrics.as_ref());
+        let floor = worst.and_then(|p| p.floor);
+        let numbers = if quantized {
+            let (price, engine) = (worst.and_then(|p| p.quantization), worst.and_then(|p| p.engine_error));
+            vec![metrics.map(|m| m.rel_l2), floor, price, engine]
+        } else {
+            vec![worst.and_then(stops::error), floor, metrics.map(|m| m.max_abs)]
+        };
         lines.push(format!(
-            "| {} | {kind} | {} | {} | {} | {} | {} |",
+            "| {} | {kind} | {} | {} | {} |",
             plain(&stop.label),
             worst.map_or_else(|| "–".to_owned(), |p| code(stops::local(p))),
-            maybe(worst.and_then(stops::error)),
-            maybe(worst.and_then(|p| p.floor)),
-            maybe(worst.and_then(|p| p.metrics.as_ref()).map(|m| m.max_abs)),
+            numbers.into_iter().map(maybe).collect::<Vec<_>>().join(" | "),
             state(stop)
         ));
     }
@@ -189,7 +200,8 @@ fn curves(report: &Report) -> String {
     }
     let named = |family: &&&str| family.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     let links = families.iter().filter(named).map(|family| format!("[{family}](curve-{family}.svg)"));
-    format!(" By family: {}.", links.collect::<Vec<_>>().join(", "))
+    let tokens = if report.by_token.is_empty() { "" } else { " By position: [logits](tokens.svg)." };
+    format!("{tokens} By family: {}.", links.collect::<Vec<_>>().join(", "))
 }
 
 fn faults(report: &Report) -> Vec<String> {

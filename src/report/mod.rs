@@ -1,35 +1,29 @@
 //! The report: `report.json` and what renders it.
 
+mod arms;
 mod assemble;
 mod escape;
 mod json;
 mod markdown;
 mod plot;
+mod rows;
 #[cfg(test)]
 mod sample;
+mod set;
 mod stops;
 mod terminal;
 mod text;
 mod verdict;
 mod write;
 
+pub use arms::{Arm, Arms, Figures, TokenError};
 pub use assemble::{Options, assemble};
 pub use json::{
     Coverage, Diagnosis, Fault, FloorReport, Growth, Outcome, PointReport, PromptReport, Report,
     ReportProvenance, State, Verdict,
 };
-pub use markdown::markdown;
-pub use plot::draw_all;
-pub use terminal::terminal;
+pub use markdown::{markdown, markdown_set};
+pub use plot::{draw_all, draw_engines};
+pub use set::{EngineResult, ReportSet};
+pub use terminal::{terminal, terminal_set};
 pub use write::write_all;
-
-use crate::align::Pair;
-use crate::localize::Judgement;
-use crate::metrics::Metrics;
-
-/// One pair with all that was found out about it.
-struct Row<'a> {
-    pair: Pair<'a>,
-    metrics: Option<Metrics>,
-    judgement: Option<Judgement>,
-}

@@ -60,6 +60,10 @@ fn point(graph: &Graph, component: &Component) -> PointReport {
         state: State::Explained,
         note: None,
         metrics: Some(metrics(3e-7 * scale)),
+        floors: [("bfloat16".to_owned(), 2e-3 * scale)].into(),
+        quantization: Some(0.0),
+        engine_error: Some(3e-7 * scale),
+        engine_metrics: None,
         floor: Some(2e-3 * scale),
         explained: Some(8e-3 * scale.max(0.01)),
         local_ratio: None,
@@ -81,6 +85,7 @@ fn provenance(engine: &str, version: &str) -> Provenance {
             tokenizer: Some(format!("sha256:{}", "fedcba9876543210".repeat(4))),
             config: None,
             adapter: None,
+            dequantized: None,
         },
         libraries: if engine == "torch" {
             [("transformers".to_owned(), "5.2.0".to_owned())].into()
@@ -103,6 +108,69 @@ fn prompt(id: &str) -> PromptReport {
         worst_rel_l2: Some(1.2e-6),
         first_fault: None,
     }
+}
+
+fn arms(quantization: &str) -> Arms {
+    let arm = |status: &str| Arm {
+        status: status.to_owned(),
+        description: "as it was run".to_owned(),
+        dtype: None,
+        provenance: None,
+    };
+    let floor = |dtype: &str| Arm { dtype: Some(dtype.to_owned()), ..arm("measured") };
+    Arms {
+        total: arm("measured"),
+        floor: vec![floor("float64"), floor("bfloat16")],
+        quantization: arm(quantization),
+        engine: arm("measured"),
+    }
+}
+
+fn figures(point: &PointReport) -> Figures {
+    Figures {
+        point: point.point.clone(),
+        layer: point.layer,
+        step: point.step,
+        prompt: point.prompt.clone(),
+        total: point.metrics.as_ref().map(|m| m.rel_l2),
+        floor: point.floors.clone(),
+        quantization: point.quantization,
+        engine: point.engine_error,
+    }
+}
+
+/// A sound engine on quantized weights, with an arm Q.
+pub(super) fn quantized() -> Report {
+    let mut report = sound(8);
+    report.engine = "lattice-q4".to_owned();
+    report.arms = arms("measured");
+    for point in &mut report.points {
+        let price = 0.1 * noise(&point.point);
+        point.engine_metrics = point.metrics.clone();
+        point.metrics = Some(metrics(price));
+        point.quantization = Some(price);
+    }
+    report.worst = report.points.last().map(figures);
+    report.dearest = report.worst.clone();
+    let token = |position| TokenError {
+        step: u32::from(position > 15),
+        position,
+        total: Some(0.1 * noise(&format!("total {position}"))),
+        quantization: Some(0.1 * noise(&format!("total {position}"))),
+        engine: Some(1e-6 * noise(&format!("engine {position}"))),
+    };
+    report.by_token = (0..20).map(token).collect();
+    report
+}
+
+/// A sound engine, a quantized one, a faulty one, and one that could not be run.
+pub(super) fn engines() -> ReportSet {
+    let mut set = ReportSet::new(vec!["layerdiff".to_owned(), "run".to_owned()]);
+    for report in [healthy(), quantized(), faulty()] {
+        set.add(report);
+    }
+    set.add_error("lattice-quarot-q4", "this width cannot be rotated\n  expected: a power of two, got: 96");
+    set
 }
 
 /// A report without any fault.
@@ -143,6 +211,10 @@ pub(super) fn sound(layers: usize) -> Report {
             kind: "measured".to_owned(),
             description: "the reference in bfloat16, at the same points".to_owned(),
         },
+        arms: arms("exact"),
+        worst: points.last().map(figures),
+        dearest: None,
+        by_token: Vec::new(),
         points,
         warnings: Vec::new(),
         provenance: ReportProvenance {

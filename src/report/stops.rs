@@ -29,9 +29,10 @@ pub(super) struct Kind {
     pub key: String,
 }
 
-/// The error of a point, if it was compared. NaN counts as infinite: it must not get lost.
+/// The error that the candidate is judged by at a point, if it was compared. NaN counts as infinite: it
+/// must not get lost.
 pub(super) fn error(point: &PointReport) -> Option<f64> {
-    point.metrics.as_ref().map(|m| if m.rel_l2.is_nan() { f64::INFINITY } else { m.rel_l2 })
+    point.judged().map(|m| if m.rel_l2.is_nan() { f64::INFINITY } else { m.rel_l2 })
 }
 
 /// The largest of `points` by error, the first of equals; points that were not compared do not count.
@@ -72,7 +73,7 @@ impl<'a> Stop<'a> {
 
     /// How many points were not compared.
     pub(super) fn unmeasured(&self) -> usize {
-        self.points.iter().filter(|p| p.metrics.is_none()).count()
+        self.points.iter().filter(|p| p.note.is_some()).count()
     }
 }
 

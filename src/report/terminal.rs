@@ -1,19 +1,23 @@
 //! What a run prints for a person.
 
 mod bar;
+mod set;
 
 use super::stops::{self, Stop, kinds, stops};
-use super::text::{clean, coverage, maybe, multiple, outcomes, self_check, short_headline, tail, word, wrap};
+use super::text::{
+    arms, clean, coverage, maybe, multiple, outcomes, self_check, short_headline, tail, word, wrap,
+};
 use super::{Outcome, Report};
 use bar::Bar;
 use console::{Style, measure_text_width};
+pub use set::terminal_set;
 
 /// Narrower than this the table cannot be read.
 const NARROWEST: usize = 60;
 /// Wider lines are harder to read, not easier.
 const WIDEST: usize = 110;
 /// More layers than these are abridged: the verdict should still be on the screen.
-const ROWS: usize = 44;
+const ROWS: usize = 40;
 /// Lines of reasoning.
 const REASONS: usize = 14;
 /// Columns that do not depend on the width: mark, number, type, three numbers, spaces.
@@ -78,14 +82,15 @@ impl Page<'_> {
         let (stops, kinds) = (stops(self.report), kinds(self.report));
         let bar = Bar::new(&stops, (self.width - FIXED) / 3);
         let name = self.width - FIXED - bar.width;
+        let quantized = self.report.arms.quantization.status == "measured";
         let faint = Style::new().dim();
         let header = format!(
             "  {:>6} {} {:<name$} {:>7} {:>7} {:>7}  {}",
             "layer",
             "T",
             "worst point",
-            "error",
-            "output",
+            if quantized { "engine" } else { "error" },
+            if quantized { "quant." } else { "output" },
             "floor",
             bar.scale()
         );
@@ -119,7 +124,11 @@ impl Page<'_> {
                 tail(&clean(&stop.label), 6),
                 "",
                 maybe(worst.and_then(stops::error)),
-                maybe(stop.output().and_then(stops::error)),
+                maybe(if quantized {
+                    worst.and_then(|p| p.quantization)
+                } else {
+                    stop.output().and_then(stops::error)
+                }),
                 maybe(worst.and_then(|p| p.floor)),
                 bar.draw(worst.and_then(stops::error), worst.and_then(|p| p.floor)),
             );
@@ -133,7 +142,8 @@ impl Page<'_> {
         let any_born = stops.iter().any(|s| s.born().next().is_some());
         let born = if any_born { " > a fault is born at the point named." } else { "" };
         let key = format!(
-            "Relative L2 errors. T: {}. # the point's, | its floor, ! not finite.{born}{missing}",
+            "Relative L2 errors{}. T: {}. # the point's, | its floor, ! not finite.{born}{missing}",
+            if quantized { ": engine C−Q, price of quantization Q−T" } else { "" },
             types.join(", ")
         );
         lines.extend(wrap(&clean(&key), self.width).iter().map(|line| self.paint(&faint, line)));
@@ -172,6 +182,7 @@ impl Page<'_> {
         lines.extend(self.item("coverage", &coverage(report.coverage)));
         lines.extend(self.item("self-check", &self_check(&report.self_check)));
         lines.extend(self.item("floor", &format!("{}: {}", report.floor.kind, report.floor.description)));
+        lines.extend(self.item("arms", &arms(report)));
         for warning in report.warnings.iter().take(5) {
             lines.extend(self.item("warning", warning));
         }

@@ -1,6 +1,6 @@
 //! Numbers and foreign text in renderings for people.
 
-use super::{Coverage, Outcome, Report};
+use super::{Arm, Coverage, Outcome, Report};
 use crate::trace::{SelfCheck, Status};
 use console::measure_text_width as columns;
 
@@ -116,6 +116,34 @@ pub(super) fn self_check(check: &SelfCheck) -> String {
         })
         .collect();
     if evidence.is_empty() { status.to_owned() } else { format!("{status} ({})", evidence.join("; ")) }
+}
+
+/// The four errors at the point where the candidate adds most, or why there are none.
+pub(super) fn arms(report: &Report) -> String {
+    let arms = &report.arms;
+    let worst = report.worst.as_ref();
+    let known = |arm: &Arm, error: Option<f64>| match (arm.status.as_str(), error) {
+        ("unmeasured", _) | (_, None) => format!("UNMEASURED ({})", arm.description),
+        (_, Some(error)) => number(error),
+    };
+    let floors = arms.floor.iter().filter_map(|arm| arm.dtype.as_deref());
+    let floors = floors.map(|dtype| {
+        let error = worst.and_then(|w| w.floor.get(dtype).copied());
+        format!("{} in {dtype}", error.map_or_else(|| "UNMEASURED".to_owned(), number))
+    });
+    let floors: Vec<String> = floors.collect();
+    let quantization = match arms.quantization.status.as_str() {
+        "exact" => "0 (exact weights)".to_owned(),
+        "stated" => format!("UNMEASURED ({})", arms.quantization.description),
+        _ => known(&arms.quantization, worst.and_then(|w| w.quantization)),
+    };
+    format!(
+        "total C−T {}; floor F−T {}; quantization Q−T {quantization}; engine C−Q {}{}",
+        known(&arms.total, worst.and_then(|w| w.total)),
+        if floors.is_empty() { "UNMEASURED".to_owned() } else { floors.join(", ") },
+        known(&arms.engine, worst.and_then(|w| w.engine)),
+        worst.map_or_else(String::new, |w| format!(" (at {})", tail(&w.point, 80)))
+    )
 }
 
 /// How many prompts had which outcome, worst first: `3 fault, 9 pass`.

@@ -1,8 +1,9 @@
 //! The verdict in sentences.
 
-use super::Row;
 use super::json::{Coverage, Fault, Outcome, State, Verdict};
+use super::rows::Row;
 use crate::align::Pair;
+use crate::arms::Quantization;
 use crate::localize::{Judgement, MARGIN};
 use crate::metrics::Metrics;
 use std::collections::{BTreeSet, HashSet};
@@ -28,12 +29,23 @@ pub(super) fn reason(metrics: &Metrics, judgement: &Judgement) -> String {
 }
 
 /// The verdict over all prompts.
-pub(super) fn verdict(outcome: Outcome, faults: &[Fault], rows: &[Row<'_>], coverage: &Coverage) -> Verdict {
-    let (headline, reasoning) = match (outcome, faults.first()) {
+pub(super) fn verdict(
+    outcome: Outcome,
+    faults: &[Fault],
+    rows: &[Row<'_>],
+    coverage: &Coverage,
+    quantization: Quantization<'_>,
+) -> Verdict {
+    let (headline, mut reasoning) = match (outcome, faults.first()) {
         (Outcome::Fault, Some(first)) => (fault_headline(first), fault_reasoning(first, faults, rows)),
         (Outcome::Invalid, _) => {
             ("INVALID: nothing can be said about the candidate; see the warnings".to_owned(), Vec::new())
         }
+        (Outcome::Unmeasured, _) if matches!(quantization, Quantization::Unmeasured) => (
+            "UNMEASURED: the total error is known, but not what the engine adds to the price of quantization"
+                .to_owned(),
+            without_arm(rows),
+        ),
         (Outcome::Unmeasured, _) => (
             format!(
                 "UNMEASURED: {} of {} points could not be compared",
@@ -44,6 +56,7 @@ pub(super) fn verdict(outcome: Outcome, faults: &[Fault], rows: &[Row<'_>], cove
         ),
         _ => ("PASS: no point errs beyond what is explained".to_owned(), healthy(rows)),
     };
+    reasoning.extend(prices(rows));
     Verdict { headline, reasoning, rests_on: "growth".into() }
 }
 
@@ -76,7 +89,7 @@ fn fault_reasoning(first: &Fault, faults: &[Fault], rows: &[Row<'_>]) -> Vec<Str
         .iter()
         .filter(same_step)
         .find(|r| r.pair.point == first.point)
-        .and_then(|r| r.metrics.as_ref()?.max_abs_at.as_ref())
+        .and_then(|r| r.judged()?.max_abs_at.as_ref())
     {
         sentences.push(format!(
             "Its worst element in prompt {} is {:?}: {:.7e} in the reference, {:.7e} in the candidate.",
@@ -118,7 +131,7 @@ fn fault_reasoning(first: &Fault, faults: &[Fault], rows: &[Row<'_>]) -> Vec<Str
 }
 
 fn unmeasured(rows: &[Row<'_>]) -> Vec<String> {
-    let missing: Vec<_> = rows.iter().filter_map(|r| Some((&r.pair, r.pair.note()?))).collect();
+    let missing: Vec<_> = rows.iter().filter_map(|r| Some((&r.pair, r.note()?))).collect();
     let sentence = |(pair, note): &(&Pair<'_>, &str)| {
         format!("{} (prompt {}, step {}): {note}.", pair.point, pair.prompt, pair.step)
     };
@@ -129,18 +142,35 @@ fn unmeasured(rows: &[Row<'_>]) -> Vec<String> {
     sentences
 }
 
+/// The largest error of the kind that `of` takes from a row, with its place.
+fn largest<'a, 'b>(rows: &'a [Row<'b>], of: impl Fn(&'a Row<'b>) -> Option<&'a Metrics>) -> Option<String> {
+    let errors = rows.iter().filter_map(|row| Some((row, of(row)?.rel_l2)));
+    let (row, error) = errors.max_by(|(_, a), (_, b)| a.total_cmp(b))?;
+    Some(format!("{error:.2e}, at {} (prompt {})", row.pair.point, row.pair.prompt))
+}
+
+/// What quantization costs beside what the engine adds, where arm Q was run.
+fn prices(rows: &[Row<'_>]) -> Option<String> {
+    let price = largest(rows, |r| r.quantization.as_ref())?;
+    let total = largest(rows, |r| r.total.as_ref())?;
+    Some(format!(
+        "These are errors against arm Q. The price of quantization is up to {price}; the total error up to {total}."
+    ))
+}
+
+fn without_arm(rows: &[Row<'_>]) -> Vec<String> {
+    let total = largest(rows, |r| r.total.as_ref());
+    let total = total.map(|total| format!("The largest total relative L2 error is {total}."));
+    let hint = "Arm Q, PyTorch on the candidate's dequantized weights, would tell them apart: `--reference torch` captures it.";
+    total.into_iter().chain([hint.to_owned()]).collect()
+}
+
 fn healthy(rows: &[Row<'_>]) -> Vec<String> {
     let mut sentences = Vec::new();
-    let error = |row: &&Row<'_>| row.metrics.as_ref().map_or(f64::NEG_INFINITY, |m| m.rel_l2);
-    if let Some(worst) = rows.iter().max_by(|a, b| error(a).total_cmp(&error(b))) {
-        sentences.push(format!(
-            "The largest relative L2 error is {:.2e}, at {} (prompt {}).",
-            error(&worst),
-            worst.pair.point,
-            worst.pair.prompt
-        ));
+    if let Some(worst) = largest(rows, |r| r.judged()) {
+        sentences.push(format!("The largest relative L2 error is {worst}."));
     }
-    let factor = |row: &&Row<'_>| match (&row.metrics, &row.judgement) {
+    let factor = |row: &&Row<'_>| match (row.judged(), &row.judgement) {
         (Some(m), Some(j)) => j.factor(m.rel_l2),
         _ => f64::NEG_INFINITY,
     };

@@ -84,6 +84,9 @@ pub struct Hashes {
     pub config: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<String>,
+    /// Of the f32 checkpoint with the weights that a quantizing engine computes with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dequantized: Option<String>,
 }
 
 /// Whether the capture disturbed the engine, and how that is known.

@@ -190,6 +190,7 @@ impl Draft {
                         tokenizer: Some("t".into()),
                         config: Some("c".into()),
                         adapter: None,
+                        dequantized: None,
                     },
                     ..Provenance::default()
                 },

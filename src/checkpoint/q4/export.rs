@@ -10,9 +10,9 @@
 //!   of a run on it, those after norms included, means what it means in the original. Rotation and
 //!   gains are undone in f64 and rounded once to f32.
 
-use super::{IndexEntry, Q4Dir, as_f32};
+use super::{IndexEntry, Q4Dir};
 use crate::basis::{Gains, Rotation};
-use crate::checkpoint::write::CheckpointWriter;
+use crate::checkpoint::write::{CheckpointWriter, as_f32};
 use crate::error::{Error, Result};
 use lattice_arch::qwen35_config::Qwen35Config;
 use lattice_quant::quarot::QuarotTensorReader;

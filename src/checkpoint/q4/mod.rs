@@ -16,7 +16,6 @@ use crate::basis::CONFIG_SEED;
 use crate::error::{Error, Result};
 use crate::model::{Graph, ModelConfig};
 use index::AGAIN;
-use serde_json::Value;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -142,26 +141,4 @@ impl Q4Dir {
         }
         Ok(())
     }
-}
-
-/// `config.json` for the same weights in f32.
-fn as_f32(config: &ModelConfig, section: &str, rotated: bool) -> Value {
-    let mut root = config.as_json().clone();
-    let edit = |object: &mut Value| {
-        if let Some(object) = object.as_object_mut() {
-            for key in ["dtype", "torch_dtype"] {
-                if let Some(dtype) = object.get_mut(key) {
-                    *dtype = "float32".into();
-                }
-            }
-            if !rotated {
-                object.remove(CONFIG_SEED);
-            }
-        }
-    };
-    edit(&mut root);
-    if let Some(section) = root.get_mut(section) {
-        edit(section);
-    }
-    root
 }

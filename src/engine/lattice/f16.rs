@@ -1,10 +1,12 @@
 //! lattice on 16-bit weights: serial only, activations in f32.
 
+use super::frame::Frame;
 use super::pass::{Model, Path};
 use super::self_check::{evidence, greedy_evidence};
 use super::text::text_for;
-use super::weights::{Sizes, Weights};
+use super::weights::Weights;
 use super::{engine_error, greedy_config, provenance};
+use crate::checkpoint::{HEAD, Head, ModelDir, merge_shards};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::hook::Hook;
@@ -13,8 +15,6 @@ use crate::trace::{Evidence, Provenance};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use lattice_arch::qwen35_config::Qwen35Config;
-use lattice_compute::rope::RopeTable;
-use lattice_model_qwen35::attention::gdn::qwen35_gdn_geometry;
 use lattice_model_qwen35::forward::cpu_f16::{generate_f16, prefill_hidden_states_f16};
 use lattice_model_qwen35::vision::multimodal::Qwen35VisionRequest;
 use lattice_model_qwen35::weights::f16_weights::load_f16_weights;
@@ -23,15 +23,12 @@ use lattice_weights::f32_weights::SafetensorsFile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
 
-/// The longest rotary table that the f32 engine makes; the F16 engine is held to it too.
-const MAX_POSITIONS: usize = 8192;
-
 /// The F16 engine with a model loaded.
 pub struct F16Engine {
-    config: Qwen35Config,
+    frame: Frame,
     weights: F16ModelWeights,
-    rope: RopeTable,
     storage: Storage,
+    merged: bool,
 }
 
 /// What 16 bits do to the checkpoint.
@@ -44,54 +41,64 @@ struct Storage {
 }
 
 impl F16Engine {
-    /// Loads a model's directory, which must keep its weights in one file: lattice's F16 loader
-    /// reads no sharded checkpoint.
+    /// Loads a model's directory. lattice's F16 loader reads one file: shards are merged into one first,
+    /// which is there only while it loads.
     pub fn open(model_dir: &FilePath, graph: &Graph) -> Result<Self> {
         let load = |e| engine_error("load the model into 16-bit weights", &e).at(model_dir);
         let file = model_dir.join("model.safetensors");
-        if !file.exists() && model_dir.join("model.safetensors.index.json").exists() {
-            return Err(Error::new("lattice's F16 engine reads no sharded checkpoint")
-                .at(model_dir)
-                .hint("merge the shards into one model.safetensors, or use --engine lattice-f32"));
-        }
+        let merged = !file.exists() && model_dir.join("model.safetensors.index.json").exists();
         let config = Qwen35Config::from_model_dir_validated(model_dir).map_err(load)?.into_inner();
-        let tensors = SafetensorsFile::open(&file).map_err(load)?;
+        let work = tempfile::tempdir()
+            .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
+        let tensors = if merged {
+            crate::files::remove_on_interrupt(work.path());
+            let one = work.path().join("model.safetensors");
+            merge_shards(model_dir, &one)?;
+            SafetensorsFile::open(&one)
+        } else {
+            SafetensorsFile::open(&file)
+        };
+        let tensors = tensors.map_err(load)?;
         let weights = load_f16_weights(&tensors, &config).map_err(load)?;
         let storage = storage(&tensors, graph)?;
-        let positions = config.max_position_embeddings.min(MAX_POSITIONS);
-        let rope = RopeTable::new(config.rope_dim(), positions, config.rope_theta);
-        Ok(Self { config, weights, rope, storage })
+        Ok(Self { frame: Frame::new(config).map_err(|e| e.at(model_dir))?, weights, storage, merged })
     }
 
     /// Runs `work` with the model as the pass sees it.
     fn with_model<T>(&self, work: impl FnOnce(&Model<'_>) -> Result<T>) -> Result<T> {
-        let weights = Weights::of_f16(&self.weights)?;
-        let geometry =
-            qwen35_gdn_geometry(&self.config).map_err(|e| engine_error("use this geometry", &e))?;
-        let sizes = Sizes::new(&self.config);
-        work(&Model {
-            weights: &weights,
-            sizes,
-            geometry: &geometry,
-            rope: &self.rope,
-            path: Path::Serial,
-            adapter: None,
-        })
+        self.frame.with(&Weights::of_f16(&self.weights)?, Path::Serial, work)
     }
 }
 
 impl Engine for F16Engine {
     fn provenance(&self) -> Provenance {
+        let merged = "lattice's F16 loader reads one file: the shards were merged into one first";
+        let notes = self.merged.then(|| merged.to_owned()).into_iter();
         Provenance {
             parameter_error: self.storage.error.clone(),
-            notes: self.storage.overflows.clone(),
+            notes: notes.chain(self.storage.overflows.iter().cloned()).collect(),
             ..provenance("lattice-f16", Path::Serial, "float16 weights, float32 activations")
         }
     }
 
     fn max_tokens(&self) -> usize {
         // The self-check generates one more token.
-        self.rope.max_positions() - 1
+        self.frame.rope.max_positions() - 1
+    }
+
+    fn write_dequantized(&self, source: &ModelDir, out: &FilePath) -> Result<bool> {
+        if self.storage.error.is_empty() && self.storage.overflows.is_empty() {
+            return Ok(false);
+        }
+        let weights = Weights::of_f16(&self.weights)?;
+        // The engine ignores a head of its own. That is its error, not its format's, and is to be seen
+        // as one: the checkpoint's head is what it should have rounded.
+        let rounded = |param: &str, values: &[f32]| match param {
+            HEAD => Some(narrow(values).into_iter().map(f16::to_f32).collect()),
+            _ => weights.dequantized(param),
+        };
+        source.write_replaced(Head::AsInSource, rounded, out)?;
+        Ok(true)
     }
 
     fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {
@@ -107,16 +114,16 @@ impl Engine for F16Engine {
             post_merger_rows: Vec::new(),
             image_token_id: u32::MAX,
             spatial_merge_size: 2,
-            decoder_hidden_size: self.config.hidden_size,
+            decoder_hidden_size: self.frame.config.hidden_size,
         };
-        let hidden = prefill_hidden_states_f16(&self.weights, &self.config, &request).map_err(|e| {
+        let hidden = prefill_hidden_states_f16(&self.weights, &self.frame.config, &request).map_err(|e| {
             engine_error("run its un-instrumented pass", &e)
                 .hint("config.json needs rope_parameters with rope_theta and mrope_section")
         })?;
         let (tokenizer, text) = text_for(&all)?;
-        let generated =
-            generate_f16(&self.weights, &self.config, &tokenizer, &self.rope, &text, &greedy_config(1))
-                .map_err(|e| engine_error("generate un-instrumented", &e))?;
+        let Frame { config, rope, .. } = &self.frame;
+        let generated = generate_f16(&self.weights, config, &tokenizer, rope, &text, &greedy_config(1))
+            .map_err(|e| engine_error("generate un-instrumented", &e))?;
         Ok(vec![
             evidence(
                 "hidden states after the final norm, all positions (the engine exposes no logits)",
@@ -124,12 +131,7 @@ impl Engine for F16Engine {
                 &hidden,
                 &pass.hidden,
             ),
-            greedy_evidence(
-                "generate_f16",
-                &generated.token_ids,
-                &[pass.likeliest()],
-                self.config.eos_token_id,
-            ),
+            greedy_evidence("generate_f16", &generated.token_ids, &[pass.likeliest()], config.eos_token_id),
         ])
     }
 }
@@ -141,13 +143,12 @@ fn storage(tensors: &SafetensorsFile, graph: &Graph) -> Result<Storage> {
     let params: BTreeSet<&String> = rounded.flat_map(|c| &c.params).collect();
     for param in params {
         // The engine takes the embedding for the head, so that an untied head is never read.
-        let Some(name) = stored_name(tensors, graph, param) else { continue };
+        let mut names = graph.description().stored_names(param);
+        let Some(name) = names.find(|name| tensors.has_tensor(name)) else { continue };
         let (values, _) =
             tensors.get_f32_tensor(&name).map_err(|e| engine_error(&format!("read `{name}`"), &e))?;
-        let mut narrow = vec![f16::ZERO; values.len()];
-        narrow.convert_from_f32_slice(values);
         let (mut error, mut norm, mut beyond) = (0.0, 0.0, 0);
-        for (wide, narrow) in values.iter().zip(&narrow) {
+        for (wide, narrow) in values.iter().zip(narrow(values)) {
             let wide = f64::from(*wide);
             if narrow.is_finite() {
                 error += (narrow.to_f64() - wide).powi(2);
@@ -169,9 +170,9 @@ fn storage(tensors: &SafetensorsFile, graph: &Graph) -> Result<Storage> {
     Ok(storage)
 }
 
-fn stored_name(tensors: &SafetensorsFile, graph: &Graph, param: &str) -> Option<String> {
-    let local = param.strip_prefix("model.").unwrap_or(param);
-    let prefixes = graph.description().weight_prefixes.iter();
-    let mut names = prefixes.map(|prefix| format!("{prefix}{local}")).chain([param.to_owned()]);
-    names.find(|name| tensors.has_tensor(name))
+/// The nearest 16-bit floats, ties to even, as lattice's loader takes them.
+fn narrow(values: &[f32]) -> Vec<f16> {
+    let mut narrow = vec![f16::ZERO; values.len()];
+    narrow.convert_from_f32_slice(values);
+    narrow
 }

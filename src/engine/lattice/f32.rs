@@ -143,6 +143,7 @@ impl Engine for F32Engine {
     }
 
     fn adapt(&mut self, adapter: &AdapterDir) -> Result<bool> {
+        self.graph = self.graph.adapted(adapter.description())?;
         self.adapter.fill(adapter.weights());
         Ok(true)
     }
@@ -152,7 +153,7 @@ impl Engine for F32Engine {
     }
 
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
-        let mut points = PointTap::new(&self.graph, self.adapter.get().is_some());
+        let mut points = PointTap::new(&self.graph);
         let pass = self.with_model(|model| model.run(tokens, forced, &mut Chain(vec![hook, &mut points])))?;
         self.check(tokens, forced, &pass, &points)
     }

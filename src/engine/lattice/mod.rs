@@ -8,10 +8,13 @@
 
 mod adapter;
 mod attention;
+mod dequantize;
 mod f16;
 mod f32;
+mod frame;
 mod gdn;
 mod pass;
+mod probe;
 mod q4;
 mod q4_engine;
 mod q4_weights;

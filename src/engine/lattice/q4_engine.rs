@@ -7,9 +7,10 @@
 //! the order of summation.
 
 use super::f32::F32Engine;
+use super::frame::Frame;
 use super::pass::{Model, Path};
 use super::q4_weights::Q4Weights;
-use super::weights::{Sizes, Weights};
+use super::weights::Weights;
 use super::{engine_error, provenance};
 use crate::checkpoint::ModelDir;
 use crate::checkpoint::q4::Q4Dir;
@@ -21,13 +22,9 @@ use crate::quantize::{DEFAULT_SEED, Format, quantize};
 use crate::tensor::{Tensor, Values};
 use crate::trace::{Evidence, Provenance};
 use lattice_arch::qwen35_config::Qwen35Config;
-use lattice_compute::rope::RopeTable;
-use lattice_model_qwen35::attention::gdn::qwen35_gdn_geometry;
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
-
-/// The longest rotary table that the f32 engine makes.
-const MAX_POSITIONS: usize = 8192;
+use tempfile::TempDir;
 
 /// The relative L2 difference that another order of summation may make even in an ill-conditioned
 /// model; a wrong code, scale or bias makes tens of per cent.
@@ -37,9 +34,10 @@ const CROSS_CHECK: f64 = 1e-2;
 pub struct Q4Engine {
     name: &'static str,
     weights: Q4Weights,
-    config: Qwen35Config,
-    rope: RopeTable,
-    seed: Option<u64>,
+    frame: Frame,
+    dir: Q4Dir,
+    /// What was made for this engine, the quantized directory among it: removed with the engine.
+    _work: TempDir,
     parameter_error: BTreeMap<String, f64>,
     /// The same weights in f32.
     oracle: F32Engine,
@@ -77,42 +75,46 @@ impl Q4Engine {
         let load = |e| engine_error("load the dequantized model", &e).at(model_dir);
         let config = Qwen35Config::from_model_dir_validated(&dequantized).map_err(load)?.into_inner();
         let oracle = F32Engine::open(&dequantized, graph, Path::Serial).map_err(|e| e.at(model_dir))?;
-        let positions = config.max_position_embeddings.min(MAX_POSITIONS);
-        let rope = RopeTable::new(config.rope_dim(), positions, config.rope_theta);
-        Ok(Self { name, weights, config, rope, seed: dir.seed(), parameter_error, oracle })
+        let frame = Frame::new(config).map_err(|e| e.at(model_dir))?;
+        // The oracle holds it in memory by now, and it is by far the largest.
+        std::fs::remove_dir_all(&dequantized)
+            .map_err(|e| Error::io("remove the dequantized model", &dequantized, &e))?;
+        Ok(Self { name, weights, frame, dir, _work: work, parameter_error, oracle })
     }
 
     /// Runs `work` with the model as the pass sees it.
     fn with_model<T>(&self, work: impl FnOnce(&Model<'_>) -> Result<T>) -> Result<T> {
-        let weights = Weights::of_q4(&self.weights, &self.config)?;
-        let geometry =
-            qwen35_gdn_geometry(&self.config).map_err(|e| engine_error("use this geometry", &e))?;
-        let sizes = Sizes::new(&self.config);
-        work(&Model {
-            weights: &weights,
-            sizes,
-            geometry: &geometry,
-            rope: &self.rope,
-            path: Path::Serial,
-            adapter: None,
-        })
+        self.frame.with(&Weights::of_q4(&self.weights, &self.frame.config)?, Path::Serial, work)
     }
 }
 
 impl Engine for Q4Engine {
     fn provenance(&self) -> Provenance {
         Provenance {
+            quantized: true,
             parameter_error: self.parameter_error.clone(),
             ..provenance(self.name, Path::Serial, "Q4 weights, float32 activations")
         }
     }
 
     fn max_tokens(&self) -> usize {
-        self.oracle.max_tokens().min(self.rope.max_positions())
+        self.oracle.max_tokens().min(self.frame.rope.max_positions())
     }
 
     fn rotation(&self) -> Option<u64> {
-        self.seed
+        self.dir.seed()
+    }
+
+    fn write_dequantized(&self, source: &ModelDir, out: &FilePath) -> Result<bool> {
+        let gains = source.gains()?;
+        if self.dir.seed().is_some() && source.is_quantized() {
+            return Err(Error::new("the gains of a rotated directory's norms are unknown")
+                .expected("the checkpoint that was quantized", "the rotated directory itself")
+                .at(source.path())
+                .hint("QuaRot folds them away: name the original checkpoint"));
+        }
+        self.dir.write_unrotated(&gains, out)?;
+        Ok(true)
     }
 
     fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {

@@ -1,20 +1,18 @@
 //! lattice on blocks of 32 8-bit weights with a scale each ("Q8 NEON", which runs everywhere):
 //! activations are rounded to 8 bits before every product.
 
+use super::frame::Frame;
 use super::pass::{Model, Path};
 use super::q8::GREEDY;
 use super::self_check::greedy_evidence;
 use super::text::text_for;
-use super::weights::{Attention, Gdn, Layer, Matrix, Mixer, Sizes, Weights};
+use super::weights::{Attention, Gdn, Layer, Matrix, Mixer, Weights};
 use super::{engine_error, greedy_config, provenance};
+use crate::checkpoint::{Head, ModelDir};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::hook::Hook;
 use crate::trace::{Evidence, Provenance};
-use lattice_arch::qwen35_config::Qwen35Config;
-use lattice_compute::attention::gdn::GdnGeometry;
-use lattice_compute::rope::RopeTable;
-use lattice_model_qwen35::attention::gdn::qwen35_gdn_geometry;
 use lattice_model_qwen35::forward::neon_forward::{
     Q8NeonAttentionWeights, Q8NeonCommonWeights, Q8NeonModel, generate_q8_neon, quantize_model,
 };
@@ -23,10 +21,8 @@ use std::path::Path as FilePath;
 
 /// The Q8_0 engine with a model loaded.
 pub struct Q8_0Engine {
-    config: Qwen35Config,
+    frame: Frame,
     model: Q8NeonModel,
-    geometry: GdnGeometry,
-    rope: RopeTable,
 }
 
 impl Q8_0Engine {
@@ -36,35 +32,38 @@ impl Q8_0Engine {
         let model = Qwen35Model::from_safetensors(model_dir).map_err(load)?;
         let config = model.config().clone();
         let packed = quantize_model(model.weights(), &config).map_err(load)?;
-        let geometry = qwen35_gdn_geometry(&config).map_err(load)?;
-        let rope = RopeTable::new(config.rope_dim(), model.max_context(), config.rope_theta);
-        Ok(Self { config, model: packed, geometry, rope })
+        Ok(Self { frame: Frame::new(config).map_err(|e| e.at(model_dir))?, model: packed })
     }
-}
 
-impl Q8_0Engine {
     /// Runs `work` with the model as the pass sees it.
     fn with_model<T>(&self, work: impl FnOnce(&Model<'_>) -> Result<T>) -> Result<T> {
-        let weights = weights(&self.model);
-        let sizes = Sizes::new(&self.config);
-        work(&Model {
-            weights: &weights,
-            sizes,
-            geometry: &self.geometry,
-            rope: &self.rope,
-            path: Path::Scalar,
-            adapter: None,
-        })
+        self.frame.with(&weights(&self.model), Path::Scalar, work)
     }
 }
 
 impl Engine for Q8_0Engine {
     fn provenance(&self) -> Provenance {
-        provenance("lattice-q8_0", Path::Scalar, "int8 weights in blocks of 32, int8 activations in products")
+        let dtype = "int8 weights in blocks of 32, int8 activations in products";
+        Provenance {
+            quantized: true,
+            activation_bits: self.activation_bits(),
+            ..provenance("lattice-q8_0", Path::Scalar, dtype)
+        }
+    }
+
+    fn activation_bits(&self) -> Option<u32> {
+        Some(8)
     }
 
     fn max_tokens(&self) -> usize {
-        self.rope.max_positions() - GREEDY
+        self.frame.rope.max_positions() - GREEDY
+    }
+
+    fn write_dequantized(&self, source: &ModelDir, out: &FilePath) -> Result<bool> {
+        // The embedding is looked up in f32 and the head is in blocks, also where they are one tensor.
+        let weights = weights(&self.model);
+        source.write_replaced(Head::Own, |param, _| weights.dequantized(param), out)?;
+        Ok(true)
     }
 
     fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {
@@ -75,11 +74,11 @@ impl Engine for Q8_0Engine {
         self.with_model(|model| model.run(tokens, forced, hook).map(drop))?;
         let (tokenizer, text) = text_for(tokens)?;
         let greedy = greedy_config(GREEDY);
-        let generated = generate_q8_neon(&self.model, &self.config, &tokenizer, &self.rope, &text, &greedy)
+        let Frame { config, rope, .. } = &self.frame;
+        let generated = generate_q8_neon(&self.model, config, &tokenizer, rope, &text, &greedy)
             .map_err(|e| engine_error("generate un-instrumented", &e))?;
         let ours = self.greedy(tokens, GREEDY)?;
-        let eos = self.config.eos_token_id;
-        Ok(vec![greedy_evidence("generate_q8_neon", &generated.token_ids, &ours, eos)])
+        Ok(vec![greedy_evidence("generate_q8_neon", &generated.token_ids, &ours, config.eos_token_id)])
     }
 }
 

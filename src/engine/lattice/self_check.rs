@@ -126,16 +126,15 @@ struct Site {
 }
 
 impl Site {
-    /// That of a linear; `adapted` says whether the engine runs the adapter that `graph` has.
-    fn of(graph: &Graph, component: &Component, adapted: bool) -> Option<Self> {
+    /// That of a linear, with an adapter on it or without.
+    fn of(graph: &Graph, component: &Component) -> Option<Self> {
         let base = match component.op {
             Op::Linear if !component.is_adapter_part() => component,
             Op::AddScaled => graph.get(&component.inputs[0])?,
             _ => return None,
         };
         let module = component.local.rsplit('.').next()?.to_owned();
-        let before = if adapted { &base.point } else { &component.point };
-        let points = [&base.inputs[0], before, &component.point].map(Clone::clone);
+        let points = [&base.inputs[0], &base.point, &component.point].map(Clone::clone);
         Some(Self { layer: component.layer?, module, points })
     }
 }
@@ -149,9 +148,9 @@ pub struct PointTap {
 }
 
 impl PointTap {
-    /// Wants the linears of `graph`'s layers; `adapted` says whether the engine runs its adapter.
-    pub fn new(graph: &Graph, adapted: bool) -> Self {
-        let linears: Vec<_> = graph.components().iter().filter_map(|c| Site::of(graph, c, adapted)).collect();
+    /// Wants the linears of `graph`'s layers.
+    pub fn new(graph: &Graph) -> Self {
+        let linears: Vec<_> = graph.components().iter().filter_map(|c| Site::of(graph, c)).collect();
         let wanted = linears.iter().flat_map(|site| site.points.clone()).collect();
         Self { wanted, seen: HashMap::new(), linears }
     }

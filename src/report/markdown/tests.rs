@@ -5,13 +5,14 @@ use super::*;
 fn a_page_has_fewer_than_sixty_lines_whatever_the_report() {
     let mut crowded = sample::huge();
     crowded.diagnosis = vec![sample::faulty().diagnosis[0].clone(); 70];
-    let reports = [
+    let reports = vec![
         sample::healthy(),
         sample::faulty(),
         sample::broken(),
         sample::large(),
         sample::huge(),
         sample::tiny(),
+        sample::quantized(),
         crowded,
     ];
     for report in reports {
@@ -56,4 +57,14 @@ fn the_page_of_a_run_with_infinities_and_missing_points() {
 #[test]
 fn the_page_of_many_layers_and_prompts() {
     insta::assert_snapshot!(markdown(&sample::large()));
+}
+
+#[test]
+fn the_page_of_a_quantized_engine() {
+    insta::assert_snapshot!(markdown(&sample::quantized()));
+}
+
+#[test]
+fn the_page_of_several_engines() {
+    insta::assert_snapshot!(markdown_set(&sample::engines()));
 }

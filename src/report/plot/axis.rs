@@ -121,7 +121,7 @@ impl Frame {
     }
 
     /// Draws everything that lies behind the data, and the labels around it.
-    pub(super) fn draw(&self, scene: &mut Scene, stops: &[&Stop], kinds: &[Kind]) {
+    pub(super) fn draw(&self, scene: &mut Scene, stops: &[&Stop], kinds: &[Kind], name: &str) {
         let Area { left, right, top, bottom } = self.area;
         for (slot, stop) in stops.iter().enumerate() {
             let (l, r) = self.slots[slot];
@@ -142,7 +142,7 @@ impl Frame {
             scene.fill(band.corners(), ROW, 1.0);
             scene.text((left - 10.0, y + 8.0), row.name(), TEXT, MUTED, Anchor::Right);
         }
-        self.draw_labels(scene, stops, kinds);
+        self.draw_labels(scene, stops, kinds, name);
         scene.outline(self.area, EDGE, 2.0);
     }
 }

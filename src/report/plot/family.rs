@@ -1,6 +1,6 @@
 //! The error of one family of components.
 
-use super::figure::{Figure, value};
+use super::figure::{Figure, title, value};
 use super::series::{Series, Value};
 use super::theme;
 use crate::report::stops::{self, Kind, Stop};
@@ -21,8 +21,20 @@ pub(super) fn figure<'a>(
     if floors.iter().all(Option::is_none) {
         notes.push("(no floor measured)".to_owned());
     }
-    let subject = format!("Error of {family} points");
-    Figure { report, subject, stops, kinds, series, dodge: true, floors, notes, shows: Box::new(of_family) }
+    Figure {
+        title: title(report, &format!("Error of {family} points")),
+        outcome: report.outcome,
+        faults: &report.faults,
+        growth: report.growth.first_point.as_deref(),
+        stops,
+        kinds,
+        axis: "layer",
+        series,
+        dodge: true,
+        floors,
+        notes,
+        shows: Box::new(of_family),
+    }
 }
 
 /// More curves than these in one picture cannot be told apart.

@@ -9,15 +9,21 @@ use super::series::{Series, Value};
 use super::theme::{self, EDGE, HEIGHT, INK, MARGIN, PAPER, TITLE, WIDTH};
 use crate::report::stops::{Kind, Stop};
 use crate::report::text::{multiple, number, word};
-use crate::report::{Fault, PointReport, Report, stops};
+use crate::report::{Fault, Outcome, PointReport, Report, stops};
 
 /// What a picture shows.
 pub(super) struct Figure<'a> {
-    pub report: &'a Report,
-    /// What is special about this picture, at the start of the title.
-    pub subject: String,
+    /// What it shows, of what.
+    pub title: String,
+    pub outcome: Outcome,
+    /// The faults; the first that the picture shows is called out.
+    pub faults: &'a [Fault],
+    /// Where the error starts to grow, called out where there is no fault.
+    pub growth: Option<&'a str>,
     pub stops: Vec<&'a Stop<'a>>,
     pub kinds: &'a [Kind],
+    /// What the stops are.
+    pub axis: &'static str,
     /// The curves, the lowest first.
     pub series: Vec<Series>,
     /// Whether the series stand side by side in each stop, so that none hides another.
@@ -44,7 +50,7 @@ impl Figure<'_> {
         let height = legend::draw(&mut scene, legend, &self.entries(!rings.is_empty()));
         let frame =
             Frame::new(Area { top: legend.top + height + 10.0, ..inner }, &self.values(), &self.stops);
-        frame.draw(&mut scene, &self.stops, self.kinds);
+        frame.draw(&mut scene, &self.stops, self.kinds, self.axis);
         let data = scene.shapes.len();
         self.draw_floors(&mut scene, &frame);
         let visible: Vec<&Series> = self.series.iter().filter(|s| s.is_visible()).collect();
@@ -66,26 +72,19 @@ impl Figure<'_> {
     }
 
     fn draw_title(&self, scene: &mut Scene, inner: Area) {
-        let report = self.report;
-        let badge = word(report.outcome);
+        let badge = word(self.outcome);
         let width = font::width(badge, TITLE, true) + 28.0;
         let area = Area { left: inner.right - width, bottom: inner.top + TITLE + 8.0, ..inner };
-        scene.fill(area.corners(), theme::outcome(report.outcome), 1.0);
+        scene.fill(area.corners(), theme::outcome(self.outcome), 1.0);
         let y = inner.top + TITLE - 1.0;
         scene.bold((inner.right - width / 2.0, y), badge, TITLE, PAPER, Anchor::Centre);
-        let prompt = match report.prompts.len() {
-            0 | 1 => format!("prompt {}", report.prompt_id),
-            n => format!("worst of {n} prompts"),
-        };
-        let reference = &report.provenance.reference.engine;
-        let title = format!("{}: {} against {reference}, {prompt}", self.subject, report.engine);
-        let title = font::fit(&title, TITLE, true, inner.right - inner.left - width - 20.0);
+        let title = font::fit(&self.title, TITLE, true, inner.right - inner.left - width - 20.0);
         scene.bold((inner.left, y), &title, TITLE, INK, Anchor::Left);
     }
 
     fn entries(&self, rings: bool) -> Vec<(Swatch, String)> {
         let mut entries = vec![(Swatch::None, "rel. L2 error".to_owned())];
-        let visible = self.series.iter().rev().filter(|s| s.is_visible());
+        let visible = self.series.iter().rev().filter(|s| s.is_visible() && !s.name.is_empty());
         entries.extend(visible.map(|s| (Swatch::Series(s.style), s.name.clone())));
         if self.floors.iter().any(Option::is_some) {
             entries.push((Swatch::FloorBox, "floor range".to_owned()));
@@ -169,14 +168,23 @@ impl Figure<'_> {
             let size = format!("error {}, {} × what is explained", number(spot.error), multiple(fault.ratio));
             Some((spot, vec![format!("born: {}", short(&fault.point)), size]))
         };
-        if let Some(callout) = self.report.faults.iter().find_map(fault) {
+        if let Some(callout) = self.faults.iter().find_map(fault) {
             return Some(callout);
         }
-        let name = self.report.growth.first_point.as_ref().filter(|_| self.report.faults.is_empty())?;
+        let name = self.growth.filter(|_| self.faults.is_empty())?;
         let spot = find(name)?;
         let size = format!("error {}", number(spot.error));
         Some((spot, vec![format!("grows from: {}", short(name)), size]))
     }
+}
+
+/// The title of a picture of one report.
+pub(super) fn title(report: &Report, subject: &str) -> String {
+    let prompt = match report.prompts.len() {
+        0 | 1 => format!("prompt {}", report.prompt_id),
+        n => format!("worst of {n} prompts"),
+    };
+    format!("{subject}: {} against {}, {prompt}", report.engine, report.provenance.reference.engine)
 }
 
 /// A point in a figure.

@@ -7,8 +7,8 @@ use super::theme::{INK, MUTED, SHADES, TEXT};
 use crate::report::stops::{Kind, Stop};
 
 impl Frame {
-    /// Draws the stops' names, the letters of the layers' types, and what the letters mean.
-    pub(super) fn draw_labels(&self, scene: &mut Scene, stops: &[&Stop], kinds: &[Kind]) {
+    /// Draws the stops' names, the letters of the layers' types, and what they and the letters are.
+    pub(super) fn draw_labels(&self, scene: &mut Scene, stops: &[&Stop], kinds: &[Kind], name: &str) {
         let y = self.area.bottom + 30.0;
         let widest = stops.iter().filter(|s| s.layer.is_some()).map(|s| font::width(&s.label, TEXT, false));
         let widest = widest.fold(0.0, f64::max) + 10.0;
@@ -49,7 +49,7 @@ impl Frame {
             format!("{} = {}{shaded}", kind.letter, kind.name)
         });
         let meanings = meanings.collect::<Vec<_>>().join("   ·   ");
-        let name = if meanings.is_empty() { "layer".to_owned() } else { format!("layer   —   {meanings}") };
+        let name = if meanings.is_empty() { name.to_owned() } else { format!("{name}   —   {meanings}") };
         let middle = f64::midpoint(self.area.left, self.area.right);
         let name = font::fit(&name, TEXT, false, self.area.right - self.area.left);
         scene.text((middle, y + 62.0), &name, TEXT, MUTED, Anchor::Centre);

@@ -1,11 +1,12 @@
 //! The error curves as SVG and PNG.
 //!
-//! `overview` shows the whole model, `curve-<family>` the points of one family of components. A
+//! `overview` shows the whole model, `tokens` the logits over the positions of a prompt, `curve-<family>` the points of one family of components. A
 //! figure is laid out once, as a list of shapes, and both formats draw the same list. The same
 //! report gives the same bytes.
 
 mod axis;
 mod callout;
+mod engines;
 mod family;
 mod figure;
 mod font;
@@ -16,17 +17,30 @@ mod render;
 mod scene;
 mod series;
 mod theme;
+mod tokens;
 
-use super::Report;
 use super::stops::{kinds, stops};
+use super::{Outcome, Report};
 use crate::error::{Error, Result};
 use figure::Figure;
 use std::path::{Path, PathBuf};
 
 /// Draws all pictures of a report into `dir`, which must exist; gives their paths.
 pub fn draw_all(report: &Report, dir: &Path) -> Result<Vec<PathBuf>> {
+    draw(scenes(report), dir)
+}
+
+/// Draws the picture that compares the engines into `dir`, which must exist; gives its paths.
+pub fn draw_engines(reports: &[Report], outcome: Outcome, dir: &Path) -> Result<Vec<PathBuf>> {
+    let Some(first) = reports.first() else { return Ok(Vec::new()) };
+    let (stops, kinds) = (stops(first), kinds(first));
+    let scene = engines::figure(reports, outcome, &stops, &kinds).draw();
+    draw(vec![("engines".to_owned(), scene)], dir)
+}
+
+fn draw(scenes: Vec<(String, scene::Scene)>, dir: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
-    for (name, scene) in scenes(report) {
+    for (name, scene) in scenes {
         let svg = dir.join(format!("{name}.svg"));
         std::fs::write(&svg, render::svg(&scene)?).map_err(|e| Error::io("write the picture", &svg, &e))?;
         let png = dir.join(format!("{name}.png"));
@@ -40,6 +54,9 @@ pub fn draw_all(report: &Report, dir: &Path) -> Result<Vec<PathBuf>> {
 fn scenes(report: &Report) -> Vec<(String, scene::Scene)> {
     let (stops, kinds) = (stops(report), kinds(report));
     let mut scenes = vec![("overview".to_owned(), overview::figure(report, &stops, &kinds).draw())];
+    if !report.by_token.is_empty() {
+        scenes.push(("tokens".to_owned(), tokens::scene(report)));
+    }
     for family in families(report) {
         let figure: Figure = family::figure(report, family, &stops, &kinds);
         let mut name = format!("curve-{}", file_name(family));

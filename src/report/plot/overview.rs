@@ -1,6 +1,6 @@
 //! The error over the whole model.
 
-use super::figure::Figure;
+use super::figure::{Figure, title};
 use super::series::{Dash, Marker, Series, Style, Value};
 use super::theme;
 use crate::report::stops::{self, Kind, Stop};
@@ -9,7 +9,7 @@ use crate::report::{PointReport, Report};
 const NOT_COMPARED: Style =
     Style { colour: theme::INK, dash: Dash::Solid, marker: Some(Marker::Cross), line: None };
 
-/// The error of the layers' outputs, the worst point of each layer, the floor and what is explained.
+/// The error of the layers' outputs by arm, the worst point of each layer, the floors and what is explained.
 pub(super) fn figure<'a>(report: &'a Report, all: &'a [Stop<'a>], kinds: &'a [Kind]) -> Figure<'a> {
     let series = |name: &str, style, of: &dyn Fn(&Stop) -> Value| Series {
         name: name.to_owned(),
@@ -38,18 +38,37 @@ pub(super) fn figure<'a>(report: &'a Report, all: &'a [Stop<'a>], kinds: &'a [Ki
     if !all.iter().any(|s| s.output().is_some_and(|p| p.floor.is_some())) {
         notes.push("(no floor measured)".to_owned());
     }
+    let quantized = report.arms.quantization.status == "measured";
+    let mut curves = vec![series("points not compared", NOT_COMPARED, &missing)];
+    if !quantized {
+        curves.push(series("explained", theme::EXPLAINED, &|s| output(s, &|p| p.explained)));
+    }
+    let others = report.arms.floor.iter().skip(1).filter_map(|arm| arm.dtype.as_deref());
+    for (dtype, style) in others.zip(theme::OTHER_FLOORS) {
+        curves.push(series(&format!("{dtype} floor"), style, &|s| {
+            output(s, &|p| p.floors.get(dtype).copied())
+        }));
+    }
+    let own = report.arms.floor.first().and_then(|arm| arm.dtype.as_deref());
+    let own = own.map_or_else(|| "floor".to_owned(), |dtype| format!("{dtype} floor"));
+    curves.push(series(&own, theme::FLOOR_LINE, &|s| output(s, &|p| p.floor)));
+    if quantized {
+        let total = |p: &PointReport| p.metrics.as_ref().map(|m| m.rel_l2);
+        curves.push(series("total, C−T", theme::TOTAL, &|s| output(s, &total)));
+        curves.push(series("quantization, Q−T", theme::QUANTIZATION, &|s| output(s, &|p| p.quantization)));
+    }
+    curves.push(series("worst point", theme::WORST, &worst));
+    let own = if quantized { "engine, C−Q (layer output)" } else { "layer output" };
+    curves.push(series(own, theme::OUTPUT, &|s| output(s, &stops::error)));
     Figure {
-        report,
-        subject: "Error by layer".to_owned(),
+        title: title(report, "Error by layer"),
+        outcome: report.outcome,
+        faults: &report.faults,
+        growth: report.growth.first_point.as_deref(),
         stops: all.iter().collect(),
         kinds,
-        series: vec![
-            series("points not compared", NOT_COMPARED, &missing),
-            series("explained", theme::EXPLAINED, &|s| output(s, &|p| p.explained)),
-            series("floor", theme::FLOOR_LINE, &|s| output(s, &|p| p.floor)),
-            series("worst point", theme::WORST, &worst),
-            series("layer output", theme::OUTPUT, &|s| output(s, &stops::error)),
-        ],
+        axis: "layer",
+        series: curves,
         dodge: false,
         floors: Vec::new(),
         notes,

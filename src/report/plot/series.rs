@@ -48,6 +48,7 @@ pub(super) struct Style {
 /// A curve over the stops.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Series {
+    /// Empty for one that the legend leaves out.
     pub name: String,
     pub style: Style,
     /// One for each stop of the figure.

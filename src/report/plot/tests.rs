@@ -12,6 +12,7 @@ fn reports() -> Vec<(&'static str, Report)> {
         ("large", sample::large()),
         ("huge", sample::huge()),
         ("tiny", sample::tiny()),
+        ("quantized", sample::quantized()),
     ]
 }
 

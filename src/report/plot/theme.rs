@@ -65,6 +65,17 @@ pub(super) const WORST: Style =
 /// The floor as a curve.
 pub(super) const FLOOR_LINE: Style =
     Style { colour: BLACK, dash: Dash::Dashed, marker: None, line: Some(3.0) };
+/// The floors of coarser precisions.
+pub(super) const OTHER_FLOORS: [Style; 2] = [
+    Style { colour: FLOOR, dash: Dash::Dotted, marker: None, line: Some(3.0) },
+    Style { colour: FLOOR, dash: Dash::Dashed, marker: None, line: Some(1.5) },
+];
+/// The total error, where it is shown beside its parts.
+pub(super) const TOTAL: Style =
+    Style { colour: GREEN, dash: Dash::Solid, marker: Some(Marker::Square), line: Some(2.0) };
+/// The price of quantization; thinner than the total, which it nearly is.
+pub(super) const QUANTIZATION: Style =
+    Style { colour: ORANGE, dash: Dash::Dashed, marker: Some(Marker::Up), line: Some(3.0) };
 /// The largest error that is explained.
 pub(super) const EXPLAINED: Style =
     Style { colour: PURPLE, dash: Dash::Dotted, marker: None, line: Some(3.0) };

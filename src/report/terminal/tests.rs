@@ -1,8 +1,16 @@
 use super::super::sample;
 use super::*;
 
-fn reports() -> [Report; 6] {
-    [sample::healthy(), sample::faulty(), sample::broken(), sample::large(), sample::huge(), sample::tiny()]
+fn reports() -> Vec<Report> {
+    vec![
+        sample::healthy(),
+        sample::faulty(),
+        sample::broken(),
+        sample::large(),
+        sample::huge(),
+        sample::tiny(),
+        sample::quantized(),
+    ]
 }
 
 #[test]
@@ -52,4 +60,19 @@ fn the_output_for_a_run_with_infinities_and_missing_points() {
 #[test]
 fn the_output_for_many_layers_and_prompts() {
     insta::assert_snapshot!(terminal(&sample::large(), false, 80));
+}
+
+#[test]
+fn the_output_for_a_quantized_engine() {
+    insta::assert_snapshot!(terminal(&sample::quantized(), false, 80));
+}
+
+#[test]
+fn the_output_for_several_engines() {
+    insta::assert_snapshot!(terminal_set(&sample::engines(), false, 100));
+    for width in [0, 60, 80, 100, 300] {
+        for line in terminal_set(&sample::engines(), true, width).lines() {
+            assert!(measure_text_width(line) <= width.clamp(NARROWEST, WIDEST), "{width}: {line}");
+        }
+    }
 }

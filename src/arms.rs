@@ -1,0 +1,100 @@
+//! The arms: what is run beside the candidate, so that the causes of its error can be told apart.
+//!
+//! | arm | what runs | error | meaning |
+//! |---|---|---|---|
+//! | T | the reference | | what is believed in |
+//! | F | the reference's engine in another precision | F − T | the floor: what that precision costs anybody |
+//! | Q | the reference's engine on the candidate's dequantized weights, its activations rounded as the candidate declares | Q − T | the price of quantization |
+//! | C | the candidate | C − T | the total error |
+//! | | | C − Q | what the candidate itself adds |
+//!
+//! The candidate is judged by what it adds. Each error is relative to the arm that is subtracted.
+
+use crate::error::{Error, Result};
+use crate::localize::Storage;
+use crate::trace::{Provenance, StatedAdapter, Trace};
+
+/// The largest storage error of a parameter that an allowance is made for: that of BF16. A larger one
+/// would excuse errors that only arm Q can tell apart.
+const STATED: f64 = 4e-3;
+
+/// Where the price of quantization comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Quantization<'a> {
+    /// The candidate's weights are the reference's: there is no price, and Q is T.
+    Exact,
+    /// The candidate keeps 16 bits of each parameter and states what that costs: small enough to judge
+    /// the total error by, with an allowance.
+    Stated,
+    /// Arm Q.
+    Arm(&'a Trace),
+    /// The candidate is quantized and there is no arm Q: what it adds itself cannot be told apart.
+    Unmeasured,
+}
+
+impl<'a> Quantization<'a> {
+    /// That of `candidate`, with or without an arm Q.
+    pub fn of(reference: &Trace, candidate: &Trace, arm: Option<&'a Trace>) -> Result<Self> {
+        let who = &candidate.manifest().provenance;
+        match arm {
+            Some(arm) => {
+                check_arm(&arm.manifest().provenance, &reference.manifest().provenance, who)
+                    .map_err(|e| e.at(arm.path()))?;
+                let [ours, theirs] = [reference, arm].map(|side| StatedAdapter::of(side.manifest()));
+                ours.refuse_other(theirs).map_err(|e| e.at(arm.path()))?;
+                Ok(Self::Arm(arm))
+            }
+            None if who.quantized || who.parameter_error.values().any(|e| *e > STATED) => {
+                Ok(Self::Unmeasured)
+            }
+            None if who.parameter_error.is_empty() => Ok(Self::Exact),
+            None => Ok(Self::Stated),
+        }
+    }
+
+    /// One word for it.
+    pub fn status(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Stated => "stated",
+            Self::Arm(_) => "measured",
+            Self::Unmeasured => "unmeasured",
+        }
+    }
+
+    /// What the candidate's formats may do to its error against the arm that it is judged by.
+    pub fn storage(self, candidate: &Trace) -> Storage {
+        let who = &candidate.manifest().provenance;
+        let parameter_error = match self {
+            Self::Arm(_) => Default::default(),
+            _ => who.parameter_error.clone(),
+        };
+        Storage { parameter_error, activation_bits: who.activation_bits }
+    }
+}
+
+/// Arm Q is the reference's own engine, in the same precision, on the candidate's weights.
+fn check_arm(arm: &Provenance, reference: &Provenance, candidate: &Provenance) -> Result<()> {
+    if (&arm.engine, &arm.dtype) != (&reference.engine, &reference.dtype) {
+        return Err(Error::new("this is no arm Q: it is the reference's engine in the reference's precision")
+            .expected(
+                format!("{} in {}", reference.engine, reference.dtype),
+                format!("{} in {}", arm.engine, arm.dtype),
+            )
+            .hint("make its weights with `layerdiff dequantize` and capture them with `layerdiff capture --engine torch`"));
+    }
+    if arm.activation_bits != candidate.activation_bits {
+        let bits = |bits: Option<u32>| bits.map_or_else(|| "floats".to_owned(), |b| format!("{b} bits"));
+        return Err(Error::new("arm Q rounds its activations otherwise than the candidate")
+            .expected(bits(candidate.activation_bits), bits(arm.activation_bits))
+            .hint("capture it with --activation-bits as the candidate declares them"));
+    }
+    match (&candidate.hashes.dequantized, &arm.hashes.weights) {
+        (Some(candidate), Some(arm)) if candidate != arm => {
+            Err(Error::new("arm Q was captured on other weights than the candidate computes with")
+                .expected(candidate, arm)
+                .hint("was it made by another quantizer, another seed or another version of lattice? make it anew with `layerdiff dequantize`"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,123 @@
+//! `layerdiff run`: the whole job.
+
+mod arm;
+mod sources;
+
+use super::{Ui, command_line, publish};
+use crate::bundle::Bundle;
+use crate::capture::{Request, capture, dequantized, open_engine};
+use crate::checkpoint::ModelDir;
+use crate::cli::RunArgs;
+use crate::engine::{CANDIDATES, check_known};
+use crate::error::{Error, Result};
+use crate::files::ReplacedDir;
+use crate::model::PointFilter;
+use crate::prompt::Prompt;
+use crate::report::{Options, Outcome, Report, ReportSet, assemble};
+use crate::trace::Trace;
+use arm::Arm;
+use sources::Sources;
+use std::path::Path;
+
+/// The word for every engine that can be judged.
+const ALL: &str = "all";
+
+pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
+    let known: Vec<&str> = CANDIDATES.into_iter().chain([ALL]).collect();
+    check_known(&args.engine, &known)?;
+    if args.engine == ALL && args.path.is_some() {
+        return Err(
+            Error::new("the engines have different paths").hint("name one engine, or leave --path out")
+        );
+    }
+    let points = PointFilter::new(&args.input.points)?;
+    let out = ReplacedDir::stage(&args.out, "report.json")?;
+    let bundle = Bundle::unpack()?;
+    let lora = args.input.lora.as_deref();
+    let model = ModelDir::open(&args.model.clone().unwrap_or_else(|| bundle.model()))?.adapted(lora)?;
+    let work = tempfile::tempdir()
+        .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
+    crate::files::remove_on_interrupt(work.path());
+    let sources = Sources::new(args, &model, &bundle, &points, work.path(), ui)?;
+    let job = Job { args, model: &model, points: &points, sources: &sources, work: work.path(), ui };
+    if args.engine != ALL {
+        return publish(&job.judge(&args.engine)?, Some(out), Some(&args.out), ui);
+    }
+    let mut set = ReportSet::new(command_line());
+    for engine in CANDIDATES {
+        match job.judge(engine) {
+            Ok(report) => set.add(report),
+            Err(error) => set.add_error(engine, &error.to_string()),
+        }
+    }
+    super::publish_set(&set, out, &args.out, ui)
+}
+
+/// Everything that the engines have in common.
+struct Job<'a> {
+    args: &'a RunArgs,
+    model: &'a ModelDir,
+    points: &'a PointFilter,
+    sources: &'a Sources,
+    work: &'a Path,
+    ui: Ui,
+}
+
+impl Job<'_> {
+    /// Runs one engine and compares it with the reference.
+    fn judge(&self, name: &str) -> Result<Report> {
+        let Self { args, model, points, sources, ui, .. } = *self;
+        let work = self.work.join(name);
+        std::fs::create_dir(&work).map_err(|e| Error::io("create a temporary directory", &work, &e))?;
+        let lora = args.input.lora.as_deref();
+        let own = args.weights.as_deref().map(|dir| ModelDir::open(dir)?.adapted(lora)).transpose()?;
+        let own = own.as_ref().unwrap_or(model);
+        let mut engine = open_engine(name, own, args.path.as_deref())?;
+        let weights = dequantized(engine.as_ref(), model, &work.join("dequantized"))?;
+        let activation_bits = engine.activation_bits();
+        let mut arm = match &weights {
+            Some(weights) => sources.stored_arm(weights, activation_bits)?,
+            None => None,
+        };
+        let prompts = sources.prompts_for(arm.as_ref());
+        let request = Request {
+            model: own,
+            prompts: &prompts,
+            steps: sources.steps,
+            points,
+            dequantized: weights.as_ref(),
+            quiet: ui.quiet,
+        };
+        let candidate = work.join("candidate");
+        capture(engine.as_mut(), &request, &candidate)?;
+        // PyTorch needs the memory.
+        drop(engine);
+        if let (Some(python), Some(weights)) = (&sources.python, &weights) {
+            arm = Some(Arm::capture(python, weights, &prompts, activation_bits, self, &work)?);
+        }
+        self.compare(&Trace::open(&candidate)?, &prompts, arm)
+    }
+
+    fn compare(&self, candidate: &Trace, prompts: &[Prompt], arm: Option<Arm>) -> Result<Report> {
+        let sources = self.sources;
+        let reference = Trace::open(&sources.reference)?.restricted_to(prompts, sources.steps);
+        let (arm, arm_floor) = match arm {
+            Some(Arm { trace, floor }) => (Some(trace.restricted_to(prompts, sources.steps)), floor),
+            None => (None, None),
+        };
+        let (own, others) = sources.floors.split_first().expect("a floor, if only a preset one");
+        let gains = self.model.gains()?;
+        let options = Options {
+            graph: self.model.graph(),
+            gains: &gains,
+            points: self.points,
+            floor: arm_floor.as_ref().unwrap_or(own),
+            shown_floors: others,
+            quantized: arm.as_ref(),
+            other_weights: self.args.weights.is_some(),
+            command: command_line(),
+            quiet: self.ui.quiet,
+        };
+        assemble(&reference, candidate, &options)
+    }
+}

@@ -1,0 +1,190 @@
+//! What the candidates are held against: the reference, the floors, and the arms that lie on disk.
+
+use super::super::compare::{check_weights, open_floors};
+use super::super::{STEPS, Ui, chosen_prompts, standard_prompts};
+use super::arm::Arm;
+use crate::bundle::{Bundle, DEFAULT_PROMPT};
+use crate::checkpoint::{AdapterDir, ModelDir};
+use crate::cli::RunArgs;
+use crate::engine::torch::{self, Python};
+use crate::error::{Error, Result};
+use crate::floor::Floor;
+use crate::model::PointFilter;
+use crate::prompt::{Prompt, select, tokenize};
+use crate::trace::{StatedAdapter, Trace};
+use std::path::{Path, PathBuf};
+
+/// The precisions that PyTorch is run in beside the reference: the first is what errors are held
+/// against, all are shown.
+const FLOORS: [&str; 3] = ["float64", "bfloat16", "float16"];
+
+pub(super) struct Sources {
+    /// The reference's directory.
+    pub reference: PathBuf,
+    /// The first is what errors are held against.
+    pub floors: Vec<Floor>,
+    /// With the tokens that the reference decoded.
+    prompts: Vec<Prompt>,
+    /// True when these very prompts were asked for.
+    chosen: bool,
+    pub steps: usize,
+    /// Where PyTorch runs, if it does.
+    pub python: Option<Python>,
+    /// Arms that lie on disk.
+    arms: Vec<PathBuf>,
+}
+
+impl Sources {
+    pub fn new(
+        args: &RunArgs,
+        model: &ModelDir,
+        bundle: &Bundle,
+        points: &PointFilter,
+        work: &Path,
+        ui: Ui,
+    ) -> Result<Self> {
+        match args.reference.as_deref() {
+            Some(word) if word.eq_ignore_ascii_case("torch") => Self::live(args, model, points, work, ui),
+            Some(path) => Self::stored(args, model, Path::new(path), &args.floor, &args.quantized),
+            None if model.adapter().is_some() => Err(Error::new("this model with its adapter has no reference")
+                .hint("the bundled reference has no adapter: add `--reference torch`, or `--reference TRACE`")),
+            None if args.model.is_some() && !is_bundled(model, bundle)? => {
+                Err(Error::new("this model has no reference").hint(
+                    "the bundled reference belongs to the bundled model: add `--reference torch`, or `--reference TRACE`",
+                ))
+            }
+            None => {
+                let floors = if args.floor.is_empty() { bundle.floors()? } else { args.floor.clone() };
+                let arms = if args.quantized.is_empty() { bundle.arms()? } else { args.quantized.clone() };
+                Self::stored(args, model, &bundle.reference(), &floors, &arms)
+            }
+        }
+    }
+
+    /// A reference that lies on disk; without a choice, its prompts are run.
+    fn stored(
+        args: &RunArgs,
+        model: &ModelDir,
+        path: &Path,
+        floors: &[PathBuf],
+        arms: &[PathBuf],
+    ) -> Result<Self> {
+        let reference = Trace::open(path)?;
+        check_weights(model, &reference)?;
+        let hashes = model.hashes()?;
+        let ours = StatedAdapter::new(model.adapter().map(AdapterDir::description), &hashes);
+        StatedAdapter::of(reference.manifest()).refuse_other(ours).map_err(|e| e.at(path))?;
+        let known = &reference.manifest().prompts;
+        let prompts = match (&args.input.prompts, args.input.prompt.as_slice()) {
+            (None, ids) => {
+                let chosen = select(known.clone(), ids).map_err(|e| e.at(path))?;
+                tokenized(chosen, model).map_err(|e| e.at(path))?
+            }
+            (Some(_), _) => tokenized(chosen_prompts(&args.input)?.unwrap_or_default(), model)?,
+        };
+        let of_both = prompts.iter().filter_map(|p| known.iter().find(|k| k.id == p.id));
+        let stored = of_both.map(|k| k.step_token_ids.len()).min().unwrap_or(0);
+        let steps = args.input.steps.unwrap_or(stored);
+        if steps > stored {
+            return Err(Error::new("the reference did not decode that far")
+                .expected(format!("at most {stored} steps"), steps)
+                .at(path)
+                .hint("capture it with more --steps, or use `--reference torch`"));
+        }
+        let prompts = with_reference_steps(prompts, &reference);
+        let reference = reference.restricted_to(&prompts, steps);
+        Ok(Self {
+            floors: open_floors(floors, model.graph(), &reference)?,
+            reference: path.to_owned(),
+            prompts,
+            chosen: args.input.prompts.is_some() || !args.input.prompt.is_empty(),
+            steps,
+            python: None,
+            arms: arms.to_vec(),
+        })
+    }
+
+    /// `PyTorch`, captured now; in other precisions too, as the floors, unless others are named.
+    fn live(args: &RunArgs, model: &ModelDir, points: &PointFilter, work: &Path, ui: Ui) -> Result<Self> {
+        let chosen = match chosen_prompts(&args.input)? {
+            Some(prompts) => prompts,
+            None => select(standard_prompts()?, &[DEFAULT_PROMPT.to_owned()])?,
+        };
+        let prompts = tokenized(chosen, model)?;
+        let python = Python::find(args.input.python.as_deref());
+        let steps = args.input.steps.unwrap_or(STEPS);
+        let run = |dtype: &str, prompts: &[Prompt], out: &Path| {
+            let quiet = ui.quiet;
+            let request =
+                torch::Request { model, prompts, points, dtype, activation_bits: None, steps, quiet };
+            python.capture(&request, out)
+        };
+        let path = work.join("reference");
+        run("float32", &prompts, &path)?;
+        let reference = Trace::open(&path)?;
+        let prompts = with_reference_steps(prompts, &reference);
+        let floors = if args.floor.is_empty() {
+            let measure = |dtype| {
+                let arm = work.join(dtype);
+                run(dtype, &prompts, &arm)?;
+                let floor = Floor::from_trace(&Trace::open(&arm)?, model.graph(), &reference);
+                // Its numbers are all that is needed, and it may be large.
+                std::fs::remove_dir_all(&arm).map_err(|e| Error::io("remove a temporary trace", &arm, &e))?;
+                floor
+            };
+            FLOORS.into_iter().map(measure).collect::<Result<_>>()?
+        } else {
+            open_floors(&args.floor, model.graph(), &reference)?
+        };
+        Ok(Self {
+            reference: path,
+            floors,
+            prompts,
+            chosen: true,
+            steps,
+            python: Some(python),
+            arms: args.quantized.clone(),
+        })
+    }
+
+    /// The arm that was run on these weights, if one of those on disk was.
+    pub fn stored_arm(&self, weights: &ModelDir, activation_bits: Option<u32>) -> Result<Option<Arm>> {
+        let hashes = weights.hashes()?;
+        for path in &self.arms {
+            let trace = Trace::open(path)?;
+            let who = &trace.manifest().provenance;
+            let same = who.hashes.weights == hashes.weights && who.hashes.adapter == hashes.adapter;
+            if same && who.activation_bits == activation_bits {
+                return Arm::open(trace, weights.graph()).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The prompts of a run that is held against `arm` too: without a choice, those that it has.
+    pub fn prompts_for(&self, arm: Option<&Arm>) -> Vec<Prompt> {
+        let has = |arm: &Arm, id: &str| arm.trace.manifest().prompts.iter().any(|p| p.id == id);
+        let wanted = |p: &&Prompt| self.chosen || arm.is_none_or(|arm| has(arm, &p.id));
+        self.prompts.iter().filter(wanted).cloned().collect()
+    }
+}
+
+/// True for a copy of the bundled model, wherever it lies.
+fn is_bundled(model: &ModelDir, bundle: &Bundle) -> Result<bool> {
+    Ok(model.hashes()?.weights == ModelDir::open(&bundle.model())?.hashes()?.weights)
+}
+
+/// The prompts with the tokens that the reference decoded.
+fn with_reference_steps(mut prompts: Vec<Prompt>, reference: &Trace) -> Vec<Prompt> {
+    for prompt in &mut prompts {
+        if let Some(known) = reference.manifest().prompts.iter().find(|k| k.id == prompt.id) {
+            prompt.step_token_ids.clone_from(&known.step_token_ids);
+        }
+    }
+    prompts
+}
+
+fn tokenized(mut prompts: Vec<Prompt>, model: &ModelDir) -> Result<Vec<Prompt>> {
+    tokenize(&mut prompts, model.path(), model.graph().dim("vocab"))?;
+    Ok(prompts)
+}

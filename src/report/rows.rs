@@ -1,0 +1,175 @@
+//! All that is found out about each pair: its errors by arm, and the judgement.
+
+use super::assemble::Options;
+use crate::align::{Pair, align};
+use crate::arms::Quantization;
+use crate::compare::{compare, refuse_wrong_seed};
+use crate::error::Result;
+use crate::localize::{Judgement, State, Storage, localize};
+use crate::metrics::Metrics;
+use crate::progress;
+use crate::trace::Trace;
+use std::collections::HashMap;
+
+/// One pair with all that was found out about it.
+pub(super) struct Row<'a> {
+    /// Reference and candidate.
+    pub pair: Pair<'a>,
+    /// C − T.
+    pub total: Option<Metrics>,
+    /// Q − T, where arm Q was run.
+    pub quantization: Option<Metrics>,
+    /// C − Q, where arm Q was run.
+    pub engine: Option<Metrics>,
+    pub judgement: Option<Judgement>,
+    /// Why the candidate cannot be judged here, though reference and candidate could be compared.
+    pub unjudged: Option<String>,
+}
+
+impl Row<'_> {
+    /// The metrics that the candidate is judged by: against arm Q where that was run.
+    pub fn judged(&self) -> Option<&Metrics> {
+        self.engine.as_ref().or(self.total.as_ref())
+    }
+
+    /// Why nothing is known about the candidate here; none where something is.
+    pub fn note(&self) -> Option<&str> {
+        self.pair.note().or(self.unjudged.as_deref())
+    }
+}
+
+/// A point of a step of a prompt.
+type Key<'a> = (&'a str, u32, &'a str);
+
+fn key<'a>(pair: &Pair<'a>) -> Key<'a> {
+    (pair.prompt, pair.step, pair.point)
+}
+
+/// What arm Q shows of a point.
+struct Split {
+    quantization: Option<Metrics>,
+    engine: Option<Metrics>,
+    judgement: Option<Judgement>,
+    /// Why it shows nothing.
+    note: Option<String>,
+}
+
+/// Compares the arms with each other and judges the candidate, prompt after prompt.
+pub(super) fn rows<'a>(
+    reference: &'a Trace,
+    candidate: &'a Trace,
+    quantization: Quantization<'a>,
+    options: &Options<'a>,
+) -> Result<Vec<Row<'a>>> {
+    let (pairs, total) = measure(reference, candidate, options)?;
+    let storage = quantization.storage(candidate);
+    match quantization {
+        Quantization::Exact | Quantization::Stated => {
+            let judgements = judge(&pairs, &total, &storage, options);
+            let rows = pairs.into_iter().zip(total).zip(judgements);
+            Ok(rows
+                .map(|((pair, total), judgement)| Row {
+                    pair,
+                    total,
+                    quantization: None,
+                    engine: None,
+                    judgement,
+                    unjudged: None,
+                })
+                .collect())
+        }
+        Quantization::Unmeasured => {
+            // Only what no format explains can be held against the candidate: a number that is not finite.
+            let nothing_known = Storage { parameter_error: everything(&pairs), ..storage };
+            let judgements = judge(&pairs, &total, &nothing_known, options);
+            let rows = pairs.into_iter().zip(total).zip(judgements);
+            Ok(rows.map(|((pair, total), judgement)| without_arm(pair, total, judgement)).collect())
+        }
+        Quantization::Arm(arm) => {
+            let mut split = split(reference, candidate, arm, &storage, options)?;
+            let rows = pairs.into_iter().zip(total);
+            Ok(rows.map(|(pair, total)| with_arm(split.remove(&key(&pair)), pair, total)).collect())
+        }
+    }
+}
+
+fn measure<'a>(
+    reference: &'a Trace,
+    candidate: &'a Trace,
+    options: &Options<'a>,
+) -> Result<(Vec<Pair<'a>>, Vec<Option<Metrics>>)> {
+    let pairs = align(options.graph, reference, candidate, options.points, options.gains)?;
+    let bar = progress::bar("comparing", pairs.len() as u64, options.quiet);
+    let metrics = compare(options.graph, reference, candidate, &pairs, options.gains, || bar.inc(1));
+    bar.finish_and_clear();
+    refuse_wrong_seed(candidate, &pairs, &metrics)?;
+    Ok((pairs, metrics))
+}
+
+fn judge(
+    pairs: &[Pair<'_>],
+    metrics: &[Option<Metrics>],
+    storage: &Storage,
+    options: &Options<'_>,
+) -> Vec<Option<Judgement>> {
+    let both: Vec<_> = pairs.iter().zip(metrics.iter().map(Option::as_ref)).collect();
+    let prompts = both.chunk_by(|(a, _), (b, _)| a.prompt == b.prompt);
+    prompts.flat_map(|prompt| localize(options.graph, options.floor, storage, prompt)).collect()
+}
+
+/// An infinite storage error for every parameter.
+fn everything(pairs: &[Pair<'_>]) -> std::collections::BTreeMap<String, f64> {
+    let params = pairs.iter().filter_map(|p| p.component).flat_map(|c| &c.params);
+    params.map(|param| (param.clone(), f64::INFINITY)).collect()
+}
+
+/// A point of a quantized candidate without arm Q: its total error is known, its own is not.
+fn without_arm(pair: Pair<'_>, total: Option<Metrics>, judgement: Option<Judgement>) -> Row<'_> {
+    let judgement = judgement.filter(|j| j.state != State::Explained);
+    let unjudged =
+        judgement.is_none().then(|| "what the engine adds to quantization: there is no arm Q".to_owned());
+    Row { pair, total, quantization: None, engine: None, judgement, unjudged }
+}
+
+fn with_arm(split: Option<Split>, pair: Pair<'_>, total: Option<Metrics>) -> Row<'_> {
+    let split = split.unwrap_or(Split {
+        quantization: None,
+        engine: None,
+        judgement: None,
+        note: Some("arm Q lacks it".into()),
+    });
+    Row {
+        pair,
+        total,
+        quantization: split.quantization,
+        engine: split.engine,
+        judgement: split.judgement,
+        unjudged: split.note,
+    }
+}
+
+fn split<'a>(
+    reference: &'a Trace,
+    candidate: &'a Trace,
+    arm: &'a Trace,
+    storage: &Storage,
+    options: &Options<'a>,
+) -> Result<HashMap<Key<'a>, Split>> {
+    let (pairs, engine) = measure(arm, candidate, options)?;
+    let judgements = judge(&pairs, &engine, storage, options);
+    let mut split: HashMap<Key<'a>, Split> = HashMap::new();
+    for ((pair, engine), judgement) in pairs.iter().zip(engine).zip(judgements) {
+        let note = pair.note().map(|note| format!("against arm Q: {note}"));
+        split.insert(key(pair), Split { quantization: None, engine, judgement, note });
+    }
+    let (pairs, prices) = measure(reference, arm, options)?;
+    for (pair, price) in pairs.iter().zip(prices) {
+        if let Some(split) = split.get_mut(&key(pair)) {
+            split.quantization = price;
+            if split.note.is_none() {
+                split.note = pair.note().map(|note| format!("arm Q against the reference: {note}"));
+            }
+        }
+    }
+    Ok(split)
+}

@@ -1,0 +1,125 @@
+//! The reports of several engines on one model, in one.
+
+use super::json::{Coverage, Fault, Outcome, Report};
+use super::{Figures, draw_engines, write_all};
+use crate::error::{Error, Result};
+use crate::trace::SelfCheck;
+use serde::Serialize;
+use std::path::Path;
+
+/// Reports of several engines on one model. Each engine's whole report lies in a directory beside it.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReportSet {
+    /// `layerdiff-report-set`.
+    pub format: String,
+    /// Version of these keys.
+    pub version: u32,
+    /// The worst result: a fault outweighs what is invalid, and that what is unmeasured.
+    pub outcome: Outcome,
+    /// `all`.
+    pub engine: String,
+    /// Each engine's result, in the order of running.
+    pub engines: Vec<EngineResult>,
+    /// The version that wrote this.
+    pub layerdiff: String,
+    /// The command line.
+    pub command: Vec<String>,
+    #[serde(skip)]
+    reports: Vec<Report>,
+}
+
+/// One engine's result.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs)]
+pub struct EngineResult {
+    pub engine: String,
+    pub outcome: Outcome,
+    pub headline: String,
+    /// The engine's own report, below the set's directory; none when it could not be run.
+    pub report: Option<String>,
+    pub coverage: Option<Coverage>,
+    pub self_check: Option<SelfCheck>,
+    pub prompts: usize,
+    /// The four errors where the engine adds most.
+    pub worst: Option<Figures>,
+    /// Where quantization costs most.
+    pub dearest: Option<Figures>,
+    pub first_fault: Option<Fault>,
+}
+
+impl ReportSet {
+    /// An empty one; `unmeasured` as long as it is.
+    pub fn new(command: Vec<String>) -> Self {
+        Self {
+            format: "layerdiff-report-set".into(),
+            version: 1,
+            outcome: Outcome::Unmeasured,
+            engine: "all".into(),
+            engines: Vec::new(),
+            layerdiff: env!("CARGO_PKG_VERSION").into(),
+            command,
+            reports: Vec::new(),
+        }
+    }
+
+    /// Adds an engine's report.
+    pub fn add(&mut self, report: Report) {
+        self.push(EngineResult {
+            engine: report.engine.clone(),
+            outcome: report.outcome,
+            headline: report.verdict.headline.clone(),
+            report: Some(format!("{}/report.json", report.engine)),
+            coverage: Some(report.coverage),
+            self_check: Some(report.self_check.clone()),
+            prompts: report.prompts.len(),
+            worst: report.worst.clone(),
+            dearest: report.dearest.clone(),
+            first_fault: report.first_fault.clone(),
+        });
+        self.reports.push(report);
+    }
+
+    /// Adds an engine that could not be run.
+    pub fn add_error(&mut self, engine: &str, error: &str) {
+        self.push(EngineResult {
+            engine: engine.to_owned(),
+            outcome: Outcome::Invalid,
+            headline: format!("INVALID: {error}"),
+            report: None,
+            coverage: None,
+            self_check: None,
+            prompts: 0,
+            worst: None,
+            dearest: None,
+            first_fault: None,
+        });
+    }
+
+    fn push(&mut self, result: EngineResult) {
+        self.engines.push(result);
+        let any = |outcome| self.engines.iter().any(|e| e.outcome == outcome);
+        let order = [Outcome::Fault, Outcome::Invalid, Outcome::Unmeasured];
+        self.outcome = order.into_iter().find(|o| any(*o)).unwrap_or(Outcome::Pass);
+    }
+
+    /// The reports of the engines that could be run.
+    pub fn reports(&self) -> &[Report] {
+        &self.reports
+    }
+
+    /// Writes the set's report into `dir`, which must exist, and each engine's below it.
+    pub fn write_all(&self, dir: &Path) -> Result<()> {
+        for report in &self.reports {
+            let dir = dir.join(&report.engine);
+            std::fs::create_dir(&dir).map_err(|e| Error::io("make the engine's directory", &dir, &e))?;
+            write_all(report, &dir)?;
+        }
+        let json = serde_json::to_string_pretty(self)
+            .map_err(|e| Error::new(format!("cannot write the report as JSON: {e}")))?;
+        for (name, text) in [("report.json", json + "\n"), ("report.md", super::markdown_set(self))] {
+            let path = dir.join(name);
+            std::fs::write(&path, text).map_err(|e| Error::io("write the report", &path, &e))?;
+        }
+        draw_engines(&self.reports, self.outcome, dir).map(|_| ())
+    }
+}

@@ -1,0 +1,287 @@
+//! The arms: what quantization costs is told apart from what an engine adds.
+
+mod common;
+
+use common::{Draft, bundled_model, edit_manifest, layerdiff};
+use layerdiff::bundle::Bundle;
+use layerdiff::capture::{Request, capture, dequantized, open_engine};
+use layerdiff::checkpoint::ModelDir;
+use layerdiff::engine::Engine;
+use layerdiff::error::Result;
+use layerdiff::hook::{At, Chain, Hook};
+use layerdiff::model::PointFilter;
+use layerdiff::prompt::{Prompt, select};
+use layerdiff::tensor::{Tensor, Values};
+use layerdiff::trace::{Evidence, Provenance, Trace};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// An engine that computes something else at one point.
+struct Faulty {
+    engine: Box<dyn Engine>,
+    point: &'static str,
+    change: fn(&mut f32),
+}
+
+struct Plant(&'static str, fn(&mut f32));
+
+impl Hook for Plant {
+    fn wants(&self, point: &str) -> bool {
+        point == self.0
+    }
+
+    fn call(&mut self, _at: At<'_>, mut tensor: Tensor) -> Result<Tensor> {
+        if let Values::F32(values) = &mut tensor.values {
+            values.iter_mut().for_each(self.1);
+        }
+        Ok(tensor)
+    }
+}
+
+impl Engine for Faulty {
+    fn provenance(&self) -> Provenance {
+        self.engine.provenance()
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.engine.max_tokens()
+    }
+
+    fn rotation(&self) -> Option<u64> {
+        self.engine.rotation()
+    }
+
+    fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {
+        self.engine.greedy(tokens, count)
+    }
+
+    /// Its self-check would notice, and is not what is tested.
+    fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
+        let mut plant = Plant(self.point, self.change);
+        self.engine.run(tokens, forced, &mut Chain(vec![&mut plant, hook])).map(|_| Vec::new())
+    }
+}
+
+/// Traces of the bundled model's short prompt.
+struct Traces {
+    root: TempDir,
+    bundle: Bundle,
+}
+
+impl Traces {
+    fn new() -> Self {
+        Self { root: tempfile::tempdir().unwrap(), bundle: Bundle::unpack().unwrap() }
+    }
+
+    fn prompts(&self) -> Vec<Prompt> {
+        let reference = Trace::open(&self.bundle.reference()).unwrap();
+        select(reference.manifest().prompts.clone(), &["instruction-07".to_owned()]).unwrap()
+    }
+
+    /// Captures `engine`, with `change` at `point` if there is one.
+    fn candidate(&self, engine: &str, fault: Option<(&'static str, fn(&mut f32))>) -> PathBuf {
+        let model = ModelDir::open(&bundled_model()).unwrap();
+        let mut opened = open_engine(engine, &model, None).unwrap();
+        let weights = tempfile::tempdir().unwrap();
+        let weights = dequantized(opened.as_ref(), &model, &weights.path().join("f32")).unwrap();
+        if let Some((point, change)) = fault {
+            opened = Box::new(Faulty { engine: opened, point, change });
+        }
+        let (points, prompts) = (PointFilter::default(), self.prompts());
+        let request = Request {
+            model: &model,
+            prompts: &prompts,
+            steps: 2,
+            points: &points,
+            dequantized: weights.as_ref(),
+            quiet: true,
+        };
+        let out = self.root.path().join(format!("{engine}-{}", fault.map_or("sound", |(point, _)| point)));
+        capture(opened.as_mut(), &request, &out).unwrap();
+        out
+    }
+
+    fn arm(&self, engine: &str) -> PathBuf {
+        self.bundle.reference().parent().unwrap().join("quantized").join(engine)
+    }
+
+    /// Compares with the reference; the steps that the candidate lacks are cut off.
+    fn compare(&self, candidate: &Path, more: &[&str]) -> common::Run {
+        let floor = self.bundle.floors().unwrap()[0].clone();
+        let (reference, model) = (self.bundle.reference(), bundled_model());
+        let args = [
+            "compare",
+            path(&reference),
+            path(candidate),
+            "--model",
+            path(&model),
+            "--prompt",
+            "instruction-07",
+            "--floor",
+            path(&floor),
+            "--json",
+        ];
+        layerdiff(&[&args[..], more].concat())
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn points(report: &Value) -> impl Iterator<Item = &Value> {
+    report["points"].as_array().unwrap().iter()
+}
+
+/// A fifth too large: far less than four bits cost.
+fn a_fifth_more(value: &mut f32) {
+    *value *= 1.2;
+}
+
+#[test]
+fn a_fault_that_is_smaller_than_the_price_of_quantization_is_named_exactly() {
+    let traces = Traces::new();
+    for (engine, point) in [
+        ("lattice-q8", "model.layers.2.linear_attn.delta_rule"),
+        ("lattice-q4", "model.layers.4.mlp.act"),
+        ("lattice-q4", "model.layers.3.self_attn.k_rope"),
+        ("lattice-quarot-q4", "model.layers.5.linear_attn.out_proj"),
+        ("lattice-quarot-q4", "model.layers.0.post_attention_layernorm"),
+    ] {
+        let candidate = traces.candidate(engine, Some((point, a_fifth_more)));
+        let arm = traces.arm(engine);
+        let report = traces.compare(&candidate, &["--quantized", path(&arm)]).json();
+        assert_eq!(report["first_fault"]["point"], point, "{engine}: {}", report["verdict"]);
+        // The arm is what makes the difference.
+        let run = traces.compare(&candidate, &[]);
+        assert_eq!((run.code, &run.json()["outcome"]), (2, &"unmeasured".into()), "{engine}");
+    }
+}
+
+#[test]
+fn a_sound_quantized_engine_adds_rounding_only_to_a_price_that_is_orders_of_magnitude_larger() {
+    let traces = Traces::new();
+    for engine in ["lattice-q8", "lattice-q4", "lattice-quarot-q4"] {
+        let candidate = traces.candidate(engine, None);
+        let run = traces.compare(&candidate, &["--quantized", path(&traces.arm(engine)), "--points", "*"]);
+        let report = run.json();
+        let measured: Vec<&Value> = points(&report).filter(|p| p["step"].as_u64() <= Some(2)).collect();
+        assert_eq!(measured.len(), 3 * 187);
+        for point in measured {
+            let (own, price) = (point["engine_error"].as_f64(), point["quantization"].as_f64());
+            assert!(own.is_some_and(|e| e <= 1e-5), "{engine}: {point}");
+            assert!(price.is_some(), "{engine}: {point}");
+            if point["point"] == "lm_head" {
+                assert!(price > own.map(|e| 1000.0 * e), "{engine}: {point}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_number_that_is_not_finite_is_a_fault_even_without_arm_q() {
+    let traces = Traces::new();
+    let candidate = traces.candidate("lattice-q4", Some(("model.layers.6.mlp.up_proj", |v| *v = f32::NAN)));
+    let run = traces.compare(&candidate, &[]);
+    assert_eq!(run.code, 1);
+    assert_eq!(run.json()["first_fault"]["point"], "model.layers.6.mlp.up_proj");
+}
+
+#[test]
+fn without_arm_q_the_total_error_is_shown_and_nothing_passes() {
+    let traces = Traces::new();
+    let run = traces.compare(&traces.candidate("lattice-q8", None), &[]);
+    let report = run.json();
+    assert_eq!((run.code, &report["outcome"]), (2, &"unmeasured".into()));
+    assert_eq!(report["coverage"]["matched"], 0);
+    assert!(points(&report).all(|p| p["state"] == "unmeasured" && p["engine_error"].is_null()));
+    assert!(points(&report).filter(|p| p["step"] == 0).all(|p| p["rel_l2"].is_number()));
+    assert_eq!(report["arms"]["quantization"]["status"], "unmeasured");
+    assert_eq!(report["arms"]["engine"]["status"], "unmeasured");
+}
+
+#[test]
+fn an_arm_that_is_none_is_refused() {
+    let traces = Traces::new();
+    let candidate = traces.candidate("lattice-q8", None);
+    let refused = |arm: &Path, words: &str| {
+        let run = traces.compare(&candidate, &["--quantized", path(arm)]);
+        assert_eq!(run.code, 2);
+        assert!(run.stderr.contains(words), "{words}: {}", run.stderr);
+    };
+    refused(
+        &traces.arm("lattice-q4"),
+        "arm Q was captured on other weights than the candidate computes with",
+    );
+    refused(&traces.bundle.reference(), "on other weights");
+    refused(&candidate, "this is no arm Q");
+    let rounded = traces.root.path().join("rounded");
+    copy(&traces.arm("lattice-q8"), &rounded);
+    edit_manifest(&rounded, |manifest| manifest["provenance"]["activation_bits"] = 8.into());
+    refused(&rounded, "rounds its activations otherwise");
+    edit_manifest(&rounded, |manifest| {
+        manifest["provenance"]["activation_bits"] = Value::Null;
+        manifest["prompts"][0]["token_ids"][1] = 3.into();
+    });
+    refused(&rounded, "of different tokens");
+}
+
+#[test]
+fn an_arm_without_a_hash_is_taken_with_a_warning() {
+    let traces = Traces::new();
+    let candidate = traces.candidate("lattice-q8", None);
+    edit_manifest(&candidate, |manifest| manifest["provenance"]["hashes"]["dequantized"] = Value::Null);
+    let report = traces.compare(&candidate, &["--quantized", path(&traces.arm("lattice-q8"))]).json();
+    assert!(report["warnings"].to_string().contains("whether arm Q carries the candidate's weights"));
+}
+
+#[test]
+fn what_an_arm_lacks_is_unmeasured() {
+    let root = tempfile::tempdir().unwrap();
+    let write = |name: &str, change: &dyn Fn(&mut Draft)| {
+        let mut draft = Draft::tiny();
+        change(&mut draft);
+        draft.write(&root.path().join(name));
+        root.path().join(name)
+    };
+    let reference = write("reference", &|_| ());
+    let candidate = write("candidate", &|draft| draft.options.provenance.quantized = true);
+    let arm = write("arm", &|draft| draft.tensors.retain(|t| t.point != "model.layers.1.mlp.act"));
+    let run =
+        layerdiff(&["compare", path(&reference), path(&candidate), "--quantized", path(&arm), "--json"]);
+    let report = run.json();
+    assert_eq!((run.code, &report["outcome"]), (2, &"unmeasured".into()));
+    assert_eq!(report["coverage"]["unmeasured"], 1);
+    let lacking = points(&report).find(|p| p["state"] == "unmeasured").unwrap();
+    assert_eq!(lacking["point"], "model.layers.1.mlp.act");
+    assert!(lacking["note"].as_str().unwrap().contains("arm Q"), "{lacking}");
+}
+
+#[test]
+fn a_storage_error_beyond_16_bits_is_no_excuse() {
+    let root = tempfile::tempdir().unwrap();
+    let write = |name: &str, error: f64| {
+        let mut draft = Draft::tiny();
+        if error > 0.0 {
+            let name = "model.layers.0.mlp.up_proj.weight".to_owned();
+            draft.options.provenance.parameter_error = [(name, error)].into();
+        }
+        draft.write(&root.path().join(name));
+        root.path().join(name)
+    };
+    let reference = write("reference", 0.0);
+    for (error, outcome) in [(1e-3, "pass"), (1e-2, "unmeasured")] {
+        let candidate = write(&format!("candidate-{outcome}"), error);
+        let run = layerdiff(&["compare", path(&reference), path(&candidate), "--json"]);
+        assert_eq!(run.json()["outcome"], outcome);
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}

@@ -1,0 +1,348 @@
+//! The weights that each engine computes with, as an f32 checkpoint: lattice's f32 engine on it gives
+//! what the engine gives. All on the bundled model.
+
+mod common;
+
+use common::{bundled_model, layerdiff, tree};
+use lattice_compute::forward::cpu::q8_neon::{matmul_q8_neon_into, pack_weights_q8};
+use lattice_quant::quarot::QuarotTensorReader;
+use layerdiff::checkpoint::ModelDir;
+use layerdiff::checkpoint::q4::Q4Dir;
+use layerdiff::engine::open;
+use layerdiff::error::Result;
+use layerdiff::hook::{At, Hook};
+use layerdiff::quantize::{DEFAULT_SEED, Format, quantize};
+use layerdiff::tensor::{Tensor, Values};
+use safetensors::SafeTensors;
+use safetensors::tensor::serialize_to_file;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+fn model(path: &Path) -> ModelDir {
+    ModelDir::open(path).unwrap()
+}
+
+/// The weights of an engine on `source` as a checkpoint.
+fn dequantized(engine: &str, source: &Path) -> (TempDir, PathBuf) {
+    let root = tempfile::tempdir().unwrap();
+    let out = root.path().join("out");
+    let source = model(source);
+    let engine = open(engine, source.path(), source.graph(), None).unwrap();
+    assert!(engine.write_dequantized(&source, &out).unwrap());
+    (root, out)
+}
+
+/// The values at one point, of all steps.
+struct Seen(&'static str, Vec<f32>);
+
+impl Hook for Seen {
+    fn wants(&self, point: &str) -> bool {
+        point == self.0
+    }
+
+    fn call(&mut self, _at: At<'_>, tensor: Tensor) -> Result<Tensor> {
+        let Values::F32(values) = &tensor.values else { unreachable!() };
+        self.1.extend(values);
+        Ok(tensor)
+    }
+}
+
+/// What a model gives at `point` for some tokens and two decode steps.
+fn values(engine: &str, path: &Path, point: &'static str) -> Vec<f32> {
+    let tokens: Vec<u32> = (0..40).map(|i| (i * i * 7 + i * 31) % 2048).collect();
+    let model = model(path);
+    let mut seen = Seen(point, Vec::new());
+    open(engine, path, model.graph(), Some("serial")).unwrap().run(&tokens, &[5, 6], &mut seen).unwrap();
+    seen.1
+}
+
+fn rel_l2(ours: &[f32], theirs: &[f32]) -> f64 {
+    assert!(ours.len() == theirs.len() && !ours.is_empty());
+    let sum =
+        |f: &dyn Fn(f64, f64) -> f64| ours.iter().zip(theirs).map(|(a, b)| f((*a).into(), (*b).into())).sum();
+    let (error, norm): (f64, f64) = (sum(&|a, b| (a - b).powi(2)), sum(&|_, b| b * b));
+    (error / norm).sqrt()
+}
+
+fn tensor(dir: &Path, name: &str) -> (Vec<f32>, Vec<usize>) {
+    let (values, shape) = QuarotTensorReader::open(dir).unwrap().read_tensor_f64(name).unwrap();
+    (values.into_iter().map(|v| v as f32).collect(), shape)
+}
+
+fn config(dir: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap()
+}
+
+/// A copy of a model after a change of its tensors, by name in the file, and of its configuration.
+fn changed(change: impl Fn(&str, &mut Vec<f32>), head: bool) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let reader = QuarotTensorReader::open(&bundled_model()).unwrap();
+    let mut tensors = Vec::new();
+    for name in reader.tensor_names() {
+        let (mut values, shape) = tensor(&bundled_model(), &name);
+        change(&name, &mut values);
+        tensors.push((name, shape, values));
+    }
+    let mut config = config(&bundled_model());
+    if head {
+        let (mut values, shape) = tensor(&bundled_model(), "model.language_model.embed_tokens.weight");
+        values.reverse();
+        change("lm_head.weight", &mut values);
+        tensors.push(("lm_head.weight".to_owned(), shape, values));
+        config["tie_word_embeddings"] = false.into();
+        config["text_config"]["tie_word_embeddings"] = false.into();
+    }
+    let bytes: Vec<Vec<u8>> =
+        tensors.iter().map(|(.., v)| v.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+    let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
+        let view =
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap();
+        (name, view)
+    });
+    serialize_to_file(views, None, &root.path().join("model.safetensors")).unwrap();
+    std::fs::write(root.path().join("config.json"), config.to_string()).unwrap();
+    std::fs::copy(bundled_model().join("tokenizer.json"), root.path().join("tokenizer.json")).unwrap();
+    root
+}
+
+/// The bundled model with weights that 16 bits do not hold, and a head of its own if wanted.
+fn in_f32(head: bool) -> TempDir {
+    changed(|name, values| values.iter_mut().for_each(|v| *v *= 1.0 + name.len() as f32 / 3000.0), head)
+}
+
+#[test]
+fn the_f32_engine_on_it_gives_what_the_engine_gives_up_to_rounding() {
+    let source = in_f32(false);
+    for (engine, point) in [
+        ("lattice-f16", "model.norm"),
+        ("lattice-f16", "lm_head"),
+        ("lattice-q8", "model.norm"),
+        ("lattice-q8", "lm_head"),
+        ("lattice-q4", "model.norm"),
+        ("lattice-q4", "lm_head"),
+        // Its final norm is in another basis.
+        ("lattice-quarot-q4", "lm_head"),
+    ] {
+        let (_root, out) = dequantized(engine, source.path());
+        let theirs = values(engine, source.path(), point);
+        let engine_adds = rel_l2(&theirs, &values("lattice-f32", &out, point));
+        let format_costs = rel_l2(&theirs, &values("lattice-f32", source.path(), point));
+        println!("{engine} {point}: C-Q {engine_adds:.1e}, C-T {format_costs:.1e}");
+        assert!(engine_adds < 2e-5, "{engine} {point}: {engine_adds}");
+        assert!(format_costs > 20.0 * engine_adds, "{engine} {point}: {format_costs} {engine_adds}");
+    }
+}
+
+#[test]
+fn q8_0_weights_are_the_columns_that_lattice_s_kernel_gives_for_unit_vectors() {
+    let (_root, out) = dequantized("lattice-q8_0", &bundled_model());
+    for name in [
+        "lm_head.weight",
+        "model.language_model.layers.0.linear_attn.in_proj_qkv.weight",
+        "model.language_model.layers.3.self_attn.k_proj.weight",
+        "model.language_model.layers.3.mlp.down_proj.weight",
+    ] {
+        let original = name.replace("lm_head", "model.language_model.embed_tokens");
+        let (weight, shape) = tensor(&bundled_model(), &original);
+        let (n, k) = (shape[0], shape[1]);
+        let packed = pack_weights_q8(&weight, n, k).unwrap();
+        let (written, written_shape) = tensor(&out, name);
+        assert_eq!(written_shape, shape);
+        let mut scratch = Vec::new();
+        for j in [0, 1, 31, 32, k - 1] {
+            let mut unit = vec![0.0; k];
+            unit[j] = 1.0;
+            let mut column = vec![0.0; n];
+            matmul_q8_neon_into(&unit, &packed, n, k, &mut column, &mut scratch);
+            for (row, kernel) in column.iter().enumerate() {
+                let ours = written[row * k + j];
+                // The kernel rounds 127 · code · scale, and the quotient by 127.
+                assert!((ours - kernel).abs() <= 4e-7 * kernel.abs(), "{name} [{row}, {j}]: {ours} {kernel}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_q8_0_checkpoint_has_a_head_in_blocks_and_an_embedding_in_f32() {
+    let (_root, out) = dequantized("lattice-q8_0", &bundled_model());
+    let embedding = "model.language_model.embed_tokens.weight";
+    let (original, _) = tensor(&bundled_model(), embedding);
+    assert_eq!(tensor(&out, embedding).0, original);
+    let error = rel_l2(&tensor(&out, "lm_head.weight").0, &original);
+    assert!((1e-3..1e-2).contains(&error), "{error}");
+    let config = config(&out);
+    assert_eq!(config["tie_word_embeddings"], false);
+    assert_eq!(config["text_config"]["tie_word_embeddings"], false);
+    // It loads: the head is found and the embedding is not taken for it.
+    assert!(
+        rel_l2(&values("lattice-f32", &out, "lm_head"), &values("lattice-f32", &bundled_model(), "lm_head"))
+            > 1e-4
+    );
+}
+
+#[test]
+fn the_head_that_an_engine_ignores_is_written_so_that_the_engine_s_error_stays_one() {
+    let source = in_f32(true);
+    let (head, _) = tensor(source.path(), "lm_head.weight");
+    for (engine, low, high) in [("lattice-f16", 1e-5, 1e-3), ("lattice-q8", 0.0, 0.0)] {
+        let (_root, out) = dequantized(engine, source.path());
+        let error = rel_l2(&tensor(&out, "lm_head.weight").0, &head);
+        assert!((low..=high).contains(&error), "{engine}: {error}");
+        let adds = rel_l2(&values(engine, source.path(), "lm_head"), &values("lattice-f32", &out, "lm_head"));
+        assert!(adds > 0.5, "{engine}: {adds}");
+    }
+}
+
+#[test]
+fn nothing_is_written_of_weights_that_16_bits_hold_exactly() {
+    let root = tempfile::tempdir().unwrap();
+    let out = root.path().join("out");
+    let coarse = |value: f32| (value * 1024.0).round() / 1024.0;
+    let source = changed(|_, values| values.iter_mut().for_each(|v| *v = coarse(*v)), false);
+    let source = model(source.path());
+    for engine in ["lattice-f16", "lattice-f32"] {
+        let engine = open(engine, source.path(), source.graph(), None).unwrap();
+        assert!(!engine.write_dequantized(&source, &out).unwrap());
+    }
+    assert!(tree(root.path()).is_empty());
+}
+
+#[test]
+fn a_tensor_that_the_engine_does_not_round_stays_as_it_was() {
+    let source = in_f32(false);
+    for engine in ["lattice-f16", "lattice-q8", "lattice-q8_0"] {
+        let (_root, out) = dequantized(engine, source.path());
+        for local in [
+            "norm.weight",
+            "layers.0.linear_attn.A_log",
+            "layers.0.linear_attn.conv1d.weight",
+            "layers.3.self_attn.q_norm.weight",
+        ] {
+            let name = format!("model.language_model.{local}");
+            assert_eq!(tensor(&out, &name), tensor(source.path(), &name), "{engine} {local}");
+        }
+    }
+}
+
+#[test]
+fn what_an_engine_rounds_is_in_its_provenance() {
+    let model = model(&bundled_model());
+    for (engine, quantized, bits) in [
+        ("lattice-f32", false, None),
+        ("lattice-f16", false, None),
+        ("lattice-q8", true, None),
+        ("lattice-q8_0", true, Some(8)),
+        ("lattice-q4", true, None),
+        ("lattice-quarot-q4", true, None),
+    ] {
+        let engine = open(engine, model.path(), model.graph(), None).unwrap();
+        let provenance = engine.provenance();
+        assert_eq!(
+            (provenance.quantized, provenance.activation_bits),
+            (quantized, bits),
+            "{}",
+            provenance.engine
+        );
+        assert_eq!(engine.activation_bits(), bits);
+    }
+}
+
+mod a_quantized_directory {
+    use super::*;
+
+    fn quantized(format: Format) -> (TempDir, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("quantized");
+        quantize(&model(&bundled_model()), format, &dir, true).unwrap();
+        (root, dir)
+    }
+
+    #[test]
+    fn of_plain_q4_is_dequantized_by_itself() {
+        let (_root, dir) = quantized(Format::Q4);
+        let (_made, out) = dequantized("lattice-q4", &dir);
+        let q4 = Q4Dir::open(&dir).unwrap();
+        let entry = q4.entries().iter().find(|e| e.quantized).unwrap();
+        assert_eq!(tensor(&out, &entry.name).0, q4.dequantize(entry).unwrap());
+    }
+
+    #[test]
+    fn of_quarot_needs_the_original_for_its_gains() {
+        let (root, dir) = quantized(Format::QuarotQ4 { seed: DEFAULT_SEED });
+        let quantized = model(&dir);
+        let engine = open("lattice-quarot-q4", &dir, quantized.graph(), None).unwrap();
+        let out = root.path().join("out");
+        let error = engine.write_dequantized(&quantized, &out).unwrap_err().to_string();
+        assert!(error.contains("are unknown") && error.contains("hint: QuaRot folds them"), "{error}");
+        assert!(!out.exists());
+        assert!(engine.write_dequantized(&model(&bundled_model()), &out).unwrap());
+        let (_made, from_original) = dequantized("lattice-quarot-q4", &bundled_model());
+        assert_eq!(model(&out).hashes().unwrap().weights, model(&from_original).hashes().unwrap().weights);
+    }
+}
+
+mod command {
+    use super::*;
+
+    fn run(args: &[&str], model: &Path, out: &Path) -> common::Run {
+        let paths = [model.to_str().unwrap(), out.to_str().unwrap()];
+        layerdiff(&[&["dequantize"], args, &paths[..]].concat())
+    }
+
+    #[test]
+    fn writes_what_the_engine_writes_and_says_how_much() {
+        let root = tempfile::tempdir().unwrap();
+        let out = root.path().join("deep/out");
+        let said = run(&["--engine", "lattice-q8_0", "--json"], &bundled_model(), &out).json();
+        let (_made, expected) = dequantized("lattice-q8_0", &bundled_model());
+        assert_eq!(
+            std::fs::read(out.join("model.safetensors")).unwrap(),
+            std::fs::read(expected.join("model.safetensors")).unwrap()
+        );
+        let bytes = std::fs::metadata(out.join("model.safetensors")).unwrap().len();
+        let tensors =
+            SafeTensors::deserialize(&std::fs::read(out.join("model.safetensors")).unwrap()).unwrap().len();
+        assert_eq!(
+            (&said["tensors"], &said["bytes"], &said["activation_bits"]),
+            (&json!(tensors), &json!(bytes), &json!(8))
+        );
+        let text = run(&["--engine", "lattice-q8"], &bundled_model(), &root.path().join("two"));
+        assert!(text.code == 0 && text.stdout.contains("the weights of lattice-q8 in float32"), "{text:#?}");
+        let again = run(&["--engine", "lattice-q8"], &bundled_model(), &out);
+        assert!(again.code == 2 && again.stderr.contains("already exists"), "{again:#?}");
+    }
+
+    #[test]
+    fn takes_a_seed_for_a_rotation_of_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let args = ["--engine", "lattice-quarot-q4", "--seed", "7", "--json"];
+        let said = run(&args, &bundled_model(), &root.path().join("seven")).json();
+        assert_eq!(said["seed"], 7);
+        let said =
+            run(&["--engine", "lattice-quarot-q4", "--json"], &bundled_model(), &root.path().join("default"))
+                .json();
+        assert_eq!(said["seed"], DEFAULT_SEED);
+        let name = "model.language_model.layers.0.mlp.up_proj.weight";
+        let [seven, default] = ["seven", "default"].map(|dir| tensor(&root.path().join(dir), name).0);
+        assert!((1e-2..0.3).contains(&rel_l2(&seven, &default)));
+        assert_eq!(config(&root.path().join("seven")).get("quarot_rotation_seed"), None);
+    }
+
+    #[test]
+    fn takes_the_original_of_a_rotated_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, out) = (root.path().join("quantized"), root.path().join("out"));
+        quantize(&model(&bundled_model()), Format::QuarotQ4 { seed: 3 }, &dir, true).unwrap();
+        let refused = run(&["--engine", "lattice-quarot-q4"], &dir, &out);
+        assert!(
+            refused.code == 2 && refused.stderr.contains("gains of a rotated directory's norms are unknown"),
+            "{refused:#?}"
+        );
+        let args = ["--engine", "lattice-quarot-q4", "--original", bundled_model().to_str().unwrap()]
+            .map(str::to_owned);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        assert_eq!(run(&args, &dir, &out).code, 0);
+    }
+}
