@@ -12,7 +12,7 @@
 
 use crate::error::{Error, Result};
 use crate::localize::Storage;
-use crate::trace::{Provenance, Trace};
+use crate::trace::{Provenance, StatedAdapter, Trace};
 
 /// The largest storage error of a parameter that an allowance is made for: that of BF16. A larger one
 /// would excuse errors that only arm Q can tell apart.
@@ -40,6 +40,8 @@ impl<'a> Quantization<'a> {
             Some(arm) => {
                 check_arm(&arm.manifest().provenance, &reference.manifest().provenance, who)
                     .map_err(|e| e.at(arm.path()))?;
+                let [ours, theirs] = [reference, arm].map(|side| StatedAdapter::of(side.manifest()));
+                ours.refuse_other(theirs).map_err(|e| e.at(arm.path()))?;
                 Ok(Self::Arm(arm))
             }
             None if who.quantized || who.parameter_error.values().any(|e| *e > STATED) => {

@@ -1,6 +1,6 @@
 //! Capturing an engine's run of some prompts into a trace.
 
-use crate::checkpoint::ModelDir;
+use crate::checkpoint::{AdapterDir, ModelDir};
 use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
 use crate::hook::CaptureHook;
@@ -32,7 +32,7 @@ pub struct Request<'a> {
 
 /// Loads a model into the engine called `name`; `path` chooses one of its numeric paths.
 pub fn open_engine(name: &str, model: &ModelDir, path: Option<&str>) -> Result<Box<dyn Engine>> {
-    engine::open(name, model.path(), model.graph(), path)
+    engine::open(name, model.path(), model.base_graph(), path)
         .map_err(|e| e.hint("is the checkpoint complete? download it again, or try it with --engine torch"))
 }
 
@@ -42,7 +42,9 @@ pub fn dequantized(engine: &dyn Engine, source: &ModelDir, out: &Path) -> Result
     if source.is_quantized() && engine.rotation().is_some() {
         return Ok(None);
     }
-    engine.write_dequantized(source, out)?.then(|| ModelDir::open(out)).transpose()
+    // The adapter is no part of what an engine quantizes.
+    let adapter = source.adapter().map(AdapterDir::path);
+    engine.write_dequantized(source, out)?.then(|| ModelDir::open(out)?.adapted(adapter)).transpose()
 }
 
 /// Runs the prompts and writes the trace; fails, and writes nothing, unless the instrumented
@@ -56,6 +58,12 @@ pub fn capture(engine: &mut dyn Engine, request: &Request<'_>, out: &Path) -> Re
     let rotation = engine.rotation().map_or_else(|| request.model.rotation(), |seed| Ok(Some(seed)))?;
     let mut provenance = engine.provenance();
     provenance.hashes = request.model.hashes()?;
+    if let Some(adapter) = request.model.adapter()
+        && !engine.adapt(adapter)?
+    {
+        let engine = &provenance.engine;
+        provenance.notes.push(format!("{engine} has no adapter hook: the adapter was not applied"));
+    }
     if let Some(weights) = request.dequantized {
         provenance.hashes.dequantized = weights.hashes()?.weights;
     }
@@ -64,6 +72,7 @@ pub fn capture(engine: &mut dyn Engine, request: &Request<'_>, out: &Path) -> Re
         architecture: graph.description().name.clone(),
         config: request.model.config().as_json().clone(),
         provenance,
+        adapter: request.model.adapter().map(|a| a.description().clone()),
         shard_bytes: SHARD_BYTES,
     };
     let mut writer = TraceWriter::create(out, options)?;

@@ -62,6 +62,9 @@ pub struct InputArgs {
     /// Decode steps after the prefill, on the reference's tokens [default: 4, or those of the stored reference].
     #[arg(long, value_name = "N")]
     pub steps: Option<usize>,
+    /// A PEFT adapter to put on the model on both sides: adapter_config.json and adapter_model.safetensors.
+    #[arg(long, value_name = "DIR")]
+    pub lora: Option<PathBuf>,
     /// Only points that this glob accepts, such as '*.self_attn.*'.
     #[arg(long, value_name = "GLOB", default_value = "*")]
     pub points: String,
@@ -80,7 +83,8 @@ Examples:
   layerdiff run --engine lattice-f32 --path serial
   layerdiff run --engine all                      every engine, and what quantization costs each
   layerdiff run --model DIR --reference torch --prompts prompts.jsonl
-  layerdiff run --model DIR --reference TRACE --floor ARM_TRACE")]
+  layerdiff run --model DIR --reference TRACE --floor ARM_TRACE
+  layerdiff run --reference torch --lora ADAPTER --engine lattice-f32")]
 pub struct RunArgs {
     /// The model's directory: config.json, model.safetensors, tokenizer.json [default: the bundled model].
     #[arg(long, value_name = "DIR")]

@@ -93,6 +93,12 @@ fn check_arm(arm: &FloorSide, reference: &Provenance) -> Result<()> {
             )
             .hint("capture one with `layerdiff capture --engine torch --dtype float64`"));
     }
+    if arm.hashes.adapter != reference.hashes.adapter {
+        let words = |hash: &Option<String>| hash.clone().unwrap_or_else(|| "no adapter".into());
+        return Err(Error::new("the floor was measured with another adapter than the reference")
+            .expected(words(&reference.hashes.adapter), words(&arm.hashes.adapter))
+            .hint("measure the floor with this adapter: `layerdiff capture --engine torch --dtype float64 --lora DIR`"));
+    }
     if arm.activation_bits != reference.activation_bits {
         let bits = |bits: Option<u32>| bits.map_or_else(|| "floats".to_owned(), |b| format!("{b} bits"));
         return Err(Error::new("the floor rounds its activations otherwise than the reference")

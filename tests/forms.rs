@@ -3,7 +3,7 @@
 mod common;
 
 use common::Form;
-use layerdiff::capture::{Request, capture};
+use layerdiff::capture::{Request, capture, open_engine};
 use layerdiff::checkpoint::ModelDir;
 use layerdiff::engine::ENGINES;
 use layerdiff::model::PointFilter;
@@ -35,17 +35,17 @@ fn captured(engine: &str, model: &Path) -> (TempDir, Trace) {
     let model = ModelDir::open(model).unwrap();
     let prompts = [common::prompt("p", &[5, 900, 17, 2, 1999, 30])];
     let points = PointFilter::default();
+    let mut opened = open_engine(engine, &model, None).unwrap();
     let request = Request {
-        engine,
-        path: None,
         model: &model,
         prompts: &prompts,
         steps: 1,
         points: &points,
+        dequantized: None,
         quiet: true,
     };
     let out = root.path().join("trace");
-    capture(&request, &out).unwrap();
+    capture(opened.as_mut(), &request, &out).unwrap();
     let trace = Trace::open(&out).unwrap();
     assert_eq!(trace.entries().len(), 2 * model.graph().components().len(), "{engine}");
     assert_eq!(trace.manifest().self_check.as_ref().unwrap().status, Status::BitEqual, "{engine}");

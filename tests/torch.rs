@@ -201,6 +201,77 @@ fn the_f16_engine_is_found_to_ignore_an_untied_head_and_the_f32_engine_is_not() 
     assert_eq!(run("lattice-f32").0, 0);
 }
 
+#[test]
+#[ignore = "needs PyTorch"]
+fn with_an_adapter_on_both_sides_every_point_agrees_on_every_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let (reference, arm, out) =
+        (dir.path().join("reference"), dir.path().join("arm"), dir.path().join("report"));
+    let lora = ["--lora", "src/bundle/adapter", "--model", "src/bundle/model"];
+    for (prompts, dtype, target) in
+        [(["--prompt", "code-01"], "float32", &reference), (["--prompts", path(&reference)], "float64", &arm)]
+    {
+        let args = ["capture", "--engine", "torch", "--dtype", dtype, "--out", path(target)];
+        assert_eq!(layerdiff(&[&args[..], &prompts, &lora].concat()).0, 0);
+    }
+    for numeric_path in ["serial", "batched"] {
+        let sides = ["run", "--reference", path(&reference), "--floor", path(&arm), "--out", path(&out)];
+        let candidate = ["--engine", "lattice-f32", "--path", numeric_path];
+        let (code, report) = layerdiff(&[&sides[..], &candidate, &lora].concat());
+        assert_eq!(code, 0, "{numeric_path}: {}", report["verdict"]);
+        let coverage = &report["coverage"];
+        // 373 points, in the prefill and in four steps.
+        assert_eq!((&coverage["expected"], &coverage["matched"]), (&1865.into(), &1865.into()), "{coverage}");
+        assert_eq!(report["self_check"]["status"], "bit-equal");
+        assert!(worst(&report).0 <= 1e-5, "{numeric_path}: {:?}", worst(&report));
+        assert!(report["growth"]["largest_factor"].as_f64().unwrap() < 8.0, "{}", report["growth"]);
+    }
+}
+
+#[test]
+#[ignore = "needs PyTorch"]
+fn in_16_bits_an_adapter_costs_pytorch_no_more_than_16_bits_cost() {
+    let dir = tempfile::tempdir().unwrap();
+    let lora = ["--lora", "src/bundle/adapter", "--model", "src/bundle/model", "--steps", "0"];
+    let at = |dtype: &str| dir.path().join(dtype);
+    for dtype in ["float32", "bfloat16", "float16"] {
+        let target = at(dtype);
+        let args =
+            ["capture", "--engine", "torch", "--dtype", dtype, "--prompt", "code-01", "--out", path(&target)];
+        assert_eq!(layerdiff(&[&args[..], &lora].concat()).0, 0);
+    }
+    for (dtype, limit) in [("bfloat16", 2e-1), ("float16", 2e-2)] {
+        let (_, report) = layerdiff(&["compare", path(&at("float32")), path(&at(dtype))]);
+        assert_eq!(report["coverage"]["unmeasured"], 0);
+        let point = |name: &str| {
+            let points = report["points"].as_array().unwrap();
+            points.iter().find(|p| p["point"] == name).unwrap()["rel_l2"].as_f64().unwrap()
+        };
+        assert!(point("lm_head") < limit, "{dtype}: {}", point("lm_head"));
+    }
+}
+
+#[test]
+#[ignore = "needs PyTorch"]
+fn the_adapter_moves_pytorch_s_logits_visibly() {
+    let dir = tempfile::tempdir().unwrap();
+    let adapted = dir.path().join("adapted");
+    let args = ["capture", "--engine", "torch", "--model", "src/bundle/model", "--prompt", "code-01"];
+    let more = ["--lora", "src/bundle/adapter", "--steps", "0", "--out", path(&adapted)];
+    assert_eq!(layerdiff(&[&args[..], &more].concat()).0, 0);
+    let (code, report) = layerdiff(&[
+        "compare",
+        "src/bundle/reference",
+        path(&adapted),
+        "--other-weights",
+        "--points",
+        "lm_head",
+    ]);
+    let step_0 = report["points"].as_array().unwrap().iter().find(|p| p["step"] == 0).unwrap();
+    assert_eq!(code, 1);
+    assert!(step_0["rel_l2"].as_f64().unwrap() > 1e-2, "{step_0}");
+}
+
 fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }

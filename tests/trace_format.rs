@@ -235,6 +235,29 @@ mod the_manifest {
         }
     }
 
+    fn with_adapter(rank: Value, scale: Value) -> impl FnOnce(&mut Value) {
+        move |m| m["adapter"] = json!({"modules": {"model.norm": {"rank": rank, "scale": scale}}})
+    }
+
+    #[test]
+    fn may_state_the_adapter_that_the_trace_was_asked_to_run_with() {
+        let trace = Fixture::edited(with_adapter(json!(4), json!(2.0))).is_read();
+        assert_eq!(trace.manifest().adapter, Some(common::adapter("model.norm", 4, 2.0)));
+        assert_eq!(Fixture::edited(|m| m["adapter"] = Value::Null).is_read().manifest().adapter, None);
+    }
+
+    #[test]
+    fn with_an_adapter_of_nothing_or_of_an_impossible_rank_or_scale_is_refused() {
+        refused(|m| m["adapter"] = json!({"modules": {}}), "the adapter changes no module");
+        refused(|m| m["adapter"] = json!({}), "modules");
+        for rank in [json!(0), json!(1_000_000_000)] {
+            refused(with_adapter(rank, json!(1.0)), "impossible rank");
+        }
+        refused(with_adapter(json!(-1), json!(1.0)), "malformed");
+        refused(with_adapter(json!(4), Value::Null), "malformed");
+        refused(with_adapter(json!(4), json!("NaN")), "malformed");
+    }
+
     #[test]
     fn with_an_impossible_storage_error_is_refused() {
         for error in [json!("inf"), json!("NaN"), json!(-1.0)] {

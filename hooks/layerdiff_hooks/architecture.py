@@ -6,7 +6,7 @@ A description is a TOML file in ``architectures/``. Nothing here knows a particu
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -42,6 +42,15 @@ class Source:
 
 
 @dataclass(frozen=True)
+class LowRank:
+    """A low-rank update of one linear: inner dimension, factor, and PEFT's name of the adapter."""
+
+    rank: int
+    scale: float
+    name: str = "default"
+
+
+@dataclass(frozen=True)
 class Point:
     """A named place in a concrete model where a tensor is captured."""
 
@@ -52,6 +61,7 @@ class Point:
     inputs: tuple[str, ...]
     basis: str
     source: Source
+    op: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,13 @@ class Architecture:
     def module_prefixes(self) -> tuple[str, ...]:
         """What may stand for the leading ``model.`` of a module path."""
         return tuple(self.data.get("weight_prefixes", ["model."]))
+
+    def canonical(self, path: str) -> str:
+        """A module's path with ``model.`` in place of what stands for it in this model."""
+        for prefix in sorted(self.module_prefixes, key=len, reverse=True):
+            if path.startswith(prefix):
+                return "model." + path.removeprefix(prefix)
+        return path
 
     def text_config(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """The part of a configuration that describes the text decoder."""
@@ -141,7 +158,49 @@ def _point(component: Mapping[str, Any], layer: int | None) -> Point:
         inputs=tuple(filled(name) for name in component["inputs"]),
         basis=component.get("basis", ORIGINAL),
         source=Source(call=(call,) if isinstance(call, str) else tuple(call), **entry),
+        op=component.get("op"),
     )
+
+
+def adapted(points: Sequence[Point], modules: Mapping[str, LowRank]) -> list[Point]:
+    """The points of a model with an adapter on these linears, in the order of execution.
+
+    An adapted linear X has ``X.base_layer``, ``X.lora_A`` and ``X.lora_B`` before X itself.
+
+    Raises:
+        LayerdiffError: the adapter changes what is not a linear of the model.
+    """
+    linears = {point.name for point in points if point.op == "linear"}
+    unknown = sorted(modules.keys() - linears)
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], sorted(linears), n=1, cutoff=0.0)
+        hint = f"the nearest linear is {close[0]!r}" if close else None
+        raise LayerdiffError(f"the adapter changes {unknown[0]!r}, which no point shows", hint)
+    found: list[Point] = []
+    for point in points:
+        if point.name in modules:
+            found += _parts(point, modules[point.name])
+        found.append(point)
+    return found
+
+
+def _parts(linear: Point, update: LowRank) -> list[Point]:
+    def part(name: str, module: str) -> Point:
+        path = f"{linear.source.module}.{module}"
+        source = replace(linear.source, module=path)
+        return replace(linear, name=f"{linear.name}.{name}", source=source)
+
+    down = part("lora_A", f"lora_A.{update.name}")
+    return [
+        part("base_layer", "base_layer"),
+        replace(down, shape=(*down.shape[:-1], rank_size(update.rank))),
+        part("lora_B", f"lora_B.{update.name}"),
+    ]
+
+
+def rank_size(rank: int) -> str:
+    """The name of the size of an adapter's inner dimension."""
+    return f"rank_{rank}"
 
 
 def matching(points: list[Point], patterns: str | Sequence[str]) -> set[str]:

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from layerdiff_hooks.activations import activation_bits
-from layerdiff_hooks.architecture import ORIGINAL, Point, load_architecture, matching
+from layerdiff_hooks.adapter import adapter_of
+from layerdiff_hooks.architecture import (
+    ORIGINAL,
+    Point,
+    adapted,
+    load_architecture,
+    matching,
+    rank_size,
+)
 from layerdiff_hooks.calls import Call, read_call
 from layerdiff_hooks.errors import LayerdiffError
 from layerdiff_hooks.layout import Surroundings, absent_mask, lay_out
@@ -39,6 +47,7 @@ def trace(
     prompts: Sequence[Mapping[str, Any]] | None = None,
     tokenizer: Decoder | None = None,
     model_dir: str | Path | None = None,
+    adapter_dir: str | Path | None = None,
     check: bool = False,
 ) -> "Trace":
     """Record the calls of `model` within the ``with`` block as a trace at `out`.
@@ -47,13 +56,15 @@ def trace(
     prompt. The trace appears when the block ends without an error, and not at all otherwise.
 
     Args:
-        model: a causal language model in eval mode whose architecture is described.
+        model: a causal language model in eval mode whose architecture is described; one LoRA
+            adapter of PEFT may be on it (of a PeftModel: its `get_base_model()`).
         out: the trace's directory; must not exist.
         points: shell pattern, or several, of the points to keep; ``*`` also matches dots.
         prompt_ids: ids of the prompts in the order of calls; ``prompt-1``, … without.
         prompts: the same with more: mappings with `id` and optionally `category` and `text`.
         tokenizer: gives a prompt its text where `prompts` does not.
         model_dir: the checkpoint, for its hashes; without, where the model says it is from.
+        adapter_dir: the adapter's directory, for its hash.
         check: repeat each call without hooks, and fail unless the logits are bit for bit equal.
 
     Raises:
@@ -65,7 +76,8 @@ def trace(
     described = None
     if prompts is not None or prompt_ids is not None:
         described = [dict(p) for p in prompts or [{"id": name} for name in prompt_ids or []]]
-    return Trace(model, Path(out), points, described, tokenizer, model_dir, check)
+    folder = Path(adapter_dir) if adapter_dir is not None else None
+    return Trace(model, Path(out), points, described, tokenizer, model_dir, check, folder)
 
 
 class Trace:
@@ -80,10 +92,15 @@ class Trace:
         tokenizer: Decoder | None,
         model_dir: str | Path | None,
         check: bool,
+        adapter_dir: Path | None = None,
     ) -> None:
         """Prepare everything that does not touch the model or the disk."""
         if model.training:
             raise LayerdiffError("the model is in training mode", "call model.eval() first")
+        if hasattr(model, "get_base_model"):
+            raise LayerdiffError(
+                "hooks on a PeftModel see no call", "trace and call model.get_base_model()"
+            )
         names = [prompt["id"] for prompt in prompts or []]
         for name in names:
             require_prompt_id(name)
@@ -101,6 +118,10 @@ class Trace:
         self._sizes = self._architecture.sizes(config)
         self._rotated = rotated_basis(self._config(), self._architecture)
         every = self._architecture.points(config)
+        self._adapter = adapter_of(model, self._architecture, adapter_dir)
+        if self._adapter is not None:
+            every = adapted(every, self._adapter.modules)
+            self._sizes |= {rank_size(u.rank): u.rank for u in self._adapter.modules.values()}
         self._wanted = matching(every, points)
         self._taps = Taps(
             model, self._architecture, every, self._attention, self._see, self._end_layer
@@ -134,7 +155,9 @@ class Trace:
                 self._attention,
                 self._model_dir,
                 activation_bits(self._model),
+                self._adapter,
             ),
+            self._adapter.manifest() if self._adapter else None,
         )
         try:
             self._taps.install()

@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", type=Path, required=True, metavar="DIR", help="checkpoint directory")
     add("--prompts", type=Path, required=True, metavar="FILE", help="prompts, one JSON a line")
     add("--out", type=Path, required=True, metavar="TRACE", help="the trace; must not exist")
+    add("--lora", type=Path, metavar="DIR", help="PEFT adapter to put on the model")
     add("--prompt", action="append", default=[], metavar="ID", help="only this prompt; repeatable")
     add(
         "--points",

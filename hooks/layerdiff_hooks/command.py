@@ -14,6 +14,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from layerdiff_hooks.activations import rounded_activations
+from layerdiff_hooks.adapter import put_on, require_adapter
 from layerdiff_hooks.architecture import load_architecture, matching
 from layerdiff_hooks.capture import Trace, trace
 from layerdiff_hooks.errors import LayerdiffError
@@ -36,7 +37,11 @@ def capture(options: Namespace) -> int:
     config = _config(options.model)
     architecture = load_architecture(_model_type(config))
     points = options.points or "*"
-    matching(architecture.points(config), points)
+    if options.lora is None:
+        matching(architecture.points(config), points)
+    else:
+        # Which points an adapter adds is known when it is on the model.
+        require_adapter(options.lora)
     vocab = int(lookup(architecture.text_config(config), architecture.data["dims"]["vocab"]))
     ids = token_ids(prompts, options.model, vocab)
     _require_forced(prompts, options.steps)
@@ -45,6 +50,8 @@ def capture(options: Namespace) -> int:
 
     with ExitStack() as stack:
         model = _load(options.model, options.dtype, options.attention)
+        if options.lora is not None:
+            put_on(model, options.lora)
         if options.dtype == "float64":
             to_float64(model)
             stack.enter_context(float64_arithmetic())
@@ -59,6 +66,7 @@ def capture(options: Namespace) -> int:
                 points=points,
                 prompts=described,
                 model_dir=options.model,
+                adapter_dir=options.lora,
                 check=True,
             )
         )

@@ -3,12 +3,15 @@
 import hashlib
 import platform
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
 import transformers
+
+from layerdiff_hooks.adapter import Adapter
 
 # Name in a trace → flag in /proc/cpuinfo.
 CPU_FEATURES = {
@@ -22,10 +25,16 @@ CPU_FEATURES = {
 
 
 def provenance(
-    dtype: torch.dtype, attention: str, model_dir: Path | None, activation_bits: int | None = None
+    dtype: torch.dtype,
+    attention: str,
+    model_dir: Path | None,
+    activation_bits: int | None = None,
+    adapter: Adapter | None = None,
 ) -> dict[str, Any]:
     """The manifest's `provenance`; a hash is None where the file is not known."""
     rounding = {} if activation_bits is None else {"activation_bits": activation_bits}
+    on_top = {"adapter": adapter.digest} if adapter else {}
+    libraries = {"peft": metadata.version("peft")} if adapter else {}
     return {
         "engine": "torch",
         "engine_version": torch.__version__,
@@ -40,12 +49,14 @@ def provenance(
             "weights": _weights_hash(model_dir) if model_dir else None,
             "tokenizer": _file_hash(model_dir / "tokenizer.json") if model_dir else None,
             "config": _file_hash(model_dir / "config.json") if model_dir else None,
+            **on_top,
         },
         "libraries": {
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "safetensors": safetensors.__version__,
             "python": platform.python_version(),
+            **libraries,
         },
         "command": None,
     }

@@ -67,6 +67,7 @@ class TraceWriter:
         architecture: str,
         config: Mapping[str, Any],
         provenance: Mapping[str, Any],
+        adapter: Mapping[str, Any] | None = None,
     ) -> None:
         """Create the hidden directory that becomes the trace.
 
@@ -78,6 +79,7 @@ class TraceWriter:
         self._head = {"format": "layerdiff-trace", "version": 1, "architecture": architecture}
         self._config = config
         self._provenance = provenance
+        self._adapter = {"adapter": adapter} if adapter else {}
         self._shards: list[dict[str, Any]] = []
         self._entries: list[dict[str, Any]] = []
         self._pending: dict[str, Tensor] = {}
@@ -177,6 +179,7 @@ class TraceWriter:
             **self._head,
             "config": self._config,
             "provenance": self._provenance,
+            **self._adapter,
             "self_check": self_check,
             "prompts": prompts,
             "shards": self._shards,

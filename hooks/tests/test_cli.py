@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -120,6 +121,23 @@ def test_the_model_runs_in_the_dtype_that_is_asked_for(
         cos = (2 * frequencies).cos()
         torch.testing.assert_close(read("model.rotary_emb.cos")[2], cos, rtol=1e-14, atol=0)
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_lora_puts_an_adapter_on_the_model(
+    tmp_path: Path, checkpoint: Path, prompts: Path, capsys: Capsys
+) -> None:
+    config = peft.LoraConfig(r=2, target_modules=["v_proj"], init_lora_weights=False)
+    peft.get_peft_model(tiny_model(), config).save_pretrained(str(tmp_path / "adapter"))
+    name = "model.layers.3.self_attn.v_proj"
+    more = ["--lora", str(tmp_path / "adapter"), "--points", f"{name}*", "--prompt", "sea-1"]
+    assert main(command(checkpoint, prompts, tmp_path / "t", *more)) == 0
+    read = Read(tmp_path / "t")
+    parts = [".base_layer", ".lora_A", ".lora_B", ""]
+    assert read.points() == [f"{name}{part}" for part in parts]
+    assert read.manifest["provenance"]["hashes"]["adapter"].startswith("sha256:")
+    more = ["--lora", str(tmp_path / "nothing")]
+    assert main(command(checkpoint, prompts, tmp_path / "u", *more)) == 2
+    assert "no adapter directory" in capsys.readouterr().err
 
 
 def test_sdpa_points_and_threads_are_options(

@@ -29,27 +29,32 @@ fn files(dir: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
 
 /// See [`Hashes`] for what is hashed.
 pub fn hashes(dir: &Path) -> Result<Hashes> {
-    let mut lines = String::new();
     let mut weights = weight_files(dir)?;
     if weights.is_empty() {
         weights = files(dir, &["q4", "f16"])?;
         weights.retain(|file| !Q4Dir::is_cache(&file.file_name().unwrap_or_default().to_string_lossy()));
     }
-    for file in weights {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let _infallible = writeln!(lines, "{name} {}", file_hash(&file)?);
-    }
-    let weights = hex(Sha256::digest(lines.as_bytes()).as_slice());
     let optional = |name: &str| {
         let path = dir.join(name);
         if path.is_file() { file_hash(&path).map(|hash| Some(format!("sha256:{hash}"))) } else { Ok(None) }
     };
     Ok(Hashes {
-        weights: Some(format!("sha256:{weights}")),
+        weights: Some(files_hash(&weights)?),
         tokenizer: optional("tokenizer.json")?,
         config: optional("config.json")?,
+        adapter: None,
         dequantized: None,
     })
+}
+
+/// One hash over the names and hashes of some files, in this order.
+pub fn files_hash(files: &[PathBuf]) -> Result<String> {
+    let mut lines = String::new();
+    for file in files {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let _infallible = writeln!(lines, "{name} {}", file_hash(file)?);
+    }
+    Ok(format!("sha256:{}", hex(Sha256::digest(lines.as_bytes()).as_slice())))
 }
 
 fn file_hash(path: &Path) -> Result<String> {

@@ -1,11 +1,13 @@
 //! A model's directory: configuration, components, and hashes of what it holds.
 
+mod adapter;
 mod hash;
 mod merge;
 pub mod q4;
 mod replace;
 mod write;
 
+pub use adapter::AdapterDir;
 pub(crate) use merge::merge_shards;
 pub(crate) use replace::{HEAD, Head};
 pub(crate) use write::copy_tokenizer;
@@ -24,7 +26,10 @@ use std::sync::OnceLock;
 pub struct ModelDir {
     path: PathBuf,
     config: ModelConfig,
+    /// Without the adapter.
+    base: Graph,
     graph: Graph,
+    adapter: Option<AdapterDir>,
     /// Read once: hashing reads all of the weights.
     hashes: OnceLock<Hashes>,
 }
@@ -52,7 +57,27 @@ impl ModelDir {
                 .expected("model.safetensors, or shards with an index", "no *.safetensors file")
                 .hint("was the checkpoint downloaded without its large files?"));
         }
-        Ok(Self { path: path.to_path_buf(), config, graph, hashes: OnceLock::new() })
+        Ok(Self {
+            path: path.to_path_buf(),
+            config,
+            base: graph.clone(),
+            graph,
+            adapter: None,
+            hashes: OnceLock::new(),
+        })
+    }
+
+    /// The same model with the adapter in `dir` on it, if there is one.
+    pub fn adapted(self, dir: Option<&Path>) -> Result<Self> {
+        let Some(dir) = dir else { return Ok(self) };
+        let adapter = AdapterDir::open(dir, &self.base)?;
+        let graph = self.base.adapted(adapter.description()).map_err(|e| e.at(dir))?;
+        Ok(Self { graph, adapter: Some(adapter), hashes: OnceLock::new(), ..self })
+    }
+
+    /// The adapter on the model.
+    pub fn adapter(&self) -> Option<&AdapterDir> {
+        self.adapter.as_ref()
     }
 
     /// The directory.
@@ -65,7 +90,12 @@ impl ModelDir {
         &self.config
     }
 
-    /// The components.
+    /// The components without those of the adapter: what the checkpoint holds parameters of.
+    pub fn base_graph(&self) -> &Graph {
+        &self.base
+    }
+
+    /// The components, those of the adapter included.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }
@@ -115,11 +145,15 @@ impl ModelDir {
         Ok((tensors, bytes))
     }
 
-    /// Hashes of weights, tokenizer and configuration. Reads all of the weights, the first time.
+    /// Hashes of weights, tokenizer, configuration and adapter. Reads all of the weights, the first time.
     pub fn hashes(&self) -> Result<Hashes> {
         match self.hashes.get() {
             Some(known) => Ok(known.clone()),
-            None => hash::hashes(&self.path).map(|read| self.hashes.get_or_init(|| read).clone()),
+            None => {
+                let adapter = self.adapter.as_ref().map(|a| a.hash().to_owned());
+                let read = Hashes { adapter, ..hash::hashes(&self.path)? };
+                Ok(self.hashes.get_or_init(|| read).clone())
+            }
         }
     }
 }

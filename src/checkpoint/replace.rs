@@ -57,7 +57,7 @@ impl ModelDir {
     /// Calls `push` with each parameter and the one whose values are its own in this checkpoint.
     fn for_each_param(&self, head: Head, mut push: impl FnMut(&str, &str) -> Result<()>) -> Result<()> {
         let mut params: Vec<&str> = Vec::new();
-        for param in self.graph().components().iter().flat_map(|c| &c.params) {
+        for param in self.base_graph().components().iter().flat_map(|c| &c.params) {
             // A tied head names the embedding for the second time.
             if !params.contains(&param.as_str()) {
                 params.push(param);

@@ -16,7 +16,7 @@ use serde_json::json;
 pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
     check_known(&args.engine, &ENGINES)?;
     let points = PointFilter::new(&args.input.points)?;
-    let model = ModelDir::open(&args.model)?;
+    let model = ModelDir::open(&args.model)?.adapted(args.input.lora.as_deref())?;
     if !model.graph().components().iter().any(|c| points.accepts(&c.point)) {
         return Err(points.chooses_nothing());
     }

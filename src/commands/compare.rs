@@ -68,7 +68,11 @@ pub(super) fn open_floors(paths: &[PathBuf], graph: &Graph, reference: &Trace) -
 pub(super) fn graph_of(trace: &Trace) -> Result<Graph> {
     let manifest = trace.manifest();
     let graph = || {
-        Graph::new(Description::named(&manifest.architecture)?, &ModelConfig::new(manifest.config.clone())?)
+        let plain = Graph::new(
+            Description::named(&manifest.architecture)?,
+            &ModelConfig::new(manifest.config.clone())?,
+        )?;
+        manifest.adapter.iter().try_fold(plain, |graph, adapter| graph.adapted(adapter))
     };
     graph().map_err(|e| {
         e.at(trace.path().join(crate::trace::MANIFEST))

@@ -80,6 +80,10 @@ pub(super) fn summary(trace: &Trace) -> String {
     }
     line("model", m.architecture.clone());
     line("weights", p.hashes.weights.clone().unwrap_or_else(|| "unknown".into()));
+    if let Some(adapter) = &m.adapter {
+        let hash = p.hashes.adapter.as_deref().unwrap_or("unknown");
+        line("adapter", format!("{}, {hash}", adapter.summary()));
+    }
     line("self-check", m.self_check.as_ref().map_or("none".into(), |c| format!("{:?}", c.status)));
     for evidence in m.self_check.iter().flat_map(|c| &c.evidence) {
         line(

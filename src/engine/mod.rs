@@ -3,8 +3,8 @@
 pub mod lattice;
 pub mod torch;
 
-use crate::checkpoint::ModelDir;
 use crate::checkpoint::q4::Q4Dir;
+use crate::checkpoint::{AdapterDir, ModelDir};
 use crate::error::{Error, Result, nearest};
 use crate::hook::Hook;
 use crate::model::Graph;
@@ -34,6 +34,12 @@ pub trait Engine {
     ///
     /// Writes nothing and returns false when they are bit for bit those of `source`.
     fn write_dequantized(&self, _source: &ModelDir, _out: &Path) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Puts an adapter on the model, from the next run on. Returns false, and changes nothing, when the
+    /// engine cannot run one.
+    fn adapt(&mut self, _adapter: &AdapterDir) -> Result<bool> {
         Ok(false)
     }
 

@@ -78,6 +78,9 @@ impl Python {
             .arg("--out")
             .arg(out)
             .args(["--steps", &steps.to_string()]);
+        if let Some(adapter) = model.adapter() {
+            command.arg("--lora").arg(adapter.path());
+        }
         if let Some(bits) = activation_bits {
             command.args(["--activation-bits", &bits.to_string()]);
         }

@@ -53,6 +53,7 @@ pub enum Op {
     DeltaRule,
     DeltaRuleState,
     Add,
+    AddScaled,
     SiluMul,
 }
 

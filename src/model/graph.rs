@@ -33,7 +33,8 @@ pub struct Component {
     pub basis: Basis,
     /// Element type that the output must have; any floating-point type when none.
     pub dtype: Option<DType>,
-    shape: Vec<String>,
+    /// Sizes of the output, by name.
+    pub(super) shape: Vec<String>,
 }
 
 impl Component {
@@ -154,11 +155,27 @@ impl Graph {
                 return Err(Error::new(format!("`{point}` has an unknown size `{name}` in its shape")));
             }
         }
-        if self.index.insert(point.clone(), self.components.len()).is_some() {
-            return Err(Error::new(format!("two components are named `{point}`")));
+        self.push(component)
+    }
+
+    /// Adds the next component in the order of execution.
+    pub(super) fn push(&mut self, component: Component) -> Result<()> {
+        if self.index.insert(component.point.clone(), self.components.len()).is_some() {
+            return Err(Error::new(format!("two components are named `{}`", component.point)));
         }
         self.components.push(component);
         Ok(())
+    }
+
+    /// The same model, its components yet to be added.
+    pub(super) fn without_components(&self) -> Self {
+        Self { components: Vec::new(), index: HashMap::new(), ..self.clone() }
+    }
+
+    /// Gives a size a name that shapes may use, and returns the name.
+    pub(super) fn named_size(&mut self, name: String, size: usize) -> String {
+        self.dims.insert(name.clone(), size);
+        name
     }
 
     fn exists_in(&self, template: &Template, layer: Option<usize>) -> bool {
@@ -256,6 +273,7 @@ impl Graph {
             | Op::ConvState
             | Op::GdnDecay
             | Op::Add
+            | Op::AddScaled
             | Op::SiluMul => 1,
         }
     }

@@ -1,15 +1,17 @@
 //! The architecture as data: which components a model has, and what flows between them.
 //!
 //! One TOML file describes an architecture ([`Description`]); with a model's configuration it
-//! becomes the list of that model's components ([`Graph`]). Capture, alignment, localization and
-//! the report read this list and nothing else about the architecture.
+//! becomes the list of that model's components ([`Graph`]), to which an [`Adapter`] may add some. Capture,
+//! alignment, localization and the report read this list and nothing else about the architecture.
 
+mod adapter;
 mod config;
 mod description;
 mod expression;
 mod graph;
 mod point;
 
+pub use adapter::{ADAPTER_PARTS, Adapter, LowRank};
 pub use config::ModelConfig;
 pub use description::{ARCHITECTURES, Basis, Description, Op};
 pub use graph::{Component, Graph};

@@ -14,7 +14,7 @@ use crate::floor::Floor;
 use crate::localize::MARGIN;
 use crate::model::{Graph, Op, PointFilter, layer_of};
 use crate::prompt::Prompt;
-use crate::trace::{SelfCheck, Status, Trace};
+use crate::trace::{SelfCheck, StatedAdapter, Status, Trace};
 
 /// What to compare, and with what floor.
 #[derive(Debug)]
@@ -50,6 +50,10 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
             .expected(r, c)
             .at(candidate.path())
             .hint("capture both on one checkpoint; to compare two checkpoints on purpose: `compare --other-weights`"));
+    }
+    if !options.other_weights {
+        let [r, c] = [reference, candidate].map(|side| StatedAdapter::of(side.manifest()));
+        r.refuse_other(c).map_err(|e| e.at(candidate.path()))?;
     }
     for trace in [reference, candidate] {
         refuse_repeated_layers(graph, trace)?;
@@ -309,6 +313,9 @@ fn warnings(
             _ => warnings
                 .push(format!("whether both sides ran on the same {what} is unmeasured: a hash is missing")),
         }
+    }
+    if StatedAdapter::of(r).refuse_other(StatedAdapter::of(c)).is_err() {
+        warnings.push("the two sides ran with different adapters".into());
     }
     warnings.extend(brought_back(rows));
     if let Quantization::Arm(arm) = quantization

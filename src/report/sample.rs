@@ -84,6 +84,7 @@ fn provenance(engine: &str, version: &str) -> Provenance {
             weights: Some(format!("sha256:{}", "0123456789abcdef".repeat(4))),
             tokenizer: Some(format!("sha256:{}", "fedcba9876543210".repeat(4))),
             config: None,
+            adapter: None,
             dequantized: None,
         },
         libraries: if engine == "torch" {

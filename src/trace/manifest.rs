@@ -1,6 +1,7 @@
 //! `manifest.json` as types, and the rules that it must keep by itself.
 
 use crate::error::{Error, Result};
+use crate::model::Adapter;
 use crate::prompt::{Prompt, is_plain_id};
 use crate::tensor::DType;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,8 @@ pub struct Manifest {
     pub architecture: String,
     pub config: Value,
     pub provenance: Provenance,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<Adapter>,
     // Without this attribute a missing key would read as null.
     #[serde(deserialize_with = "Option::deserialize")]
     pub self_check: Option<SelfCheck>,
@@ -71,13 +74,16 @@ pub struct Provenance {
 /// SHA-256 of a model's files, as `sha256:` and hex digits; none where unknown.
 ///
 /// `weights` is the hash over the lines `NAME HASH\n` of all `*.safetensors` files, sorted by name; of
-/// all `*.q4` and `*.f16` files where there are none of those.
+/// all `*.q4` and `*.f16` files where there are none of those. `adapter` is the same over the two files of
+/// an adapter.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Hashes {
     pub weights: Option<String>,
     pub tokenizer: Option<String>,
     pub config: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
     /// Of the f32 checkpoint with the weights that a quantizing engine computes with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dequantized: Option<String>,
@@ -191,6 +197,9 @@ impl Manifest {
         if !self.config.is_object() {
             return Err(Error::new("the trace's `config` is not the model's configuration")
                 .expected("an object", &self.config));
+        }
+        if let Some(adapter) = &self.adapter {
+            adapter.validate()?;
         }
         self.validate_self_check()?;
         self.validate_prompts()?;

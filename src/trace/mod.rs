@@ -16,6 +16,7 @@
 //! | `architecture` | name of the architecture description, for example `qwen3_5` |
 //! | `config` | the model's `config.json`, as an object |
 //! | `provenance` | who wrote the trace; see [`Provenance`] |
+//! | `adapter` | may be absent: `{modules: {POINT: {rank, scale}, …}}`, the low-rank adapter that the trace was asked to run with; see [`Adapter`](crate::model::Adapter) |
 //! | `self_check` | `null`, or what the engine proved about its capture; see [`SelfCheck`] |
 //! | `prompts` | array of `{id, category, text, token_ids, step_token_ids}`; `category` and `text` may be null, `step_token_ids` may be absent |
 //! | `shards` | array of `{file, bytes}` |
@@ -26,6 +27,11 @@
 //! A self-check's `status` follows from its `evidence`: `different` if anything differs, `unmeasured`
 //! if there is none or some of it has no elements, else `bit-equal`. No `parameter_error` is negative
 //! or not finite.
+//!
+//! An `adapter` changes at least one module. Each is a linear of the architecture, with a rank of at least
+//! 1 and a finite scale, and has the points `POINT.base_layer`, `POINT.lora_A` (`[tokens, rank]`) and
+//! `POINT.lora_B` (not scaled) beside `POINT`, which is `base_layer + scale · lora_B`. An engine that cannot
+//! run the adapter states it all the same, and says in `notes` that it did not.
 //!
 //! A prompt's `id` is not empty and consists of ASCII letters, digits, `-`, `_` and `.`; no two
 //! prompts share one. `token_ids` is not empty; `step_token_ids` are the tokens that the decode steps were
@@ -68,10 +74,12 @@
 //! renames that to the trace's name when it is complete: a trace is there whole or not at all,
 //! and an existing one is never touched.
 
+mod adapter;
 mod manifest;
 mod read;
 mod write;
 
+pub use adapter::StatedAdapter;
 pub use manifest::{Entry, Evidence, Hashes, Manifest, Provenance, SelfCheck, Shard, Status};
 pub use read::Trace;
 pub use write::{TraceWriter, WriteOptions};

@@ -3,6 +3,7 @@
 use super::{Entry, MANIFEST, Manifest, Provenance, SelfCheck, Shard};
 use crate::error::{Error, Result};
 use crate::files::StagedDir;
+use crate::model::Adapter;
 use crate::prompt::Prompt;
 use crate::tensor::DType;
 use safetensors::tensor::{Dtype, TensorView as SafeView, serialize_to_file};
@@ -19,6 +20,8 @@ pub struct WriteOptions {
     pub config: Value,
     /// Who writes.
     pub provenance: Provenance,
+    /// The adapter that was asked for.
+    pub adapter: Option<Adapter>,
     /// Bytes after which a shard is written out.
     pub shard_bytes: usize,
 }
@@ -49,6 +52,7 @@ impl TraceWriter {
                 architecture: options.architecture,
                 config: options.config,
                 provenance: options.provenance,
+                adapter: options.adapter,
                 self_check: None,
                 prompts: Vec::new(),
                 shards: Vec::new(),

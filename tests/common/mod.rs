@@ -5,11 +5,11 @@
 
 use half::{bf16, f16};
 use lattice_quant::quarot::QuarotTensorReader;
-use layerdiff::model::{Component, Description, Graph, ModelConfig, Op};
+use layerdiff::model::{Adapter, Component, Description, Graph, LowRank, ModelConfig, Op};
 use layerdiff::prompt::Prompt;
 use layerdiff::tensor::DType;
 use layerdiff::trace::{Hashes, MANIFEST, Provenance, SelfCheck, TraceWriter, WriteOptions};
-use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize_to_file};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -114,6 +114,49 @@ impl Form {
         config["tie_word_embeddings"] = (!self.untied).into();
         config
     }
+}
+
+/// An adapter on one linear.
+pub fn adapter(point: &str, rank: usize, scale: f64) -> Adapter {
+    Adapter { modules: BTreeMap::from([(point.to_owned(), LowRank { rank, scale })]) }
+}
+
+/// The small trained adapter of that model.
+pub fn bundled_adapter() -> PathBuf {
+    bundled_model().with_file_name("adapter")
+}
+
+/// Shape and values of an adapter's tensors, by name.
+pub type Factors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// Writes the bundled adapter, its configuration and its tensors changed, into a directory.
+pub fn copy_adapter(
+    target: &Path,
+    change_config: impl FnOnce(&mut Value),
+    change_tensors: impl FnOnce(&mut Factors),
+) {
+    let bundled = bundled_adapter();
+    let bytes = std::fs::read(bundled.join("adapter_model.safetensors")).unwrap();
+    let stored = SafeTensors::deserialize(&bytes).unwrap();
+    // The file holds bfloat16, which is the upper half of an f32.
+    let wide = |b: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
+    let read = |view: TensorView<'_>| {
+        (view.shape().to_vec(), view.data().as_chunks().0.iter().map(wide).collect::<Vec<f32>>())
+    };
+    let mut tensors: Factors = stored.tensors().into_iter().map(|(name, view)| (name, read(view))).collect();
+    change_tensors(&mut tensors);
+    let written: BTreeMap<_, (Vec<usize>, Vec<u8>)> = tensors
+        .into_iter()
+        .map(|(name, (shape, values))| (name, (shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())))
+        .collect();
+    let views = written
+        .iter()
+        .map(|(name, (shape, bytes))| (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+    serialize_to_file(views, None, &target.join("adapter_model.safetensors")).unwrap();
+    let mut config =
+        serde_json::from_slice(&std::fs::read(bundled.join("adapter_config.json")).unwrap()).unwrap();
+    change_config(&mut config);
+    std::fs::write(target.join("adapter_config.json"), config.to_string()).unwrap();
 }
 
 /// A tensor before it is written.
@@ -229,9 +272,11 @@ impl Draft {
                         tokenizer: Some("t".into()),
                         config: Some("c".into()),
                         dequantized: None,
+                        adapter: None,
                     },
                     ..Provenance::default()
                 },
+                adapter: None,
                 shard_bytes: 1 << 20,
             },
             self_check: None,

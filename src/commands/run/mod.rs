@@ -33,7 +33,8 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
     let points = PointFilter::new(&args.input.points)?;
     let out = ReplacedDir::stage(&args.out, "report.json")?;
     let bundle = Bundle::unpack()?;
-    let model = ModelDir::open(&args.model.clone().unwrap_or_else(|| bundle.model()))?;
+    let lora = args.input.lora.as_deref();
+    let model = ModelDir::open(&args.model.clone().unwrap_or_else(|| bundle.model()))?.adapted(lora)?;
     let work = tempfile::tempdir()
         .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
     crate::files::remove_on_interrupt(work.path());
@@ -68,7 +69,8 @@ impl Job<'_> {
         let Self { args, model, points, sources, ui, .. } = *self;
         let work = self.work.join(name);
         std::fs::create_dir(&work).map_err(|e| Error::io("create a temporary directory", &work, &e))?;
-        let own = args.weights.as_deref().map(ModelDir::open).transpose()?;
+        let lora = args.input.lora.as_deref();
+        let own = args.weights.as_deref().map(|dir| ModelDir::open(dir)?.adapted(lora)).transpose()?;
         let own = own.as_ref().unwrap_or(model);
         let mut engine = open_engine(name, own, args.path.as_deref())?;
         let weights = dequantized(engine.as_ref(), model, &work.join("dequantized"))?;

@@ -4,14 +4,14 @@ use super::super::compare::{check_weights, open_floors};
 use super::super::{STEPS, Ui, chosen_prompts, standard_prompts};
 use super::arm::Arm;
 use crate::bundle::{Bundle, DEFAULT_PROMPT};
-use crate::checkpoint::ModelDir;
+use crate::checkpoint::{AdapterDir, ModelDir};
 use crate::cli::RunArgs;
 use crate::engine::torch::{self, Python};
 use crate::error::{Error, Result};
 use crate::floor::Floor;
 use crate::model::PointFilter;
 use crate::prompt::{Prompt, select, tokenize};
-use crate::trace::Trace;
+use crate::trace::{StatedAdapter, Trace};
 use std::path::{Path, PathBuf};
 
 /// The precisions that PyTorch is run in beside the reference: the first is what errors are held
@@ -46,6 +46,8 @@ impl Sources {
         match args.reference.as_deref() {
             Some(word) if word.eq_ignore_ascii_case("torch") => Self::live(args, model, points, work, ui),
             Some(path) => Self::stored(args, model, Path::new(path), &args.floor, &args.quantized),
+            None if model.adapter().is_some() => Err(Error::new("this model with its adapter has no reference")
+                .hint("the bundled reference has no adapter: add `--reference torch`, or `--reference TRACE`")),
             None if args.model.is_some() && !is_bundled(model, bundle)? => {
                 Err(Error::new("this model has no reference").hint(
                     "the bundled reference belongs to the bundled model: add `--reference torch`, or `--reference TRACE`",
@@ -69,6 +71,9 @@ impl Sources {
     ) -> Result<Self> {
         let reference = Trace::open(path)?;
         check_weights(model, &reference)?;
+        let hashes = model.hashes()?;
+        let ours = StatedAdapter::new(model.adapter().map(AdapterDir::description), &hashes);
+        StatedAdapter::of(reference.manifest()).refuse_other(ours).map_err(|e| e.at(path))?;
         let known = &reference.manifest().prompts;
         let prompts = match (&args.input.prompts, args.input.prompt.as_slice()) {
             (None, ids) => {
@@ -144,11 +149,12 @@ impl Sources {
 
     /// The arm that was run on these weights, if one of those on disk was.
     pub fn stored_arm(&self, weights: &ModelDir, activation_bits: Option<u32>) -> Result<Option<Arm>> {
-        let hash = weights.hashes()?.weights;
+        let hashes = weights.hashes()?;
         for path in &self.arms {
             let trace = Trace::open(path)?;
             let who = &trace.manifest().provenance;
-            if who.hashes.weights == hash && who.activation_bits == activation_bits {
+            let same = who.hashes.weights == hashes.weights && who.hashes.adapter == hashes.adapter;
+            if same && who.activation_bits == activation_bits {
                 return Arm::open(trace, weights.graph()).map(Some);
             }
         }

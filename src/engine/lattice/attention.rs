@@ -23,8 +23,7 @@ pub(super) fn layer(
     let name = |local: &str| format!("model.layers.{i}.self_attn.{local}");
     let (heads, kv_heads) = ([n, s.heads, s.head_dim], [n, s.kv_heads, s.head_dim]);
 
-    let q_gate = pass.path.linear(&w.q_proj, x, s.hidden);
-    let q_gate = pass.point(&name("q_proj"), &[n, 2 * s.q_dim()], q_gate)?;
+    let q_gate = pass.linear(i, "self_attn.q_proj", &w.q_proj, x, s.hidden)?;
     let (mut query, mut gate) = (vec![0.0; n * s.q_dim()], vec![0.0; n * s.q_dim()]);
     for (t, row) in q_gate.chunks_exact(2 * s.q_dim()).enumerate() {
         let out = t * s.q_dim()..(t + 1) * s.q_dim();
@@ -33,11 +32,9 @@ pub(super) fn layer(
     let query = pass.point(&name("query"), &heads, query)?;
     let gate = pass.point(&name("gate"), &heads, gate)?;
     let query = pass.point(&name("q_norm"), &heads, rms_norm(&query, w.q_norm, s.eps))?;
-    let key = pass.path.linear(&w.k_proj, x, s.hidden);
-    let key = pass.point(&name("k_proj"), &[n, s.kv_dim()], key)?;
+    let key = pass.linear(i, "self_attn.k_proj", &w.k_proj, x, s.hidden)?;
     let key = pass.point(&name("k_norm"), &kv_heads, rms_norm(&key, w.k_norm, s.eps))?;
-    let value = pass.path.linear(&w.v_proj, x, s.hidden);
-    let value = pass.point(&name("v_proj"), &[n, s.kv_dim()], value)?;
+    let value = pass.linear(i, "self_attn.v_proj", &w.v_proj, x, s.hidden)?;
     let query = pass.point(&name("q_rope"), &heads, rope(query, &s, s.heads, tables))?;
     let key = pass.point(&name("k_rope"), &kv_heads, rope(key, &s, s.kv_heads, tables))?;
     let mut grow = |kind: &str, cache: &mut Vec<f32>, new: &[f32]| -> Result<()> {
@@ -53,8 +50,7 @@ pub(super) fn layer(
     let mut gated = pass.point(&name("context"), &heads, context)?;
     apply_sigmoid_gate(&mut gated, &gate);
     let gated = pass.point(&name("gated_context"), &[n, s.q_dim()], gated)?;
-    let out = pass.path.linear(&w.o_proj, &gated, s.q_dim());
-    pass.point(&name("o_proj"), &[n, s.hidden], out)
+    pass.linear(i, "self_attn.o_proj", &w.o_proj, &gated, s.q_dim())
 }
 
 /// Rotates the first `2 · rope_half` channels of each head in pairs (i, i + half).

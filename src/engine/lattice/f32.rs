@@ -1,9 +1,11 @@
 //! lattice on 32-bit weights: the serial step path, and the batched prefill of `generate`.
 
+use super::adapter::Slot;
 use super::pass::{Model, Output, Path};
 use super::self_check::{LinearTap, PointTap, evidence};
 use super::weights::{Sizes, Weights};
 use super::{engine_error, greedy_config, provenance};
+use crate::checkpoint::AdapterDir;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::hook::{Chain, Hook};
@@ -21,6 +23,8 @@ use std::path::Path as FilePath;
 pub struct F32Engine {
     decoder: Qwen35CpuDecoder,
     graph: Graph,
+    /// Shared with the un-instrumented engine, as is the tap.
+    adapter: Slot,
     tap: LinearTap,
     rope: RopeTable,
     path: Path,
@@ -31,11 +35,12 @@ impl F32Engine {
     pub fn open(model_dir: &FilePath, graph: &Graph, path: Path) -> Result<Self> {
         let mut model = Qwen35Model::from_safetensors(model_dir)
             .map_err(|e| engine_error("load the model", &e).at(model_dir))?;
-        let tap = LinearTap::default();
+        let adapter = Slot::default();
+        let tap = LinearTap::behind(adapter.clone());
         model.set_lora(Box::new(tap.clone())).map_err(|e| engine_error("take a hook", &e))?;
         let config = model.config();
         let rope = RopeTable::new(config.rope_dim(), model.max_context(), config.rope_theta);
-        Ok(Self { decoder: Qwen35CpuDecoder::new(model), graph: graph.clone(), tap, rope, path })
+        Ok(Self { decoder: Qwen35CpuDecoder::new(model), graph: graph.clone(), adapter, tap, rope, path })
     }
 
     /// Runs `work` with the model as the pass sees it.
@@ -45,7 +50,14 @@ impl F32Engine {
         let geometry =
             qwen35_gdn_geometry(model.config()).map_err(|e| engine_error("use this geometry", &e))?;
         let sizes = Sizes::new(model.config());
-        work(&Model { weights: &weights, sizes, geometry: &geometry, rope: &self.rope, path: self.path })
+        work(&Model {
+            weights: &weights,
+            sizes,
+            geometry: &geometry,
+            rope: &self.rope,
+            path: self.path,
+            adapter: self.adapter.get(),
+        })
     }
 
     /// The un-instrumented engine's logits after a batched prefill and after each step.
@@ -128,6 +140,12 @@ impl Engine for F32Engine {
     fn max_tokens(&self) -> usize {
         // A batched prefill is checked through `generate`, which wants room for one more token.
         self.decoder.model().max_context() - usize::from(self.path == Path::Batched)
+    }
+
+    fn adapt(&mut self, adapter: &AdapterDir) -> Result<bool> {
+        self.graph = self.graph.adapted(adapter.description())?;
+        self.adapter.fill(adapter.weights());
+        Ok(true)
     }
 
     fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {

@@ -28,7 +28,7 @@ impl Frame {
         Ok(Self { config, geometry, rope })
     }
 
-    /// Runs `work` with the model as a pass on `path` sees it.
+    /// Runs `work` with the model as a pass on `path` sees it, without an adapter.
     pub fn with<T>(
         &self,
         weights: &Weights<'_>,
@@ -36,6 +36,6 @@ impl Frame {
         work: impl FnOnce(&Model<'_>) -> Result<T>,
     ) -> Result<T> {
         let sizes = Sizes::new(&self.config);
-        work(&Model { weights, sizes, geometry: &self.geometry, rope: &self.rope, path })
+        work(&Model { weights, sizes, geometry: &self.geometry, rope: &self.rope, path, adapter: None })
     }
 }

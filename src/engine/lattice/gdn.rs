@@ -27,14 +27,10 @@ pub(super) fn layer(
     let name = |local: &str| format!("model.layers.{i}.linear_attn.{local}");
     let (keys, values) = ([n, s.key_heads, s.key_dim], [n, s.value_heads, s.value_dim]);
 
-    let qkv = pass.path.linear(&w.in_proj_qkv, x, s.hidden);
-    let qkv = pass.point(&name("in_proj_qkv"), &[n, s.conv_dim], qkv)?;
-    let z = pass.path.linear(&w.in_proj_z, x, s.hidden);
-    let z = pass.point(&name("in_proj_z"), &[n, s.linear_out()], z)?;
-    let b = pass.path.linear(&w.in_proj_b, x, s.hidden);
-    let b = pass.point(&name("in_proj_b"), &[n, s.value_heads], b)?;
-    let a = pass.path.linear(&w.in_proj_a, x, s.hidden);
-    let a = pass.point(&name("in_proj_a"), &[n, s.value_heads], a)?;
+    let qkv = pass.linear(i, "linear_attn.in_proj_qkv", &w.in_proj_qkv, x, s.hidden)?;
+    let z = pass.linear(i, "linear_attn.in_proj_z", &w.in_proj_z, x, s.hidden)?;
+    let b = pass.linear(i, "linear_attn.in_proj_b", &w.in_proj_b, x, s.hidden)?;
+    let a = pass.linear(i, "linear_attn.in_proj_a", &w.in_proj_a, x, s.hidden)?;
 
     let mut conv = vec![0.0; n * s.conv_dim];
     for (input, out) in qkv.chunks_exact(s.conv_dim).zip(conv.chunks_exact_mut(s.conv_dim)) {
@@ -75,8 +71,7 @@ pub(super) fn layer(
         }
     }
     let normed = pass.point(&name("norm"), &values, normed)?;
-    let out = pass.path.linear(&w.out_proj, &normed, s.linear_out());
-    pass.point(&name("out_proj"), &[n, s.hidden], out)
+    pass.linear(i, "linear_attn.out_proj", &w.out_proj, &normed, s.linear_out())
 }
 
 /// The convolution of the Q8_0 engine: it moves the new input into the buffer before it reads the

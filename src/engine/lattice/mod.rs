@@ -6,6 +6,7 @@
 
 #![allow(missing_docs)]
 
+mod adapter;
 mod attention;
 mod dequantize;
 mod f16;

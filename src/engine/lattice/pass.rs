@@ -6,6 +6,7 @@
 //! through one layer before the next computes the same operations on the same numbers: the bits
 //! are the same, and one layer's tensors are all that is in memory.
 
+use super::adapter;
 use super::attention;
 use super::gdn;
 use super::weights::{Matrix, Mixer, Sizes, Weights};
@@ -15,6 +16,7 @@ use crate::tensor::Tensor;
 use lattice_compute::attention::gdn::{GatedDeltaNetState, GdnGeometry};
 use lattice_compute::forward::cpu::{elementwise_mul, silu_inplace};
 use lattice_compute::rope::RopeTable;
+use lattice_tune::lora::LoraAdapter;
 
 /// Which of the engine's numeric paths is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +86,7 @@ pub struct Model<'a> {
     pub geometry: &'a GdnGeometry,
     pub rope: &'a RopeTable,
     pub path: Path,
+    pub adapter: Option<&'a LoraAdapter>,
 }
 
 impl Model<'_> {
@@ -118,7 +121,15 @@ impl Model<'_> {
     }
 
     fn pass<'b>(&'b self, path: Path, step: u32, hook: &'b mut dyn Hook) -> Pass<'b> {
-        Pass { weights: self.weights, sizes: self.sizes, rope: self.rope, path, step, hook }
+        Pass {
+            weights: self.weights,
+            sizes: self.sizes,
+            rope: self.rope,
+            path,
+            adapter: self.adapter,
+            step,
+            hook,
+        }
     }
 }
 
@@ -128,6 +139,7 @@ pub struct Pass<'a> {
     pub sizes: Sizes,
     pub rope: &'a RopeTable,
     pub path: Path,
+    pub adapter: Option<&'a LoraAdapter>,
     /// 0 is the prefill.
     pub step: u32,
     pub hook: &'a mut dyn Hook,
@@ -174,13 +186,10 @@ impl Pass<'_> {
             let normed = rms_norm(&residual, layer.post_attention_layernorm, eps);
             let normed = self.point(&name("post_attention_layernorm"), &[n, hidden], normed)?;
             let inner = self.sizes.intermediate;
-            let gate = self.path.linear(&layer.gate_proj, &normed, hidden);
-            let gate = self.point(&name("mlp.gate_proj"), &[n, inner], gate)?;
-            let up = self.path.linear(&layer.up_proj, &normed, hidden);
-            let up = self.point(&name("mlp.up_proj"), &[n, inner], up)?;
+            let gate = self.linear(i, "mlp.gate_proj", &layer.gate_proj, &normed, hidden)?;
+            let up = self.linear(i, "mlp.up_proj", &layer.up_proj, &normed, hidden)?;
             let act = self.point(&name("mlp.act"), &[n, inner], self.silu_mul(gate, &up))?;
-            let down = self.path.linear(&layer.down_proj, &act, inner);
-            let down = self.point(&name("mlp.down_proj"), &[n, hidden], down)?;
+            let down = self.linear(i, "mlp.down_proj", &layer.down_proj, &act, inner)?;
             stream = self.point(&format!("model.layers.{i}"), &[n, hidden], add(&residual, &down))?;
         }
         let normed = rms_norm(&stream, self.weights.norm, eps);
@@ -216,6 +225,26 @@ impl Pass<'_> {
             elementwise_mul(gate, up);
         }
         gate
+    }
+
+    /// A linear of layer `i` on rows of `k`, with the adapter on it if there is one: all that it computes
+    /// is offered to the hook.
+    pub(super) fn linear(
+        &mut self,
+        i: usize,
+        local: &str,
+        w: &Matrix<'_>,
+        x: &[f32],
+        k: usize,
+    ) -> Result<Vec<f32>> {
+        let point = format!("model.layers.{i}.{local}");
+        let module = local.rsplit('.').next().unwrap_or(local);
+        let mut out = self.path.linear(w, x, k);
+        if let Some(adapter) = self.adapter {
+            out = adapter::linear(self, adapter, (i, module), x, out, &point)?;
+        }
+        let n = x.len() / k;
+        self.point(&point, &[n, out.len() / n], out)
     }
 
     /// Offers numbers to the hook.

@@ -1,8 +1,9 @@
 //! Proof that the instrumented pass computes what the engine computes.
 
+use super::adapter::Slot;
 use crate::error::Result;
 use crate::hook::{At, Hook};
-use crate::model::{Graph, Op};
+use crate::model::{Component, Graph, Op};
 use crate::tensor::{Tensor, Values};
 use crate::trace::Evidence;
 use lattice_compute::lora_hook::LoraHook;
@@ -58,20 +59,27 @@ impl Bits {
     }
 }
 
-/// Input and output of the linears of a layer, by layer and module.
-type Sites = HashMap<(usize, String), [Bits; 2]>;
+/// Input of the linears of a layer, output before an adapter, and output, by layer and module.
+type Sites = HashMap<(usize, String), [Bits; 3]>;
 
 /// Sits in the un-instrumented engine behind every linear and remembers a hash of what it sees.
 ///
-/// lattice offers each linear's input and output, row by row, to its adapter hook. This one
-/// changes nothing; while it is not recording it does not even look.
+/// lattice offers each linear's input and output, row by row, to its adapter hook. This one lets an
+/// adapter work where there is one, and changes nothing else; while it is not recording it does not even
+/// look.
 #[derive(Debug, Clone, Default)]
 pub struct LinearTap {
+    adapter: Slot,
     recording: Arc<AtomicBool>,
     sites: Arc<Mutex<Sites>>,
 }
 
 impl LinearTap {
+    /// A tap that sees what `adapter` reads and gives.
+    pub(super) fn behind(adapter: Slot) -> Self {
+        Self { adapter, ..Self::default() }
+    }
+
     /// Runs `pass` and returns what it gave with what the linears saw.
     pub fn record<T>(&self, pass: impl FnOnce() -> T) -> (T, TappedLinears) {
         self.lock().clear();
@@ -88,16 +96,19 @@ impl LinearTap {
 
 impl LoraHook for LinearTap {
     fn apply(&self, layer: usize, module: &str, x: &[f32], output: &mut [f32]) {
-        if self.recording.load(Ordering::SeqCst) {
-            let mut sites = self.lock();
-            let [input, result] = sites.entry((layer, module.to_owned())).or_default();
-            input.add(x);
-            result.add(output);
+        if !self.recording.load(Ordering::SeqCst) {
+            return self.adapter.apply(layer, module, x, output);
         }
+        let mut sites = self.lock();
+        let [input, base, result] = sites.entry((layer, module.to_owned())).or_default();
+        input.add(x);
+        base.add(output);
+        self.adapter.apply(layer, module, x, output);
+        result.add(output);
     }
 
-    fn is_active(&self, _layer: usize, _module: &str) -> bool {
-        self.recording.load(Ordering::SeqCst)
+    fn is_active(&self, layer: usize, module: &str) -> bool {
+        self.recording.load(Ordering::SeqCst) || self.adapter.is_active(layer, module)
     }
 }
 
@@ -105,36 +116,55 @@ impl LoraHook for LinearTap {
 #[derive(Debug)]
 pub struct TappedLinears(Sites);
 
+/// A linear that the tap and the pass both see.
+#[derive(Debug)]
+struct Site {
+    layer: usize,
+    module: String,
+    /// Input, output before an adapter, output.
+    points: [String; 3],
+}
+
+impl Site {
+    /// That of a linear, with an adapter on it or without.
+    fn of(graph: &Graph, component: &Component) -> Option<Self> {
+        let base = match component.op {
+            Op::Linear if !component.is_adapter_part() => component,
+            Op::AddScaled => graph.get(&component.inputs[0])?,
+            _ => return None,
+        };
+        let module = component.local.rsplit('.').next()?.to_owned();
+        let points = [&base.inputs[0], &base.point, &component.point].map(Clone::clone);
+        Some(Self { layer: component.layer?, module, points })
+    }
+}
+
 /// Hashes the points that are inputs or outputs of a layer's linears, as it sees them.
 #[derive(Debug)]
 pub struct PointTap {
     wanted: HashSet<String>,
     seen: HashMap<String, Bits>,
-    linears: Vec<(usize, String, String, String)>,
+    linears: Vec<Site>,
 }
 
 impl PointTap {
     /// Wants the linears of `graph`'s layers.
     pub fn new(graph: &Graph) -> Self {
-        let linears: Vec<_> = graph
-            .components()
-            .iter()
-            .filter(|c| c.op == Op::Linear)
-            .filter_map(|c| {
-                let module = c.local.rsplit('.').next()?.to_owned();
-                Some((c.layer?, module, c.inputs[0].clone(), c.point.clone()))
-            })
-            .collect();
-        let wanted = linears.iter().flat_map(|(_, _, x, y)| [x.clone(), y.clone()]).collect();
+        let linears: Vec<_> = graph.components().iter().filter_map(|c| Site::of(graph, c)).collect();
+        let wanted = linears.iter().flat_map(|site| site.points.clone()).collect();
         Self { wanted, seen: HashMap::new(), linears }
     }
 
     /// Compares what the pass showed with what the engine's linears saw.
     pub fn compare(&self, engine: &TappedLinears, entry_point: &str) -> Evidence {
         let (mut elements, mut mismatches) = (0, 0);
-        for (layer, module, input, output) in &self.linears {
+        for Site { layer, module, points } in &self.linears {
             let engine = engine.0.get(&(*layer, module.clone()));
-            for (side, point) in [input, output].into_iter().enumerate() {
+            for (side, point) in points.iter().enumerate() {
+                // Without an adapter the second is the third.
+                if side == 1 && points[1] == points[2] {
+                    continue;
+                }
                 let (Some(engine), Some(pass)) = (engine.map(|sides| &sides[side]), self.seen.get(point))
                 else {
                     // A linear that only one side has is as different as can be.
@@ -147,9 +177,15 @@ impl PointTap {
                 }
             }
         }
+        let adapted = self.linears.iter().filter(|site| site.points[1] != site.points[2]).count();
+        let also = if adapted > 0 {
+            format!(", {adapted} of them before and after their adapter,")
+        } else {
+            String::new()
+        };
         Evidence {
             what: format!(
-                "inputs and outputs of {} linears inside the running engine, all positions, by hash",
+                "inputs and outputs of {} linears{also} inside the running engine, all positions, by hash",
                 self.linears.len()
             ),
             entry_point: entry_point.to_owned(),

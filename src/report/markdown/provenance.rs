@@ -40,6 +40,9 @@ fn side(origin: &Provenance) -> String {
         hash("config", &origin.hashes.config),
         plain(&origin.host),
     ]);
+    if origin.hashes.adapter.is_some() {
+        parts.push(hash("adapter", &origin.hashes.adapter));
+    }
     parts.extend(origin.threads.map(|n| format!("{n} {}", if n == 1 { "thread" } else { "threads" })));
     if !origin.cpu_features.is_empty() {
         parts.push(format!("CPU features {}", plain(&origin.cpu_features.join(" "))));

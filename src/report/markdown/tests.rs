@@ -5,7 +5,7 @@ use super::*;
 fn a_page_has_fewer_than_sixty_lines_whatever_the_report() {
     let mut crowded = sample::huge();
     crowded.diagnosis = vec![sample::faulty().diagnosis[0].clone(); 70];
-    let reports = [
+    let reports = vec![
         sample::healthy(),
         sample::faulty(),
         sample::broken(),

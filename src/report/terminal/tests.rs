@@ -1,8 +1,8 @@
 use super::super::sample;
 use super::*;
 
-fn reports() -> [Report; 7] {
-    [
+fn reports() -> Vec<Report> {
+    vec![
         sample::healthy(),
         sample::faulty(),
         sample::broken(),
