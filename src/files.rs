@@ -103,13 +103,22 @@ pub fn publish_dir(staged: StagedDir, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Temporary directories are private to their owner; a result is as readable as any other file.
+/// Temporary directories and what is in them may be private to their owner; a result is as readable as any other file.
 fn open_permissions(path: &Path) {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         // Failure leaves the stricter permissions, which is no reason to lose the result.
-        let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755));
+        let set = |path: &Path, mode| {
+            let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
+        };
+        set(path, 0o755);
+        // safetensors makes files that only their owner may read.
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                set(&entry.path(), 0o644);
+            }
+        }
     }
     #[cfg(not(unix))]
     let _ = path;
@@ -182,6 +191,21 @@ mod tests {
         let target = root.path().join("a/b/out");
         publish_dir(staging_dir(&target).unwrap(), &target).unwrap();
         assert!(target.is_dir());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_published_directory_and_its_files_are_readable_by_all() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("out");
+        let staged = staging_dir(&target).unwrap();
+        let file = staged.path().join("private");
+        std::fs::write(&file, "").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        publish_dir(staged, &target).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&target), mode(&target.join("private"))), (0o755, 0o644));
     }
 
     #[test]

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from layerdiff_hooks.errors import LayerdiffError
 
+# What the argument is called that holds the cache: from Transformers 5.24 on, and before.
+CACHES = ("cache", "past_key_values")
+
 
 @dataclass(frozen=True)
 class Call:
@@ -41,7 +44,7 @@ def read_call(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
         )
     if ids.shape[1] == 0:
         raise LayerdiffError("input_ids has no tokens")
-    cache = given.get("past_key_values")
+    cache = next((given[name] for name in CACHES if given.get(name) is not None), None)
     past = int(cache.get_seq_length()) if cache is not None else 0
     if past and ids.shape[1] != 1:
         raise LayerdiffError(

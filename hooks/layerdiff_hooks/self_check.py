@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layerdiff_hooks.calls import CACHES
 from layerdiff_hooks.errors import LayerdiffError
 from layerdiff_hooks.layout import bits
 
@@ -24,10 +25,9 @@ def independent_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
     Raises:
         LayerdiffError: the cache is part of a gradient graph and cannot be copied.
     """
-    if kwargs.get("past_key_values") is None:
-        return kwargs
+    caches = {name: kwargs[name] for name in CACHES if kwargs.get(name) is not None}
     try:
-        return {**kwargs, "past_key_values": copy.deepcopy(kwargs["past_key_values"])}
+        return {**kwargs, **copy.deepcopy(caches)}
     except RuntimeError as error:
         raise LayerdiffError(
             f"the cache cannot be copied for the self-check: {error}",

@@ -12,6 +12,7 @@ from support import PROMPT, Read, captured, tiny_model
 from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 from transformers import AttentionInterface, DynamicCache, Qwen3_5ForCausalLM
+from transformers.cache_utils import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from layerdiff_hooks import LayerdiffError, trace
@@ -277,19 +278,16 @@ def test_the_states_after_prefill_are_those_that_decoding_starts_with(
     tmp_path: Path, model: Qwen3_5ForCausalLM
 ) -> None:
     started: list[tuple[Tensor, Tensor]] = []
-    handle = model.model.layers[2].linear_attn.register_forward_pre_hook(
-        lambda m, a, kwargs: (
-            started.append(
-                (
-                    kwargs["cache_params"].get_conv_state(2).clone(),
-                    kwargs["cache_params"].get_recurrent_state(2).clone(),
-                )
-            )
-            if kwargs["cache_params"].get_seq_length()
-            else None
-        ),
-        with_kwargs=True,
-    )
+
+    def note(module: nn.Module, args: object, kwargs: dict[str, Any]) -> None:
+        # The argument's name is not the same in every version.
+        cache = next(value for value in kwargs.values() if isinstance(value, Cache))
+        if cache.get_seq_length():
+            states = cache.get_conv_state(2), cache.get_recurrent_state(2)
+            started.append((states[0].clone(), states[1].clone()))
+
+    linear_attention = model.model.layers[2].linear_attn
+    handle = linear_attention.register_forward_pre_hook(note, with_kwargs=True)
     read = captured(model, tmp_path / "t", steps=2)
     handle.remove()
     assert len(started) == 2
