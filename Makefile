@@ -25,9 +25,9 @@ python-test: venv
 
 venv: $(VENV)/.installed
 
-$(VENV)/.installed: hooks/pyproject.toml
+$(VENV)/.installed: hooks/pyproject.toml hooks/constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e 'hooks[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c hooks/constraints.txt -e 'hooks[dev]'
 	touch $@
 
 # The bundled PyTorch trace and floor, anew from the bundled model. Needs `make venv`.

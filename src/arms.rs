@@ -13,6 +13,7 @@
 use crate::error::{Error, Result};
 use crate::localize::Storage;
 use crate::trace::{Provenance, StatedAdapter, Trace};
+use std::collections::BTreeMap;
 
 /// The largest storage error of a parameter that an allowance is made for: that of BF16. A larger one
 /// would excuse errors that only arm Q can tell apart.
@@ -66,7 +67,7 @@ impl<'a> Quantization<'a> {
     pub fn storage(self, candidate: &Trace) -> Storage {
         let who = &candidate.manifest().provenance;
         let parameter_error = match self {
-            Self::Arm(_) => Default::default(),
+            Self::Arm(_) => BTreeMap::new(),
             _ => who.parameter_error.clone(),
         };
         Storage { parameter_error, activation_bits: who.activation_bits }

@@ -63,6 +63,9 @@ impl Engine for Faulty {
     }
 }
 
+/// A point, and what happens to each number there.
+type Fault = (&'static str, fn(&mut f32));
+
 /// Traces of the bundled model's short prompt.
 struct Traces {
     root: TempDir,
@@ -80,7 +83,7 @@ impl Traces {
     }
 
     /// Captures `engine`, with `change` at `point` if there is one.
-    fn candidate(&self, engine: &str, fault: Option<(&'static str, fn(&mut f32))>) -> PathBuf {
+    fn candidate(&self, engine: &str, fault: Option<Fault>) -> PathBuf {
         let model = ModelDir::open(&bundled_model()).unwrap();
         let mut opened = open_engine(engine, &model, None).unwrap();
         let weights = tempfile::tempdir().unwrap();

@@ -35,12 +35,18 @@ def rounded(x: Tensor, bits: int) -> Tensor:
 def rounded_activations(model: nn.Module, bits: int) -> Iterator[None]:
     """While active, every `nn.Linear` of `model` rounds its input; hooks see it unrounded.
 
+    The parts of an adapter do not: no engine that rounds activations has them.
+
     Raises:
         LayerdiffError: another number of bits than 8, or a model in half precision.
     """
     if bits not in BITS:
         raise LayerdiffError(f"activations cannot be rounded to {bits} bits", "known: 8")
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    linears = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and ".lora_" not in name
+    ]
     for dtype in {linear.weight.dtype for linear in linears} - {torch.float32, torch.float64}:
         raise LayerdiffError(
             f"{dtype} cannot hold activations that are rounded to {bits} bits",

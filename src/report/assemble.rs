@@ -137,10 +137,10 @@ fn prompt_report(prompt: &Prompt, rows: &[Row<'_>]) -> PromptReport {
             Partner::Unmeasured(_) => coverage.unmeasured += 1,
         }
         both_nan |= both_nan_at(row);
-        if let Some(metrics) = row.judged() {
-            if worst.is_none_or(|(_, error)| metrics.rel_l2 > error) {
-                worst = Some((row.pair.point, metrics.rel_l2));
-            }
+        if let Some(metrics) = row.judged()
+            && worst.is_none_or(|(_, error)| metrics.rel_l2 > error)
+        {
+            worst = Some((row.pair.point, metrics.rel_l2));
         }
         if first_fault.is_none() && row.judgement.as_ref().is_some_and(|j| j.state == State::Born) {
             first_fault = Some(row.pair.point.to_owned());
