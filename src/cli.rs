@@ -136,6 +136,9 @@ pub struct CaptureArgs {
     /// The precision of --engine torch: float32, float64, bfloat16 or float16.
     #[arg(long, value_name = "NAME")]
     pub dtype: Option<String>,
+    /// Have --engine torch round what each linear reads to 8 bits, as lattice-q8_0 does.
+    #[arg(long, value_name = "8")]
+    pub activation_bits: Option<u32>,
     /// The model's directory.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,

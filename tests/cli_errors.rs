@@ -645,6 +645,16 @@ fn an_existing_trace_is_not_overwritten() {
 }
 
 #[test]
+fn activations_are_rounded_by_pytorch_only() {
+    refused!(World::new(), "capture --engine lattice-q8 --activation-bits 8 --model @@ --out @out");
+}
+
+#[test]
+fn activations_of_other_than_8_bits_are_refused() {
+    refused!(World::new(), "capture --engine torch --activation-bits 4 --model @@ --out @out");
+}
+
+#[test]
 fn an_engine_that_has_no_weights_to_dequantize_is_answered_with_the_known_ones() {
     refused!(World::new(), "dequantize --engine torch @@ @out");
 }

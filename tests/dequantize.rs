@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{bundled_model, layerdiff, tree};
+use common::{Form, bundled_model, layerdiff, tree};
 use lattice_compute::forward::cpu::q8_neon::{matmul_q8_neon_into, pack_weights_q8};
 use lattice_quant::quarot::QuarotTensorReader;
 use layerdiff::checkpoint::ModelDir;
@@ -14,7 +14,6 @@ use layerdiff::hook::{At, Hook};
 use layerdiff::quantize::{DEFAULT_SEED, Format, quantize};
 use layerdiff::tensor::{Tensor, Values};
 use safetensors::SafeTensors;
-use safetensors::tensor::serialize_to_file;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -74,41 +73,10 @@ fn config(dir: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap()
 }
 
-/// A copy of a model after a change of its tensors, by name in the file, and of its configuration.
-fn changed(change: impl Fn(&str, &mut Vec<f32>), head: bool) -> TempDir {
-    let root = tempfile::tempdir().unwrap();
-    let reader = QuarotTensorReader::open(&bundled_model()).unwrap();
-    let mut tensors = Vec::new();
-    for name in reader.tensor_names() {
-        let (mut values, shape) = tensor(&bundled_model(), &name);
-        change(&name, &mut values);
-        tensors.push((name, shape, values));
-    }
-    let mut config = config(&bundled_model());
-    if head {
-        let (mut values, shape) = tensor(&bundled_model(), "model.language_model.embed_tokens.weight");
-        values.reverse();
-        change("lm_head.weight", &mut values);
-        tensors.push(("lm_head.weight".to_owned(), shape, values));
-        config["tie_word_embeddings"] = false.into();
-        config["text_config"]["tie_word_embeddings"] = false.into();
-    }
-    let bytes: Vec<Vec<u8>> =
-        tensors.iter().map(|(.., v)| v.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
-    let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
-        let view =
-            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap();
-        (name, view)
-    });
-    serialize_to_file(views, None, &root.path().join("model.safetensors")).unwrap();
-    std::fs::write(root.path().join("config.json"), config.to_string()).unwrap();
-    std::fs::copy(bundled_model().join("tokenizer.json"), root.path().join("tokenizer.json")).unwrap();
-    root
-}
-
 /// The bundled model with weights that 16 bits do not hold, and a head of its own if wanted.
 fn in_f32(head: bool) -> TempDir {
-    changed(|name, values| values.iter_mut().for_each(|v| *v *= 1.0 + name.len() as f32 / 3000.0), head)
+    let form = Form { untied: head, ..Form::F32 };
+    form.write(|name, values| values.iter_mut().for_each(|v| *v *= 1.0 + name.len() as f32 / 3000.0))
 }
 
 #[test]
@@ -200,7 +168,7 @@ fn nothing_is_written_of_weights_that_16_bits_hold_exactly() {
     let root = tempfile::tempdir().unwrap();
     let out = root.path().join("out");
     let coarse = |value: f32| (value * 1024.0).round() / 1024.0;
-    let source = changed(|_, values| values.iter_mut().for_each(|v| *v = coarse(*v)), false);
+    let source = Form::F32.write(|_, values| values.iter_mut().for_each(|v| *v = coarse(*v)));
     let source = model(source.path());
     for engine in ["lattice-f16", "lattice-f32"] {
         let engine = open(engine, source.path(), source.graph(), None).unwrap();
@@ -344,5 +312,79 @@ mod command {
             .map(str::to_owned);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         assert_eq!(run(&args, &dir, &out).code, 0);
+    }
+}
+
+mod with_pytorch {
+    use super::*;
+
+    /// Runs a command that needs the Python of the environment, which the shared helper hides.
+    fn run(args: &[&str]) -> Value {
+        let output = std::process::Command::new(assert_cmd::cargo::cargo_bin!("layerdiff"))
+            .args(args)
+            .arg("--json")
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {errors}"))
+    }
+
+    /// Captures the bundled prompt.
+    fn capture(engine: &[&str], model: &Path, out: &Path) {
+        let [model, out] = [model, out].map(|path| path.to_str().unwrap());
+        let prompt = ["--prompts", "src/bundle/reference", "--prompt", "code-01", "--steps", "2"];
+        let args = [&["capture", "--model", model, "--out", out, "--engine"], engine, &prompt].concat();
+        assert_eq!(run(&args)["self_check"]["status"], "bit-equal");
+    }
+
+    /// The largest relative L2 error at a point over the steps.
+    fn error(report: &Value, point: &str) -> f64 {
+        let points = report["points"].as_array().unwrap().iter().filter(|p| p["point"] == point);
+        points.map(|p| p["rel_l2"].as_f64().unwrap()).reduce(f64::max).unwrap()
+    }
+
+    #[test]
+    #[ignore = "needs PyTorch"]
+    fn on_it_with_8_bit_activations_gives_what_the_q8_0_engine_gives_up_to_its_wrong_convolution() {
+        let (root, arm) = dequantized("lattice-q8_0", &bundled_model());
+        let path = |name: &str| root.path().join(name);
+        capture(&["lattice-q8_0"], &bundled_model(), &path("engine"));
+        capture(&["torch", "--activation-bits", "8"], &arm, &path("rounded"));
+        capture(&["torch"], &arm, &path("floats"));
+        let [rounded, floats] = ["rounded", "floats"].map(|reference| {
+            let [reference, engine] = [path(reference), path("engine")];
+            let [reference, engine] = [&reference, &engine].map(|path| path.to_str().unwrap());
+            run(&["compare", "--other-weights", reference, engine])
+        });
+        for module in ["in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a"] {
+            let point = format!("model.layers.0.linear_attn.{module}");
+            let [rounded, floats] = [error(&rounded, &point), error(&floats, &point)];
+            println!("{point}: {rounded:.1e} with 8-bit activations, {floats:.1e} without");
+            // One code that differs by one would be a thousandth.
+            assert!(rounded < 2e-6 && floats > 1e-3, "{point}: {rounded} {floats}");
+        }
+        // The engine's own error, which no arm has.
+        assert!(error(&rounded, "model.layers.0.linear_attn.conv1d") > 0.1);
+    }
+
+    #[test]
+    #[ignore = "needs PyTorch"]
+    fn gives_what_each_engine_with_float_activations_gives_up_to_rounding() {
+        let source = in_f32(false);
+        for engine in ["lattice-f16", "lattice-q8", "lattice-q4"] {
+            let (root, arm) = dequantized(engine, source.path());
+            let path = |name: &str| root.path().join(name);
+            capture(&[engine], source.path(), &path("engine"));
+            capture(&["torch"], &arm, &path("arm"));
+            let [reference, candidate] = [path("arm"), path("engine")];
+            let [reference, candidate] = [&reference, &candidate].map(|path| path.to_str().unwrap());
+            let report = run(&["compare", "--other-weights", reference, candidate]);
+            let points = report["points"].as_array().unwrap();
+            let worst = points.iter().map(|p| p["rel_l2"].as_f64().unwrap()).fold(0.0, f64::max);
+            println!("{engine}: C-Q worst {worst:.1e}");
+            assert!(worst < 1e-4, "{engine}: {worst}");
+            assert_eq!(report["coverage"]["matched"], report["coverage"]["expected"]);
+        }
     }
 }

@@ -1,5 +1,8 @@
 //! The instrumented passes against the real engine, on the bundled model.
 
+mod common;
+
+use common::Form;
 use layerdiff::checkpoint::ModelDir;
 use layerdiff::engine::{Engine, open};
 use layerdiff::error::Result;
@@ -7,9 +10,7 @@ use layerdiff::hook::{At, Hook, NoHook};
 use layerdiff::model::Graph;
 use layerdiff::tensor::{Tensor, Values};
 use layerdiff::trace::Evidence;
-use safetensors::SafeTensors;
-use safetensors::tensor::serialize_to_file;
-use std::collections::{BTreeMap, HashMap};
+use safetensors::Dtype;
 use std::path::Path;
 
 const PATHS: [(&str, &str); 3] =
@@ -169,27 +170,9 @@ fn the_f16_engine_says_what_its_storage_costs_each_parameter() {
     assert!(engine(&model, PATHS[0]).provenance().parameter_error.is_empty());
 }
 
-/// The bundled model in three shards, with tensors in an order that is not that of their names.
+/// The bundled model in three shards.
 fn sharded() -> tempfile::TempDir {
-    let root = tempfile::tempdir().unwrap();
-    let bundled = model().path().to_path_buf();
-    let bytes = std::fs::read(bundled.join("model.safetensors")).unwrap();
-    let all = SafeTensors::deserialize(&bytes).unwrap();
-    let mut map = BTreeMap::new();
-    let mut shards: HashMap<usize, Vec<_>> = HashMap::new();
-    for (i, (name, view)) in all.tensors().into_iter().enumerate() {
-        map.insert(name.clone(), format!("model-{}.safetensors", i % 3));
-        shards.entry(i % 3).or_default().push((name, view));
-    }
-    for (i, tensors) in shards {
-        serialize_to_file(tensors, None, &root.path().join(format!("model-{i}.safetensors"))).unwrap();
-    }
-    let index = serde_json::json!({"metadata": {}, "weight_map": map}).to_string();
-    std::fs::write(root.path().join("model.safetensors.index.json"), index).unwrap();
-    for name in ["config.json", "tokenizer.json"] {
-        std::fs::copy(bundled.join(name), root.path().join(name)).unwrap();
-    }
-    root
+    Form { dtype: Dtype::BF16, shards: 3, ..Form::F32 }.write(|_, _| ())
 }
 
 /// The values at one point, of all steps.
@@ -230,10 +213,11 @@ fn shards_that_contradict_each_other_are_refused() {
         let model = ModelDir::open(root.path()).unwrap();
         open("lattice-f16", model.path(), model.graph(), None).err().unwrap().to_string()
     };
-    std::fs::copy(root.path().join("model-0.safetensors"), root.path().join("model-1.safetensors")).unwrap();
+    std::fs::copy(root.path().join("model-0-of-3.safetensors"), root.path().join("model-1-of-3.safetensors"))
+        .unwrap();
     assert!(refusal().contains("two shards hold"), "{}", refusal());
-    std::fs::write(root.path().join("model-1.safetensors"), "short").unwrap();
+    std::fs::write(root.path().join("model-1-of-3.safetensors"), "short").unwrap();
     assert!(refusal().contains("a shard of the checkpoint is damaged"), "{}", refusal());
-    std::fs::remove_file(root.path().join("model-1.safetensors")).unwrap();
+    std::fs::remove_file(root.path().join("model-1-of-3.safetensors")).unwrap();
     assert!(refusal().contains("cannot read a shard of the checkpoint"), "{}", refusal());
 }

@@ -1,6 +1,10 @@
 //! The whole way with a live `PyTorch`. Needs the Python side: `make test` runs these.
 
+mod common;
+
 use assert_cmd::Command;
+use common::Form;
+use safetensors::Dtype;
 use serde_json::Value;
 use std::path::Path;
 
@@ -140,6 +144,28 @@ fn another_shape_with_random_weights_passes_on_every_path() {
         ];
         let (code, report) = layerdiff(&[&args[..], &["--out", path(&out)]].concat());
         assert_eq!(code, 0, "{engine} {numeric_path}: {}", report["verdict"]);
+    }
+}
+
+#[test]
+#[ignore = "needs PyTorch"]
+fn a_checkpoint_passes_in_whatever_form_it_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("report");
+    let all = Form { dtype: Dtype::F16, shards: 3, flat: true, untied: false };
+    for (form, engine) in [
+        (all, "lattice-f16"),
+        (Form { untied: true, ..all }, "lattice-f32"),
+        (Form { dtype: Dtype::F32, ..all }, "lattice-f32"),
+    ] {
+        let model = form.write(|_, values| {
+            // f16 holds these, so that no form rounds.
+            values.iter_mut().filter(|v| v.abs() < 1e-4).for_each(|v| *v = 0.0);
+        });
+        let args = ["run", "--reference", "torch", "--engine", engine, "--model", path(model.path())];
+        let (code, report) = layerdiff(&[&args[..], &["--out", path(&out)]].concat());
+        assert_eq!(code, 0, "{engine} {form:?}: {}", report["verdict"]);
+        assert!(worst(&report).0 < 1e-4, "{engine} {form:?}: {:?}", worst(&report));
     }
 }
 

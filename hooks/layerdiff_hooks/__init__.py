@@ -14,13 +14,26 @@ from typing import TYPE_CHECKING
 from layerdiff_hooks.errors import LayerdiffError
 
 if TYPE_CHECKING:
+    from layerdiff_hooks.activations import rounded_activations
     from layerdiff_hooks.capture import trace
     from layerdiff_hooks.float64 import float64_arithmetic, to_float64
 
 __version__ = "0.1.0"
-__all__ = ["LayerdiffError", "__version__", "float64_arithmetic", "to_float64", "trace"]
+__all__ = [
+    "LayerdiffError",
+    "__version__",
+    "float64_arithmetic",
+    "rounded_activations",
+    "to_float64",
+    "trace",
+]
 
-_HOMES = {"trace": "capture", "float64_arithmetic": "float64", "to_float64": "float64"}
+_HOMES = {
+    "float64_arithmetic": "float64",
+    "rounded_activations": "activations",
+    "to_float64": "float64",
+    "trace": "capture",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -16,6 +16,8 @@ from layerdiff_hooks.errors import LayerdiffError
 from layerdiff_hooks.expression import evaluate, lookup
 
 LAYER = "{i}"
+# The basis of a point that a rotated residual stream does not touch.
+ORIGINAL = "original"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Point:
     shape: tuple[str, ...]
     dtype: str | None
     inputs: tuple[str, ...]
+    basis: str
     source: Source
 
 
@@ -136,6 +139,7 @@ def _point(component: Mapping[str, Any], layer: int | None) -> Point:
         shape=tuple(component["shape"]),
         dtype=component.get("dtype"),
         inputs=tuple(filled(name) for name in component["inputs"]),
+        basis=component.get("basis", ORIGINAL),
         source=Source(call=(call,) if isinstance(call, str) else tuple(call), **entry),
     )
 

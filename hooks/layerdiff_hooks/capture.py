@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from layerdiff_hooks.architecture import Point, load_architecture, matching
+from layerdiff_hooks.activations import activation_bits
+from layerdiff_hooks.architecture import ORIGINAL, Point, load_architecture, matching
 from layerdiff_hooks.calls import Call, read_call
 from layerdiff_hooks.errors import LayerdiffError
 from layerdiff_hooks.layout import Surroundings, absent_mask, lay_out
 from layerdiff_hooks.provenance import provenance
+from layerdiff_hooks.rotation import rotated_basis
 from layerdiff_hooks.self_check import SelfCheck, independent_arguments, logits_of
 from layerdiff_hooks.taps import Scope, Taps
 from layerdiff_hooks.writer import TraceWriter, require_prompt_id
@@ -97,6 +99,7 @@ class Trace:
         decoder = getattr(model.config, "get_text_config", lambda: model.config)()
         self._attention = getattr(decoder, "_attn_implementation", None) or "eager"
         self._sizes = self._architecture.sizes(config)
+        self._rotated = rotated_basis(self._config(), self._architecture)
         every = self._architecture.points(config)
         self._wanted = matching(every, points)
         self._taps = Taps(
@@ -126,7 +129,12 @@ class Trace:
             self._out,
             self._architecture.name,
             self._config(),
-            provenance(self._model.dtype, self._attention, self._model_dir),
+            provenance(
+                self._model.dtype,
+                self._attention,
+                self._model_dir,
+                activation_bits(self._model),
+            ),
         )
         try:
             self._taps.install()
@@ -258,7 +266,8 @@ class Trace:
         if point.name in self._wanted:
             prompt = self._prompts[-1]
             step = len(prompt.get("step_token_ids", []))
-            self._writer.add(prompt["id"], step, point.name, _own_copy(stored), derived)
+            basis = ORIGINAL if point.basis == ORIGINAL else self._rotated
+            self._writer.add(prompt["id"], step, point.name, _own_copy(stored), derived, basis)
 
     def _laid_out(
         self, point: Point, value: object, scope: Scope | None

@@ -100,6 +100,13 @@ def _parser() -> argparse.ArgumentParser:
         default="eager",
         help="sdpa does not show scores and probabilities",
     )
+    add(
+        "--activation-bits",
+        type=int,
+        choices=[8],
+        metavar="8",
+        help="round what each linear reads to 8 bits, one scale a token, as lattice's Q8_0 does",
+    )
     add("--steps", type=_not_negative, default=0, metavar="N", help="tokens to decode (default 0)")
     add("--threads", type=_positive, metavar="N", help="torch threads")
     add("--progress", choices=["auto", "json"], default="auto", help="talk on stderr")

@@ -13,6 +13,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
+from layerdiff_hooks.activations import rounded_activations
 from layerdiff_hooks.architecture import load_architecture, matching
 from layerdiff_hooks.capture import Trace, trace
 from layerdiff_hooks.errors import LayerdiffError
@@ -47,6 +48,8 @@ def capture(options: Namespace) -> int:
         if options.dtype == "float64":
             to_float64(model)
             stack.enter_context(float64_arithmetic())
+        if options.activation_bits is not None:
+            stack.enter_context(rounded_activations(model, options.activation_bits))
         stack.enter_context(torch.no_grad())
         described = [{"id": p.id, "category": p.category, "text": p.text} for p in prompts]
         recording = stack.enter_context(

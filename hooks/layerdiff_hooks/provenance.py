@@ -21,14 +21,18 @@ CPU_FEATURES = {
 }
 
 
-def provenance(dtype: torch.dtype, attention: str, model_dir: Path | None) -> dict[str, Any]:
+def provenance(
+    dtype: torch.dtype, attention: str, model_dir: Path | None, activation_bits: int | None = None
+) -> dict[str, Any]:
     """The manifest's `provenance`; a hash is None where the file is not known."""
+    rounding = {} if activation_bits is None else {"activation_bits": activation_bits}
     return {
         "engine": "torch",
         "engine_version": torch.__version__,
         "path": "prefill",
         "dtype": str(dtype).removeprefix("torch."),
         "attention_implementation": attention,
+        **rounding,
         "cpu_features": cpu_features(),
         "host": f"{platform.system()}-{platform.machine()}".lower(),
         "threads": torch.get_num_threads(),

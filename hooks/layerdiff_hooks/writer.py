@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from layerdiff_hooks.architecture import ORIGINAL
 from layerdiff_hooks.errors import LayerdiffError
 
 SHARD_BYTES = 8 * 2**20
@@ -98,7 +99,15 @@ class TraceWriter:
         """Where the trace is until it is complete."""
         return self._folder
 
-    def add(self, prompt: str, step: int, point: str, tensor: Tensor, derived: bool) -> None:
+    def add(
+        self,
+        prompt: str,
+        step: int,
+        point: str,
+        tensor: Tensor,
+        derived: bool,
+        basis: str = ORIGINAL,
+    ) -> None:
         """Append a tensor; the order of these calls is the order of execution.
 
         The tensor is kept, not copied: it must be contiguous, on the CPU and nobody else's.
@@ -124,7 +133,7 @@ class TraceWriter:
                 "point": point,
                 "dtype": DTYPES[tensor.dtype],
                 "shape": list(tensor.shape),
-                "basis": "original",
+                "basis": basis,
                 "derived": derived,
                 "shard": len(self._shards),
             }

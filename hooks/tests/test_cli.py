@@ -295,3 +295,22 @@ def test_help_and_version_need_no_torch(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
     assert "capture" in run(["--help"], tmp_path).stdout
     assert run(["--version"], tmp_path).stdout.strip() == layerdiff_hooks.__version__
+
+
+def test_activations_are_rounded_on_request(
+    tmp_path: Path, checkpoint: Path, prompts: Path, capsys: Capsys
+) -> None:
+    more = ["--prompt", "sea-1", "--steps", "1"]
+    assert main(command(checkpoint, prompts, tmp_path / "t", *more)) == 0
+    assert main(command(checkpoint, prompts, tmp_path / "u", *more, "--activation-bits", "8")) == 0
+    plain, rounded = Read(tmp_path / "t"), Read(tmp_path / "u")
+    assert rounded.manifest["provenance"]["activation_bits"] == 8
+    assert rounded.manifest["self_check"]["status"] == "bit-equal"
+    point = "model.layers.0.linear_attn.in_proj_qkv"
+    moved = (rounded(point) - plain(point)).norm() / plain(point).norm()
+    assert 1e-4 < moved < 2e-2
+    capsys.readouterr()
+    bad = command(checkpoint, prompts, tmp_path / "v", "--activation-bits", "8")
+    assert main([*bad, "--dtype", "bfloat16"]) == 2
+    assert "torch.bfloat16 cannot hold" in capsys.readouterr().err
+    assert not (tmp_path / "v").exists()

@@ -22,14 +22,17 @@ pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
     }
     let mut prompts = chosen_prompts(&args.input)?.map_or_else(standard_prompts, Ok)?;
     tokenize(&mut prompts, model.path(), model.graph().dim("vocab"))?;
+    if let Some(bits) = args.activation_bits {
+        check_activation_bits(&args.engine, bits)?;
+    }
     if args.engine == "torch" {
         let request = torch::Request {
             model: &model,
             prompts: &prompts,
             points: &points,
             dtype: args.dtype.as_deref().unwrap_or("float32"),
-            activation_bits: None,
             steps: args.input.steps.unwrap_or(STEPS),
+            activation_bits: args.activation_bits,
             quiet: ui.quiet,
         };
         Python::find(args.input.python.as_deref()).capture(&request, &args.out)?;
@@ -69,4 +72,17 @@ pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
         print_text(&super::inspect::summary(&trace))?;
     }
     Ok(Outcome::Pass)
+}
+
+fn check_activation_bits(engine: &str, bits: u32) -> Result<()> {
+    if engine != "torch" {
+        return Err(Error::new(format!("{engine} rounds activations as it does"))
+            .hint("--activation-bits is for --engine torch; of lattice's engines lattice-q8_0 rounds them"));
+    }
+    if bits != 8 {
+        return Err(Error::new("no engine rounds activations to so many bits")
+            .expected("--activation-bits 8", bits)
+            .hint("8 is what lattice-q8_0 does"));
+    }
+    Ok(())
 }

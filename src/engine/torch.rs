@@ -14,31 +14,30 @@ use std::process::{Command, Stdio};
 #[derive(Debug, Clone)]
 pub struct Python(PathBuf);
 
-const INSTALL: &str = "install the Python side: `pip install ./hooks` from layerdiff's source, or `make venv`; \
-     name another interpreter with --python or LAYERDIFF_PYTHON";
-
-/// Characters that are kept of a line that Python says.
-const LINE: usize = 1000;
-
 /// What to capture.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The model.
     pub model: &'a ModelDir,
-    /// The prompts, with token ids; the steps decode their own step tokens where they have some, else
-    /// greedily.
+    /// The prompts, with token ids.
     pub prompts: &'a [Prompt],
     /// Which points.
     pub points: &'a PointFilter,
     /// The precision: `float32`, `float64`, ….
     pub dtype: &'a str,
-    /// How many bits the inputs of linears are rounded to, as lattice's Q8_0 does it.
-    pub activation_bits: Option<u32>,
-    /// How many decode steps.
+    /// How many decode steps: on the prompts' own step tokens where they have some, else greedily.
     pub steps: usize,
+    /// How many bits the input of each linear is rounded to; none where it stays a float.
+    pub activation_bits: Option<u32>,
     /// No progress bars.
     pub quiet: bool,
 }
+
+const INSTALL: &str = "install the Python side: `pip install ./hooks` from layerdiff's source, or `make venv`; \
+     name another interpreter with --python or LAYERDIFF_PYTHON";
+
+/// Characters that are kept of a line that Python says.
+const LINE: usize = 1000;
 
 impl Python {
     /// The interpreter that was named, else the checkout's or the active virtual environment's, else `python3`.
@@ -51,9 +50,9 @@ impl Python {
         Self(found.or_else(active).or(local).unwrap_or_else(|| "python3".into()))
     }
 
-    /// Captures the prompts into the trace `out`.
+    /// Captures the prompts into the trace `out`, which must not exist yet.
     pub fn capture(&self, request: &Request<'_>, out: &Path) -> Result<()> {
-        let Request { model, prompts, points, dtype, activation_bits, steps, quiet } = *request;
+        let Request { model, prompts, points, dtype, steps, activation_bits, quiet } = *request;
         // The target is tried first: a bad one must not cost a run.
         drop(crate::files::staging_dir(out)?);
         let mut file = tempfile::NamedTempFile::new()

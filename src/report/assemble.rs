@@ -127,6 +127,7 @@ fn prompt_report(prompt: &Prompt, rows: &[Row<'_>]) -> PromptReport {
     for row in rows.iter().filter(|row| row.pair.prompt == prompt.id) {
         coverage.expected += 1;
         match row.pair.partner {
+            Partner::Matched(..) if row.unjudged.is_some() => coverage.unmeasured += 1,
             Partner::Matched(..) => coverage.matched += 1,
             Partner::Mismatched(_) => coverage.mismatched += 1,
             Partner::Unmeasured(_) => coverage.unmeasured += 1,
@@ -252,17 +253,13 @@ fn points(rows: &[(&Row<'_>, Figures)]) -> Vec<PointReport> {
 }
 
 fn point_report(row: &Row<'_>, figures: &Figures) -> PointReport {
-    let (state, note, shape) = match &row.pair.partner {
-        Partner::Matched(r, _) => {
-            (row.judgement.as_ref().map_or(State::Unmeasured, |j| j.state), None, r.shape.clone())
-        }
-        Partner::Mismatched(note) => (State::Mismatched, Some(note.clone()), Vec::new()),
-        Partner::Unmeasured(note) => {
-            // A number that is not finite is a fault whatever else is unknown.
-            let state = row.judgement.as_ref().map_or(State::Unmeasured, |j| j.state);
-            (state, Some(note.clone()), Vec::new())
-        }
+    let judged = row.judgement.as_ref().map_or(State::Unmeasured, |j| j.state);
+    let (state, shape) = match &row.pair.partner {
+        Partner::Matched(r, _) => (judged, r.shape.clone()),
+        Partner::Mismatched(_) => (State::Mismatched, Vec::new()),
+        Partner::Unmeasured(_) => (State::Unmeasured, Vec::new()),
     };
+    let note = row.note().map(str::to_owned);
     PointReport {
         point: row.pair.point.to_owned(),
         step: row.pair.step,

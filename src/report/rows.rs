@@ -1,7 +1,7 @@
 //! All that is found out about each pair: its errors by arm, and the judgement.
 
 use super::assemble::Options;
-use crate::align::{Pair, Partner, align};
+use crate::align::{Pair, align};
 use crate::arms::Quantization;
 use crate::compare::{compare, refuse_wrong_seed};
 use crate::error::Result;
@@ -22,12 +22,19 @@ pub(super) struct Row<'a> {
     /// C − Q, where arm Q was run.
     pub engine: Option<Metrics>,
     pub judgement: Option<Judgement>,
+    /// Why the candidate cannot be judged here, though reference and candidate could be compared.
+    pub unjudged: Option<String>,
 }
 
 impl Row<'_> {
     /// The metrics that the candidate is judged by: against arm Q where that was run.
     pub fn judged(&self) -> Option<&Metrics> {
         self.engine.as_ref().or(self.total.as_ref())
+    }
+
+    /// Why nothing is known about the candidate here; none where something is.
+    pub fn note(&self) -> Option<&str> {
+        self.pair.note().or(self.unjudged.as_deref())
     }
 }
 
@@ -67,6 +74,7 @@ pub(super) fn rows<'a>(
                     quantization: None,
                     engine: None,
                     judgement,
+                    unjudged: None,
                 })
                 .collect())
         }
@@ -116,25 +124,28 @@ fn everything(pairs: &[Pair<'_>]) -> std::collections::BTreeMap<String, f64> {
 }
 
 /// A point of a quantized candidate without arm Q: its total error is known, its own is not.
-fn without_arm(mut pair: Pair<'_>, total: Option<Metrics>, judgement: Option<Judgement>) -> Row<'_> {
+fn without_arm(pair: Pair<'_>, total: Option<Metrics>, judgement: Option<Judgement>) -> Row<'_> {
     let judgement = judgement.filter(|j| j.state != State::Explained);
-    if judgement.is_none() && matches!(pair.partner, Partner::Matched(..)) {
-        pair.partner = Partner::Unmeasured("what the engine adds to quantization: there is no arm Q".into());
-    }
-    Row { pair, total, quantization: None, engine: None, judgement }
+    let unjudged =
+        judgement.is_none().then(|| "what the engine adds to quantization: there is no arm Q".to_owned());
+    Row { pair, total, quantization: None, engine: None, judgement, unjudged }
 }
 
-fn with_arm(split: Option<Split>, mut pair: Pair<'_>, total: Option<Metrics>) -> Row<'_> {
+fn with_arm(split: Option<Split>, pair: Pair<'_>, total: Option<Metrics>) -> Row<'_> {
     let split = split.unwrap_or(Split {
         quantization: None,
         engine: None,
         judgement: None,
         note: Some("arm Q lacks it".into()),
     });
-    if let (Some(note), Partner::Matched(..)) = (split.note, &pair.partner) {
-        pair.partner = Partner::Unmeasured(note);
+    Row {
+        pair,
+        total,
+        quantization: split.quantization,
+        engine: split.engine,
+        judgement: split.judgement,
+        unjudged: split.note,
     }
-    Row { pair, total, quantization: split.quantization, engine: split.engine, judgement: split.judgement }
 }
 
 fn split<'a>(

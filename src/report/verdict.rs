@@ -131,7 +131,7 @@ fn fault_reasoning(first: &Fault, faults: &[Fault], rows: &[Row<'_>]) -> Vec<Str
 }
 
 fn unmeasured(rows: &[Row<'_>]) -> Vec<String> {
-    let missing: Vec<_> = rows.iter().filter_map(|r| Some((&r.pair, r.pair.note()?))).collect();
+    let missing: Vec<_> = rows.iter().filter_map(|r| Some((&r.pair, r.note()?))).collect();
     let sentence = |(pair, note): &(&Pair<'_>, &str)| {
         format!("{} (prompt {}, step {}): {note}.", pair.point, pair.prompt, pair.step)
     };

@@ -3,14 +3,18 @@
 // Each test binary uses a part of it.
 #![allow(dead_code)]
 
+use half::{bf16, f16};
+use lattice_quant::quarot::QuarotTensorReader;
 use layerdiff::model::{Component, Description, Graph, ModelConfig, Op};
 use layerdiff::prompt::Prompt;
 use layerdiff::tensor::DType;
 use layerdiff::trace::{Hashes, MANIFEST, Provenance, SelfCheck, TraceWriter, WriteOptions};
+use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
 /// The configuration of a model with three GatedDeltaNet layers and one of full attention.
 pub fn config() -> Value {
@@ -31,6 +35,85 @@ pub fn graph() -> Graph {
 /// The model that the binary carries.
 pub fn bundled_model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bundle/model")
+}
+
+/// A form in which a checkpoint may come.
+#[derive(Debug, Clone, Copy)]
+pub struct Form {
+    pub dtype: Dtype,
+    /// More than one come with an index.
+    pub shards: usize,
+    /// The decoder's keys at the top of `config.json`.
+    pub flat: bool,
+    /// A head of its own: the embedding upside down.
+    pub untied: bool,
+}
+
+impl Form {
+    /// That of the bundled model, but in f32.
+    pub const F32: Self = Self { dtype: Dtype::F32, shards: 1, flat: false, untied: false };
+
+    /// The bundled model in this form, after a change of its tensors.
+    pub fn write(self, change: impl Fn(&str, &mut Vec<f32>)) -> TempDir {
+        const EMBEDDING: &str = "model.language_model.embed_tokens.weight";
+        const HEAD: &str = "lm_head.weight";
+        let root = tempfile::tempdir().unwrap();
+        let reader = QuarotTensorReader::open(&bundled_model()).unwrap();
+        let mut names = reader.tensor_names();
+        names.extend(self.untied.then(|| HEAD.to_owned()));
+        names.sort();
+        let mut tensors = Vec::new();
+        for name in names {
+            let stored = if name == HEAD { EMBEDDING } else { &name };
+            let (wide, shape) = reader.read_tensor_f64(stored).unwrap();
+            let mut values: Vec<f32> = wide.into_iter().map(|v| v as f32).collect();
+            if name == HEAD {
+                values.reverse();
+            }
+            change(&name, &mut values);
+            tensors.push((name, shape, self.encode(&values)));
+        }
+        let file = |i: usize| match self.shards {
+            1 => "model.safetensors".to_owned(),
+            n => format!("model-{i}-of-{n}.safetensors"),
+        };
+        let map: BTreeMap<_, _> =
+            tensors.iter().enumerate().map(|(i, (name, ..))| (name, file(i % self.shards))).collect();
+        if self.shards > 1 {
+            let index = json!({"metadata": {}, "weight_map": map}).to_string();
+            std::fs::write(root.path().join("model.safetensors.index.json"), index).unwrap();
+        }
+        for shard in 0..self.shards {
+            let views = tensors.iter().skip(shard).step_by(self.shards).map(|(name, shape, bytes)| {
+                (name, TensorView::new(self.dtype, shape.clone(), bytes).unwrap())
+            });
+            serialize_to_file(views, None, &root.path().join(file(shard))).unwrap();
+        }
+        std::fs::write(root.path().join("config.json"), self.config().to_string()).unwrap();
+        std::fs::copy(bundled_model().join("tokenizer.json"), root.path().join("tokenizer.json")).unwrap();
+        root
+    }
+
+    fn encode(self, values: &[f32]) -> Vec<u8> {
+        match self.dtype {
+            Dtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Dtype::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+            Dtype::BF16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn config(self) -> Value {
+        let text = std::fs::read_to_string(bundled_model().join("config.json")).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        if self.flat {
+            config = config["text_config"].take();
+        } else {
+            config["text_config"]["tie_word_embeddings"] = (!self.untied).into();
+        }
+        config["tie_word_embeddings"] = (!self.untied).into();
+        config
+    }
 }
 
 /// A tensor before it is written.
