@@ -56,7 +56,8 @@ pub enum Partner<'a> {
 /// Pairs up two traces, in the architecture's order of execution within each step.
 ///
 /// Every point that the architecture has and the filter accepts is there, and every other name
-/// that a side has: what has no partner is unmeasured.
+/// that a side has: what has no partner is unmeasured. Only what both sides say they cannot show is not
+/// expected.
 ///
 /// A side that is in a rotated basis is brought back to the original one where it is compared; a point
 /// whose gain is not among `gains` and folded away is unmeasured.
@@ -161,7 +162,12 @@ fn align_prompt<'a>(
             )?;
             Ok(Pair { prompt: &prompt.id, step, tokens, context, point, component, partner })
         };
-        for component in known {
+        let left_out = |point: &str| {
+            [reference, candidate]
+                .iter()
+                .all(|t| t.find(&prompt.id, step, point).is_none() && t.manifest().leaves_out(step, point))
+        };
+        for component in known.filter(|c| !left_out(&c.point)) {
             pairs.push(pair(&component.point, Some(component))?);
         }
         let unknown: BTreeSet<&str> = both()

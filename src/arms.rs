@@ -24,12 +24,12 @@ const STATED: f64 = 4e-3;
 pub enum Quantization<'a> {
     /// The candidate's weights are the reference's: there is no price, and Q is T.
     Exact,
-    /// The candidate keeps 16 bits of each parameter and states what that costs: small enough to judge
+    /// The sides keep at least 16 bits of each parameter and state what that costs: small enough to judge
     /// the total error by, with an allowance.
     Stated,
     /// Arm Q.
     Arm(&'a Trace),
-    /// The candidate is quantized and there is no arm Q: what it adds itself cannot be told apart.
+    /// A side is quantized and there is no arm Q: what the candidate adds itself cannot be told apart.
     Unmeasured,
 }
 
@@ -37,6 +37,7 @@ impl<'a> Quantization<'a> {
     /// That of `candidate`, with or without an arm Q.
     pub fn of(reference: &Trace, candidate: &Trace, arm: Option<&'a Trace>) -> Result<Self> {
         let who = &candidate.manifest().provenance;
+        let sides = [&reference.manifest().provenance, who];
         match arm {
             Some(arm) => {
                 check_arm(&arm.manifest().provenance, &reference.manifest().provenance, who)
@@ -45,10 +46,9 @@ impl<'a> Quantization<'a> {
                 ours.refuse_other(theirs).map_err(|e| e.at(arm.path()))?;
                 Ok(Self::Arm(arm))
             }
-            None if who.quantized || who.parameter_error.values().any(|e| *e > STATED) => {
-                Ok(Self::Unmeasured)
-            }
-            None if who.parameter_error.is_empty() => Ok(Self::Exact),
+            None if same_weights(&reference.manifest().provenance, who) => Ok(Self::Exact),
+            None if sides.iter().any(|who| is_quantized(who)) => Ok(Self::Unmeasured),
+            None if sides.iter().all(|who| who.parameter_error.is_empty()) => Ok(Self::Exact),
             None => Ok(Self::Stated),
         }
     }
@@ -63,15 +63,31 @@ impl<'a> Quantization<'a> {
         }
     }
 
-    /// What the candidate's formats may do to its error against the arm that it is judged by.
-    pub fn storage(self, candidate: &Trace) -> Storage {
+    /// What the formats may do to the candidate's error against the arm that it is judged by.
+    pub fn storage(self, reference: &Trace, candidate: &Trace) -> Storage {
         let who = &candidate.manifest().provenance;
-        let parameter_error = match self {
-            Self::Arm(_) => BTreeMap::new(),
-            _ => who.parameter_error.clone(),
-        };
+        let mut parameter_error = BTreeMap::new();
+        if matches!(self, Self::Stated | Self::Unmeasured) {
+            for side in [&reference.manifest().provenance, who] {
+                for (parameter, error) in &side.parameter_error {
+                    *parameter_error.entry(parameter.clone()).or_insert(0.0) += error;
+                }
+            }
+        }
         Storage { parameter_error, activation_bits: who.activation_bits }
     }
+}
+
+/// True when both sides are one engine with one checkpoint, which it holds in one form.
+fn same_weights(reference: &Provenance, candidate: &Provenance) -> bool {
+    let form = |who: &Provenance| (who.engine.clone(), who.engine_version.clone(), who.hashes.clone());
+    reference.hashes.weights.is_some()
+        && form(reference) == form(candidate)
+        && reference.parameter_error == candidate.parameter_error
+}
+
+fn is_quantized(who: &Provenance) -> bool {
+    who.quantized || who.parameter_error.values().any(|error| *error > STATED)
 }
 
 /// Arm Q is the reference's own engine, in the same precision, on the candidate's weights.

@@ -7,6 +7,7 @@ use crate::hook::CaptureHook;
 use crate::model::PointFilter;
 use crate::progress;
 use crate::prompt::Prompt;
+use crate::split::Feed;
 use crate::trace::{Evidence, SelfCheck, Status, TraceWriter, WriteOptions};
 use std::path::Path;
 
@@ -50,6 +51,11 @@ pub fn dequantized(engine: &dyn Engine, source: &ModelDir, out: &Path) -> Result
 /// Runs the prompts and writes the trace; fails, and writes nothing, unless the instrumented
 /// engine is bit-identical to the real one on every prompt.
 pub fn capture(engine: &mut dyn Engine, request: &Request<'_>, out: &Path) -> Result<()> {
+    capture_fed(Feed::Plain, engine, request, out)
+}
+
+/// The same, with the tokens given to the engine in another way.
+pub fn capture_fed(feed: Feed, engine: &mut dyn Engine, request: &Request<'_>, out: &Path) -> Result<()> {
     let graph = request.model.graph();
     // The target is tried first: a bad one must not cost a run.
     drop(crate::files::staging_dir(out)?);
@@ -68,6 +74,17 @@ pub fn capture(engine: &mut dyn Engine, request: &Request<'_>, out: &Path) -> Re
         provenance.hashes.dequantized = weights.hashes()?.weights;
     }
     let name = provenance.engine.clone();
+    let left_out: Vec<&str> = feed.left_out(graph).filter(|point| request.points.accepts(point)).collect();
+    if let Some(given) = feed.describe(request.prompts, request.steps) {
+        provenance.path = format!("{}, {given}", provenance.path);
+    }
+    if let (Feed::Joined, [_, ..]) = (feed, left_out.as_slice()) {
+        provenance.notes.push(format!(
+            "{} states at the end of step 0 are unmeasured by nature, and left out of both sides: a prefill with \
+             one token more leaves only those after it",
+            left_out.len()
+        ));
+    }
     let options = WriteOptions {
         architecture: graph.description().name.clone(),
         config: request.model.config().as_json().clone(),
@@ -76,6 +93,7 @@ pub fn capture(engine: &mut dyn Engine, request: &Request<'_>, out: &Path) -> Re
         shard_bytes: SHARD_BYTES,
     };
     let mut writer = TraceWriter::create(out, options)?;
+    left_out.iter().for_each(|point| writer.leave_out(0, point));
     let mut evidence: Vec<Evidence> = Vec::new();
     let bar = progress::bar("capturing", request.prompts.len() as u64, request.quiet);
     for prompt in request.prompts {
@@ -83,7 +101,7 @@ pub fn capture(engine: &mut dyn Engine, request: &Request<'_>, out: &Path) -> Re
         let prompt = with_steps(prompt, request.steps, engine)?;
         writer.start_prompt(&prompt);
         let mut hook = CaptureHook::new(&mut writer, request.points).rotated(graph, rotation);
-        let found = engine.run(&prompt.token_ids, &prompt.step_token_ids, &mut hook)?;
+        let found = feed.run(engine, graph, &prompt, &mut hook)?;
         merge(&mut evidence, found);
         bar.inc(1);
     }

@@ -53,7 +53,7 @@ pub enum Command {
 pub struct InputArgs {
     /// JSONL file of prompts: {"id": …, "text": …} a line; or a trace, for its prompts and all its tokens
     /// [default: capture, the bundled standard set of 60; run, the stored reference's prompts, or code-01 of
-    /// the standard set with --reference torch].
+    /// the standard set where the reference is captured now].
     #[arg(long, value_name = "FILE|TRACE")]
     pub prompts: Option<PathBuf>,
     /// Only this prompt; may be given several times.
@@ -84,13 +84,18 @@ Examples:
   layerdiff run --engine all                      every engine, and what quantization costs each
   layerdiff run --model DIR --reference torch --prompts prompts.jsonl
   layerdiff run --model DIR --reference TRACE --floor ARM_TRACE
-  layerdiff run --reference torch --lora ADAPTER --engine lattice-f32")]
+  layerdiff run --reference torch --lora ADAPTER --engine lattice-f32
+  layerdiff run --model DIR --reference self      an engine against itself, its prefill against its decode
+  layerdiff run --engine lattice-f32 --reference lattice-f32:serial")]
 pub struct RunArgs {
     /// The model's directory: config.json, model.safetensors, tokenizer.json [default: the bundled model].
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// A trace, or `torch` to capture PyTorch now [default: the bundled trace].
-    #[arg(long, value_name = "TRACE|torch")]
+    /// A trace (`./NAME` where it is called as one of the following); `torch` to capture PyTorch now; an
+    /// engine, on a path of it, to capture that now, such as `lattice-f32:serial`; or `self`: the candidate's
+    /// own prefill of all tokens but the last and one decode step, against its prefill of all tokens. The last
+    /// two need no PyTorch [default: the bundled trace].
+    #[arg(long, value_name = "TRACE|torch|self|ENGINE[:PATH]")]
     pub reference: Option<String>,
     /// The candidate: lattice-f32, lattice-f16, lattice-q8, lattice-q8_0, lattice-q4, lattice-quarot-q4; or all.
     #[arg(long, value_name = "NAME", default_value = "lattice-f16")]
@@ -100,7 +105,8 @@ pub struct RunArgs {
     pub path: Option<String>,
     /// What errors are held against: a trace of PyTorch in another precision, or the report.json of its
     /// comparison; more of them are shown beside the first [default: the bundled ones; with --reference
-    /// torch, PyTorch in float64, bfloat16 and float16, captured now].
+    /// torch, PyTorch in float64, bfloat16 and float16, captured now; with an engine or self, customary
+    /// tolerances].
     #[arg(long, value_name = "TRACE|FILE")]
     pub floor: Vec<PathBuf>,
     /// Arm Q of a quantized engine: a trace of PyTorch on its dequantized weights [default: the bundled

@@ -49,5 +49,6 @@ mod progress;
 pub mod prompt;
 pub mod quantize;
 pub mod report;
+pub mod split;
 pub mod tensor;
 pub mod trace;

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::ops::Range;
 
 /// Element types that a trace may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -114,11 +115,49 @@ impl Tensor {
         }
     }
 
+    /// The part within a range of each axis.
+    ///
+    /// # Panics
+    /// When there is not one range within bounds for each axis: that is a bug of the caller.
+    pub fn part(&self, ranges: &[Range<usize>]) -> Self {
+        assert_eq!(ranges.len(), self.shape.len(), "shape {:?}", self.shape);
+        let shape = ranges.iter().map(Range::len).collect();
+        let values = match &self.values {
+            Values::F32(values) => {
+                let mut part = Vec::new();
+                copy_part(values, &self.shape, ranges, &mut part);
+                Values::F32(part)
+            }
+            Values::U8(values) => {
+                let mut part = Vec::new();
+                copy_part(values, &self.shape, ranges, &mut part);
+                Values::U8(part)
+            }
+        };
+        Self { shape, values }
+    }
+
     /// The values as little-endian bytes.
     pub fn to_le_bytes(&self) -> Vec<u8> {
         match &self.values {
             Values::F32(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
             Values::U8(values) => values.clone(),
+        }
+    }
+}
+
+/// Appends the part of `values` within `ranges`; axes that are whole are copied in one piece.
+fn copy_part<T: Copy>(values: &[T], shape: &[usize], ranges: &[Range<usize>], out: &mut Vec<T>) {
+    let ([_, shape @ ..], [range, ranges @ ..]) = (shape, ranges) else {
+        out.extend_from_slice(values);
+        return;
+    };
+    let stride: usize = shape.iter().product();
+    if ranges.iter().zip(shape).all(|(range, n)| *range == (0..*n)) {
+        out.extend_from_slice(&values[range.start * stride..range.end * stride]);
+    } else {
+        for i in range.clone() {
+            copy_part(&values[i * stride..(i + 1) * stride], shape, ranges, out);
         }
     }
 }
@@ -221,6 +260,18 @@ mod tests {
         assert!(1.0f32 + 2.0 * DType::F32.unit_roundoff() as f32 > 1.0);
         assert_eq!(f16::from_f64(1.0 + DType::F16.unit_roundoff()), f16::ONE);
         assert_eq!(bf16::from_f64(1.0 + DType::BF16.unit_roundoff()), bf16::ONE);
+    }
+
+    #[test]
+    fn a_part_of_a_tensor_is_what_lies_within_a_range_of_each_axis() {
+        let tensor = Tensor::new(&[2, 3, 2], (0u8..12).map(f32::from).collect());
+        assert_eq!(tensor.part(&[0..2, 1..3, 1..2]), Tensor::new(&[2, 2, 1], vec![3.0, 5.0, 9.0, 11.0]));
+        assert_eq!(tensor.part(&[1..2, 0..3, 0..2]).values, Values::F32((6u8..12).map(f32::from).collect()));
+        assert_eq!(tensor.part(&[0..2, 0..3, 0..2]), tensor);
+        assert_eq!(
+            Tensor::mask(&[2, 2], vec![1, 0, 1, 1]).part(&[1..2, 0..1]),
+            Tensor::mask(&[1, 1], vec![1])
+        );
     }
 
     #[test]

@@ -329,6 +329,58 @@ fn a_prompt_that_the_reference_lacks_is_refused_by_run() {
 }
 
 #[test]
+fn a_mistyped_reference_is_answered_with_the_nearest_engine() {
+    refused!(World::new(), &RUN.replace("@reference", "latice-f32:serial"));
+}
+
+#[test]
+fn a_mistyped_word_for_a_reference_is_answered_with_the_nearest() {
+    refused!(World::new(), &RUN.replace("@reference", "slef"));
+}
+
+#[test]
+fn an_unknown_path_of_the_reference_is_answered_with_the_known_ones() {
+    refused!(World::new(), &RUN.replace("@reference", "lattice-f32:paralel"));
+}
+
+#[test]
+fn a_reference_that_is_the_candidate_is_refused() {
+    refused!(
+        World::new(),
+        &format!("{} --engine lattice-f32", RUN.replace("@reference", "lattice-f32:batched"))
+    );
+}
+
+#[test]
+fn a_prompt_of_one_token_cannot_be_cut() {
+    let world = World::new();
+    world.file("prompts.jsonl", r#"{"id": "one", "token_ids": [7]}"#);
+    refused!(world, &format!("{} --prompts @prompts.jsonl", RUN.replace("@reference", "self")));
+}
+
+#[test]
+fn an_engine_against_itself_has_no_arm_of_other_weights() {
+    refused!(World::new(), &format!("{} --quantized @candidate", RUN.replace("@reference", "self")));
+}
+
+#[test]
+fn a_floor_of_pytorch_is_none_for_an_engine_against_itself() {
+    let floor = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bundle/floors/float64.json");
+    let world = World::new();
+    symlink(floor, world.path("floor.json")).unwrap();
+    let run = RUN.replace("@reference", "self");
+    refused!(world, &format!("{run} --prompts @prompts.jsonl --engine lattice-f32 --floor @floor.json"));
+}
+
+#[test]
+fn a_trace_whose_name_is_a_word_is_reached_by_its_path() {
+    let world = World::new();
+    Draft::tiny().write(&world.path("self"));
+    let run = world.run("run --model @@ --reference ./self --out @report");
+    assert!(run.stderr.contains("the trace was captured on another model"), "{run:#?}");
+}
+
+#[test]
 fn a_missing_file_of_prompts_is_named() {
     let world = World::new();
     std::fs::remove_file(world.path("prompts.jsonl")).unwrap();
@@ -735,6 +787,17 @@ fn two_layers_of_the_same_bytes_in_the_reference_are_refused() {
 }
 
 #[test]
+fn two_layers_of_the_same_bytes_are_refused_in_steps_that_were_written_in_turns() {
+    let in_turns = |d: &mut Draft| {
+        *d = d.clone().with_step(1);
+        let bytes = d.at("model.layers.0").bytes.clone();
+        d.at("model.layers.1").bytes = bytes;
+        d.tensors.sort_by(|a, b| a.point.cmp(&b.point).then(a.step.cmp(&b.step)));
+    };
+    refused!(World::with(in_turns), COMPARE);
+}
+
+#[test]
 fn a_malformed_floor_is_refused() {
     refused!(World::new(), &format!("{COMPARE} --floor @prompts.jsonl"));
 }
@@ -1010,6 +1073,27 @@ fn another_basis_is_mismatched_and_never_passed() {
     assert!(
         report["points"].to_string().contains("basis original in the reference, spectral in the candidate")
     );
+}
+
+#[test]
+fn what_both_sides_cannot_show_is_not_expected_and_what_one_cannot_is_unmeasured() {
+    let world = World::with(|_| {});
+    let point = "model.layers.0.linear_attn.conv_state";
+    let expected = world.outcome("pass", 0)["coverage"]["expected"].as_u64().unwrap();
+    for side in ["reference", "candidate"] {
+        let mut draft = Draft::tiny();
+        draft.tensors.retain(|t| t.point != point);
+        std::fs::remove_dir_all(world.path(side)).unwrap();
+        draft.write(&world.path(side));
+    }
+    let leave_out = |side| {
+        edit_manifest(&world.path(side), |m| m["left_out"] = json!([{"step": 0, "point": point}]));
+    };
+    leave_out("candidate");
+    let coverage = world.outcome("unmeasured", 2)["coverage"].clone();
+    assert_eq!((coverage["expected"].as_u64(), &coverage["unmeasured"]), (Some(expected), &json!(1)));
+    leave_out("reference");
+    assert_eq!(world.outcome("pass", 0)["coverage"]["expected"].as_u64(), Some(expected - 1));
 }
 
 #[test]

@@ -19,7 +19,7 @@ enum Part {
 use Part::{Analysis, Front, Production, Shared};
 
 /// The modules of the crate in ranks, lowest first. Those of one rank do not know each other.
-const RANKS: [(Part, &[&str]); 20] = [
+const RANKS: [(Part, &[&str]); 21] = [
     (Shared, &["error"]),
     (Shared, &["number", "progress", "files"]),
     (Shared, &["tensor"]),
@@ -29,6 +29,7 @@ const RANKS: [(Part, &[&str]); 20] = [
     (Production, &["checkpoint", "hook"]),
     (Production, &["quantize"]),
     (Production, &["engine"]),
+    (Production, &["split"]),
     (Production, &["capture"]),
     (Analysis, &["metrics"]),
     (Analysis, &["align"]),

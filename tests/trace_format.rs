@@ -267,6 +267,18 @@ mod the_manifest {
     }
 
     #[test]
+    fn may_say_which_points_the_run_cannot_show_and_then_has_none_of_them() {
+        let left_out = |step: u32, point: &'static str| {
+            move |m: &mut Value| m["left_out"] = json!([{"step": step, "point": point}])
+        };
+        let trace = Fixture::edited(left_out(0, "model.layers.0.linear_attn.conv_state")).is_read();
+        assert!(trace.manifest().leaves_out(0, "model.layers.0.linear_attn.conv_state"));
+        assert!(!trace.manifest().leaves_out(1, "model.layers.0.linear_attn.conv_state"));
+        assert!(!Fixture::edited(left_out(1, "model.norm")).is_read().manifest().leaves_out(0, "model.norm"));
+        refused(left_out(0, "model.norm"), "which it says is left out");
+    }
+
+    #[test]
     fn may_have_keys_that_are_not_listed() {
         let plain = Fixture::new();
         let fixture = Fixture::edited(|m| {

@@ -82,29 +82,18 @@ pub fn open(name: &str, model_dir: &Path, graph: &Graph, path: Option<&str>) -> 
             .at(model_dir)
             .hint("use --engine lattice-q4 or lattice-quarot-q4, or name the original checkpoint"));
     }
+    let path = path_of(name, path)?;
     match name {
-        "lattice-q4" | "lattice-quarot-q4" => match path.unwrap_or("serial") {
-            "serial" => Ok(Box::new(lattice::Q4Engine::open(model_dir, graph, name == "lattice-quarot-q4")?)),
-            other => Err(unknown_path(name, other, "serial")),
-        },
+        "lattice-q4" | "lattice-quarot-q4" => {
+            Ok(Box::new(lattice::Q4Engine::open(model_dir, graph, name == "lattice-quarot-q4")?))
+        }
         "lattice-f32" => {
-            let path = match path.unwrap_or("batched") {
-                "batched" => lattice::Path::Batched,
-                "serial" => lattice::Path::Serial,
-                other => return Err(unknown_path(name, other, "batched, serial")),
-            };
+            let path = if path == "serial" { lattice::Path::Serial } else { lattice::Path::Batched };
             Ok(Box::new(lattice::F32Engine::open(model_dir, graph, path)?))
         }
-        "lattice-f16" | "lattice-q8" | "lattice-q8_0" => {
-            if let Some(other) = path.filter(|path| *path != "serial") {
-                return Err(unknown_path(name, other, "serial"));
-            }
-            Ok(match name {
-                "lattice-f16" => Box::new(lattice::F16Engine::open(model_dir, graph)?),
-                "lattice-q8" => Box::new(lattice::Q8Engine::open(model_dir, graph)?),
-                _ => Box::new(lattice::Q8_0Engine::open(model_dir)?),
-            })
-        }
+        "lattice-f16" => Ok(Box::new(lattice::F16Engine::open(model_dir, graph)?)),
+        "lattice-q8" => Ok(Box::new(lattice::Q8Engine::open(model_dir, graph)?)),
+        "lattice-q8_0" => Ok(Box::new(lattice::Q8_0Engine::open(model_dir)?)),
         _ => {
             Err(Error::new(format!("`{name}` is no candidate"))
                 .hint(format!("known: {}", CANDIDATES.join(", "))))
@@ -112,6 +101,11 @@ pub fn open(name: &str, model_dir: &Path, graph: &Graph, path: Option<&str>) -> 
     }
 }
 
-fn unknown_path(engine: &str, path: &str, known: &str) -> Error {
-    Error::new(format!("{engine} has no path `{path}`")).hint(format!("known: {known}"))
+/// The numeric path of the engine called `name` that `path` chooses; its default when none is chosen.
+pub fn path_of(name: &str, path: Option<&str>) -> Result<&'static str> {
+    let known: &[&str] = if name == "lattice-f32" { &["batched", "serial"] } else { &["serial"] };
+    let chosen = path.unwrap_or(known[0]);
+    known.iter().copied().find(|path| *path == chosen).ok_or_else(|| {
+        Error::new(format!("{name} has no path `{chosen}`")).hint(format!("known: {}", known.join(", ")))
+    })
 }

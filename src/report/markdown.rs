@@ -5,7 +5,9 @@ mod set;
 
 use super::escape::{code, plain, prose};
 use super::stops::{self, Stop, kinds, stops};
-use super::text::{arms, coverage, maybe, multiple, number, outcomes, self_check, short_headline, word};
+use super::text::{
+    arms, coverage, maybe, multiple, number, outcomes, runs, self_check, short_headline, sides, word,
+};
 use super::{PromptReport, Report, State};
 use provenance::provenance;
 pub use set::markdown_set;
@@ -20,12 +22,7 @@ const WARNINGS: usize = 3;
 /// Renders the report.
 pub fn markdown(report: &Report) -> String {
     let mut head = vec![
-        format!(
-            "# {}: {} against {}",
-            word(report.outcome),
-            plain(&report.engine),
-            plain(&report.provenance.reference.engine)
-        ),
+        format!("# {}: {}", word(report.outcome), plain(&sides(report))),
         String::new(),
         format!("**{}**", prose(short_headline(report))),
         String::new(),
@@ -57,6 +54,7 @@ fn facts(report: &Report) -> Vec<String> {
         format!("- **Floor:** {}: {}", plain(&report.floor.kind), prose(&report.floor.description)),
         format!("- **Arms:** {}", prose(&arms(report))),
     ];
+    facts.extend(runs(report).map(|runs| format!("- **Runs:** {}", plain(&runs))));
     facts.extend(rests);
     if let Some(diagnosis) = report.diagnosis.first() {
         let more = match report.diagnosis.len() - 1 {

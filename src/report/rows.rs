@@ -62,7 +62,7 @@ pub(super) fn rows<'a>(
     options: &Options<'a>,
 ) -> Result<Vec<Row<'a>>> {
     let (pairs, total) = measure(reference, candidate, options)?;
-    let storage = quantization.storage(candidate);
+    let storage = quantization.storage(reference, candidate);
     match quantization {
         Quantization::Exact | Quantization::Stated => {
             let judgements = judge(&pairs, &total, &storage, options);

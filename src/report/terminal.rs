@@ -5,7 +5,8 @@ mod set;
 
 use super::stops::{self, Stop, kinds, stops};
 use super::text::{
-    arms, clean, coverage, maybe, multiple, outcomes, self_check, short_headline, tail, word, wrap,
+    arms, clean, coverage, maybe, multiple, outcomes, runs, self_check, short_headline, sides, tail, word,
+    wrap,
 };
 use super::{Outcome, Report};
 use bar::Bar;
@@ -65,7 +66,7 @@ impl Page<'_> {
             Outcome::Invalid | Outcome::Unmeasured => Style::new().yellow().bold(),
         };
         let word = word(report.outcome);
-        let against = clean(&format!("  {} against {}", report.engine, report.provenance.reference.engine));
+        let against = clean(&format!("  {}", sides(report)));
         let mut lines = vec![self.paint(&style, word) + &tail(&against, self.width - word.len())];
         lines.extend(wrap(&clean(short_headline(report)), self.width));
         for diagnosis in report.diagnosis.iter().take(1) {
@@ -173,6 +174,9 @@ impl Page<'_> {
     fn facts(&self) -> Vec<String> {
         let report = self.report;
         let mut lines = Vec::new();
+        if let Some(runs) = runs(report) {
+            lines.extend(self.item("runs", &runs));
+        }
         if report.prompts.len() > 1 {
             lines.extend(self.item("prompts", &format!("{}: {}", report.prompts.len(), outcomes(report))));
         }

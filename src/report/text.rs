@@ -77,6 +77,23 @@ pub(super) fn wrap(text: &str, room: usize) -> Vec<String> {
     lines
 }
 
+/// Who is compared with whom.
+pub(super) fn sides(report: &Report) -> String {
+    let reference = &report.provenance.reference.engine;
+    if runs(report).is_some() {
+        format!("{} against itself", report.engine)
+    } else {
+        format!("{} against {reference}", report.engine)
+    }
+}
+
+/// How two runs of one engine differ.
+pub(super) fn runs(report: &Report) -> Option<String> {
+    let (r, c) = (&report.provenance.reference, &report.provenance.candidate);
+    let two = r.engine == c.engine && r.path != c.path;
+    two.then(|| format!("{}; against {}", c.path, r.path))
+}
+
 /// The headline without the outcome, which stands before it anyway.
 pub(super) fn short_headline(report: &Report) -> &str {
     let headline = report.verdict.headline.as_str();

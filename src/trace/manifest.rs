@@ -25,6 +25,17 @@ pub struct Manifest {
     pub prompts: Vec<Prompt>,
     pub shards: Vec<Shard>,
     pub tensors: Vec<Entry>,
+    /// Points that cannot be there by the nature of the run, and whose absence is no gap.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A point of a step that no prompt has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct LeftOut {
+    pub step: u32,
+    pub point: String,
 }
 
 /// Who computed the values, with what.
@@ -182,6 +193,11 @@ impl SelfCheck {
 }
 
 impl Manifest {
+    /// True for a point that cannot be in this step.
+    pub fn leaves_out(&self, step: u32, point: &str) -> bool {
+        self.left_out.iter().any(|l| l.step == step && l.point == point)
+    }
+
     /// Checks every rule that needs no file but the manifest.
     pub fn validate(&self) -> Result<()> {
         if self.format != "layerdiff-trace" {
@@ -285,6 +301,9 @@ impl Manifest {
             if entry.point.is_empty() || entry.basis.is_empty() {
                 let what = if entry.point.is_empty() { "point" } else { "basis" };
                 return Err(Error::new(format!("tensor {i} of the trace has no {what}")));
+            }
+            if self.leaves_out(entry.step, &entry.point) {
+                return Err(Error::new(format!("the trace holds {}, which it says is left out", name())));
             }
             if entry.byte_len().is_none_or(|bytes| bytes > isize::MAX as usize) {
                 return Err(Error::new(format!("{} is impossibly large", name()))

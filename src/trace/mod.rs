@@ -21,6 +21,7 @@
 //! | `prompts` | array of `{id, category, text, token_ids, step_token_ids}`; `category` and `text` may be null, `step_token_ids` may be absent |
 //! | `shards` | array of `{file, bytes}` |
 //! | `tensors` | array of entries, see below |
+//! | `left_out` | may be absent: array of `{step, point}`, points that the run cannot show in that step |
 //!
 //! Keys that are not listed are ignored, so that a later version can add some.
 //!
@@ -54,7 +55,8 @@
 //! | `derived` | true when the engine goes on with other numbers, from which this was computed |
 //! | `shard` | index into `shards` |
 //!
-//! No two entries share prompt, step and point.
+//! No two entries share prompt, step and point. No entry has a step and point that are `left_out`: those
+//! are not expected, as long as the other side leaves them out too.
 //!
 //! ## Shards
 //!
@@ -80,7 +82,7 @@ mod read;
 mod write;
 
 pub use adapter::StatedAdapter;
-pub use manifest::{Entry, Evidence, Hashes, Manifest, Provenance, SelfCheck, Shard, Status};
+pub use manifest::{Entry, Evidence, Hashes, LeftOut, Manifest, Provenance, SelfCheck, Shard, Status};
 pub use read::Trace;
 pub use write::{TraceWriter, WriteOptions};
 

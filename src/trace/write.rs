@@ -1,6 +1,6 @@
 //! Writing a trace: one shard in memory, then a rename.
 
-use super::{Entry, MANIFEST, Manifest, Provenance, SelfCheck, Shard};
+use super::{Entry, LeftOut, MANIFEST, Manifest, Provenance, SelfCheck, Shard};
 use crate::error::{Error, Result};
 use crate::files::StagedDir;
 use crate::model::Adapter;
@@ -57,6 +57,7 @@ impl TraceWriter {
                 prompts: Vec::new(),
                 shards: Vec::new(),
                 tensors: Vec::new(),
+                left_out: Vec::new(),
             },
             shard_bytes: options.shard_bytes,
             pending: Vec::new(),
@@ -67,6 +68,11 @@ impl TraceWriter {
     /// Announces the prompt that the tensors belong to from now on.
     pub fn start_prompt(&mut self, prompt: &Prompt) {
         self.manifest.prompts.push(prompt.clone());
+    }
+
+    /// Says that this run cannot show `point` in `step`.
+    pub fn leave_out(&mut self, step: u32, point: &str) {
+        self.manifest.left_out.push(LeftOut { step, point: point.to_owned() });
     }
 
     /// Takes the next tensor in the order of execution, as little-endian bytes.

@@ -1,6 +1,8 @@
 //! `layerdiff run`: the whole job.
 
 mod arm;
+mod itself;
+mod reference;
 mod sources;
 
 use super::{Ui, command_line, publish};
@@ -16,7 +18,8 @@ use crate::prompt::Prompt;
 use crate::report::{Options, Outcome, Report, ReportSet, assemble};
 use crate::trace::Trace;
 use arm::Arm;
-use sources::Sources;
+use reference::Reference;
+use sources::{Against, Sources};
 use std::path::Path;
 
 /// The word for every engine that can be judged.
@@ -30,6 +33,8 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
             Error::new("the engines have different paths").hint("name one engine, or leave --path out")
         );
     }
+    let reference = args.reference.as_deref().map(Reference::parse).transpose()?;
+    reference.map_or(Ok(()), |reference| reference.check(args))?;
     let points = PointFilter::new(&args.input.points)?;
     let out = ReplacedDir::stage(&args.out, "report.json")?;
     let bundle = Bundle::unpack()?;
@@ -38,13 +43,15 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
     let work = tempfile::tempdir()
         .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
     crate::files::remove_on_interrupt(work.path());
-    let sources = Sources::new(args, &model, &bundle, &points, work.path(), ui)?;
+    let sources = Sources::new(args, reference, &model, &bundle, &points, work.path(), ui)?;
     let job = Job { args, model: &model, points: &points, sources: &sources, work: work.path(), ui };
     if args.engine != ALL {
         return publish(&job.judge(&args.engine)?, Some(out), Some(&args.out), ui);
     }
     let mut set = ReportSet::new(command_line());
-    for engine in CANDIDATES {
+    // The reference's own run says nothing about the candidate that it equals.
+    let equals = |engine: &&str| reference.is_some_and(|reference| reference.is_candidate(engine, None));
+    for engine in CANDIDATES.into_iter().filter(|engine| !equals(engine)) {
         match job.judge(engine) {
             Ok(report) => set.add(report),
             Err(error) => set.add_error(engine, &error.to_string()),
@@ -73,6 +80,9 @@ impl Job<'_> {
         let own = args.weights.as_deref().map(|dir| ModelDir::open(dir)?.adapted(lora)).transpose()?;
         let own = own.as_ref().unwrap_or(model);
         let mut engine = open_engine(name, own, args.path.as_deref())?;
+        let Some(against) = &sources.against else {
+            return self.judge_by_itself(engine.as_mut(), own, &work);
+        };
         let weights = dequantized(engine.as_ref(), model, &work.join("dequantized"))?;
         let activation_bits = engine.activation_bits();
         let mut arm = match &weights {
@@ -95,17 +105,23 @@ impl Job<'_> {
         if let (Some(python), Some(weights)) = (&sources.python, &weights) {
             arm = Some(Arm::capture(python, weights, &prompts, activation_bits, self, &work)?);
         }
-        self.compare(&Trace::open(&candidate)?, &prompts, arm)
+        self.compare(against, &Trace::open(&candidate)?, &prompts, arm)
     }
 
-    fn compare(&self, candidate: &Trace, prompts: &[Prompt], arm: Option<Arm>) -> Result<Report> {
+    fn compare(
+        &self,
+        against: &Against,
+        candidate: &Trace,
+        prompts: &[Prompt],
+        arm: Option<Arm>,
+    ) -> Result<Report> {
         let sources = self.sources;
-        let reference = Trace::open(&sources.reference)?.restricted_to(prompts, sources.steps);
+        let reference = Trace::open(&against.reference)?.restricted_to(prompts, sources.steps);
         let (arm, arm_floor) = match arm {
             Some(Arm { trace, floor }) => (Some(trace.restricted_to(prompts, sources.steps)), floor),
             None => (None, None),
         };
-        let (own, others) = sources.floors.split_first().expect("a floor, if only a preset one");
+        let (own, others) = against.floors.split_first().expect("a floor, if only a preset one");
         let gains = self.model.gains()?;
         let options = Options {
             graph: self.model.graph(),

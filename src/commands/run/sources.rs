@@ -3,7 +3,9 @@
 use super::super::compare::{check_weights, open_floors};
 use super::super::{STEPS, Ui, chosen_prompts, standard_prompts};
 use super::arm::Arm;
+use super::reference::Reference;
 use crate::bundle::{Bundle, DEFAULT_PROMPT};
+use crate::capture::{Request, capture, open_engine};
 use crate::checkpoint::{AdapterDir, ModelDir};
 use crate::cli::RunArgs;
 use crate::engine::torch::{self, Python};
@@ -11,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::floor::Floor;
 use crate::model::PointFilter;
 use crate::prompt::{Prompt, select, tokenize};
+use crate::split::cut;
 use crate::trace::{StatedAdapter, Trace};
 use std::path::{Path, PathBuf};
 
@@ -18,12 +21,26 @@ use std::path::{Path, PathBuf};
 /// against, all are shown.
 const FLOORS: [&str; 3] = ["float64", "bfloat16", "float16"];
 
-pub(super) struct Sources {
+/// A reference, with what it costs in other precisions.
+pub(super) struct Against {
     /// The reference's directory.
     pub reference: PathBuf,
     /// The first is what errors are held against.
     pub floors: Vec<Floor>,
-    /// With the tokens that the reference decoded.
+}
+
+impl Against {
+    /// A trace that an engine has just left, with the floors that were named.
+    pub fn captured(reference: PathBuf, args: &RunArgs, model: &ModelDir) -> Result<Self> {
+        let floors = open_floors(&args.floor, model.graph(), &Trace::open(&reference)?)?;
+        Ok(Self { reference, floors })
+    }
+}
+
+pub(super) struct Sources {
+    /// None when each engine is held against itself.
+    pub against: Option<Against>,
+    /// With the tokens that the reference decoded, as far as they are known by now.
     prompts: Vec<Prompt>,
     /// True when these very prompts were asked for.
     chosen: bool,
@@ -37,15 +54,18 @@ pub(super) struct Sources {
 impl Sources {
     pub fn new(
         args: &RunArgs,
+        reference: Option<Reference<'_>>,
         model: &ModelDir,
         bundle: &Bundle,
         points: &PointFilter,
         work: &Path,
         ui: Ui,
     ) -> Result<Self> {
-        match args.reference.as_deref() {
-            Some(word) if word.eq_ignore_ascii_case("torch") => Self::live(args, model, points, work, ui),
-            Some(path) => Self::stored(args, model, Path::new(path), &args.floor, &args.quantized),
+        match reference {
+            Some(Reference::Torch) => Self::live(args, model, points, work, ui),
+            Some(Reference::Itself) => Self::itself(args, model),
+            Some(Reference::Engine(name, path)) => Self::engine(args, model, (name, path), points, work, ui),
+            Some(Reference::Stored(path)) => Self::stored(args, model, path, &args.floor, &args.quantized),
             None if model.adapter().is_some() => Err(Error::new("this model with its adapter has no reference")
                 .hint("the bundled reference has no adapter: add `--reference torch`, or `--reference TRACE`")),
             None if args.model.is_some() && !is_bundled(model, bundle)? => {
@@ -94,8 +114,10 @@ impl Sources {
         let prompts = with_reference_steps(prompts, &reference);
         let reference = reference.restricted_to(&prompts, steps);
         Ok(Self {
-            floors: open_floors(floors, model.graph(), &reference)?,
-            reference: path.to_owned(),
+            against: Some(Against {
+                floors: open_floors(floors, model.graph(), &reference)?,
+                reference: path.to_owned(),
+            }),
             prompts,
             chosen: args.input.prompts.is_some() || !args.input.prompt.is_empty(),
             steps,
@@ -106,11 +128,7 @@ impl Sources {
 
     /// `PyTorch`, captured now; in other precisions too, as the floors, unless others are named.
     fn live(args: &RunArgs, model: &ModelDir, points: &PointFilter, work: &Path, ui: Ui) -> Result<Self> {
-        let chosen = match chosen_prompts(&args.input)? {
-            Some(prompts) => prompts,
-            None => select(standard_prompts()?, &[DEFAULT_PROMPT.to_owned()])?,
-        };
-        let prompts = tokenized(chosen, model)?;
+        let prompts = wanted(args, model)?;
         let python = Python::find(args.input.python.as_deref());
         let steps = args.input.steps.unwrap_or(STEPS);
         let run = |dtype: &str, prompts: &[Prompt], out: &Path| {
@@ -137,14 +155,41 @@ impl Sources {
             open_floors(&args.floor, model.graph(), &reference)?
         };
         Ok(Self {
-            reference: path,
-            floors,
+            against: Some(Against { reference: path, floors }),
             prompts,
             chosen: true,
             steps,
             python: Some(python),
             arms: args.quantized.clone(),
         })
+    }
+
+    /// Another engine, or another path of the same one, captured now.
+    fn engine(
+        args: &RunArgs,
+        model: &ModelDir,
+        (name, path): (&str, &str),
+        points: &PointFilter,
+        work: &Path,
+        ui: Ui,
+    ) -> Result<Self> {
+        let prompts = wanted(args, model)?;
+        let steps = args.input.steps.unwrap_or(STEPS);
+        let out = work.join("reference");
+        let request = Request { model, prompts: &prompts, steps, points, dequantized: None, quiet: ui.quiet };
+        capture(open_engine(name, model, Some(path))?.as_mut(), &request, &out)?;
+        let prompts = with_reference_steps(prompts, &Trace::open(&out)?);
+        let against = Some(Against::captured(out, args, model)?);
+        let arms = args.quantized.clone();
+        Ok(Self { against, prompts, chosen: true, steps, python: None, arms })
+    }
+
+    /// Each engine is its own reference, captured when it is loaded: one token less in the prefill, and one
+    /// step more.
+    fn itself(args: &RunArgs, model: &ModelDir) -> Result<Self> {
+        let prompts = wanted(args, model)?.iter().map(cut).collect::<Result<_>>()?;
+        let steps = args.input.steps.unwrap_or(STEPS) + 1;
+        Ok(Self { against: None, prompts, chosen: true, steps, python: None, arms: Vec::new() })
     }
 
     /// The arm that was run on these weights, if one of those on disk was.
@@ -174,8 +219,17 @@ fn is_bundled(model: &ModelDir, bundle: &Bundle) -> Result<bool> {
     Ok(model.hashes()?.weights == ModelDir::open(&bundle.model())?.hashes()?.weights)
 }
 
+/// The prompts that were asked for, or the default one.
+fn wanted(args: &RunArgs, model: &ModelDir) -> Result<Vec<Prompt>> {
+    let chosen = match chosen_prompts(&args.input)? {
+        Some(prompts) => prompts,
+        None => select(standard_prompts()?, &[DEFAULT_PROMPT.to_owned()])?,
+    };
+    tokenized(chosen, model)
+}
+
 /// The prompts with the tokens that the reference decoded.
-fn with_reference_steps(mut prompts: Vec<Prompt>, reference: &Trace) -> Vec<Prompt> {
+pub(super) fn with_reference_steps(mut prompts: Vec<Prompt>, reference: &Trace) -> Vec<Prompt> {
     for prompt in &mut prompts {
         if let Some(known) = reference.manifest().prompts.iter().find(|k| k.id == prompt.id) {
             prompt.step_token_ids.clone_from(&known.step_token_ids);

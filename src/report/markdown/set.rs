@@ -16,7 +16,7 @@ pub fn markdown_set(set: &ReportSet) -> String {
     lines.extend(set.engines.iter().map(row));
     lines.extend([
         String::new(),
-        "Relative L2 errors at the point where the engine adds most. T: PyTorch in float32; F: in the precision named; Q: PyTorch on the engine's dequantized weights; C: the engine. – is UNMEASURED.".to_owned(),
+        "Relative L2 errors at the point where the engine adds most. T: the reference; F: the same in the precision named; Q: the same on the engine's dequantized weights; C: the engine. – is UNMEASURED.".to_owned(),
         String::new(),
         "![What each engine adds](engines.svg)".to_owned(),
         String::new(),

@@ -1,0 +1,38 @@
+//! An engine against itself: its prefill of n tokens against its prefill of n − 1 tokens and a decode step.
+
+use super::Job;
+use super::sources::{Against, with_reference_steps};
+use crate::capture::{Request, capture_fed};
+use crate::checkpoint::ModelDir;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::report::Report;
+use crate::split::Feed;
+use crate::trace::Trace;
+use std::path::Path;
+
+impl Job<'_> {
+    /// Captures `engine` on `model` both ways, decode steps after the prompt included, and compares.
+    pub(super) fn judge_by_itself(
+        &self,
+        engine: &mut dyn Engine,
+        model: &ModelDir,
+        work: &Path,
+    ) -> Result<Report> {
+        let prompts = self.sources.prompts_for(None);
+        let request = Request {
+            model,
+            prompts: &prompts,
+            steps: self.sources.steps,
+            points: self.points,
+            dequantized: None,
+            quiet: self.ui.quiet,
+        };
+        let (reference, candidate) = (work.join("reference"), work.join("candidate"));
+        capture_fed(Feed::Apart, engine, &request, &reference)?;
+        let against = Against::captured(reference, self.args, self.model)?;
+        let prompts = with_reference_steps(prompts.clone(), &Trace::open(&against.reference)?);
+        capture_fed(Feed::Joined, engine, &Request { prompts: &prompts, ..request }, &candidate)?;
+        self.compare(&against, &Trace::open(&candidate)?, &prompts, None)
+    }
+}
