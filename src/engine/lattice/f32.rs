@@ -59,7 +59,7 @@ impl F32Engine {
             geometry: &geometry,
             rope: &self.rope,
             path: self.path,
-            adapter: self.adapter.get(),
+            adapter: self.adapter.get().as_deref(),
         })
     }
 
