@@ -211,7 +211,7 @@ fn judge(model: &ModelDir, engine: &mut dyn Engine) -> Report {
         graph: model.graph(),
         points: &points,
         floor: &Floor::Preset,
-        shown_floors: &[],
+        floors: &[],
         quantized: None,
         gains: &Gains::default(),
         other_weights: false,
