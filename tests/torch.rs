@@ -37,7 +37,7 @@ fn a_live_capture_agrees_with_the_bundled_reference_to_1e_6_at_every_point() {
     let args =
         ["capture", "--engine", "torch", "--model", model, "--prompt", "code-01", "--out", path(&live)];
     assert_eq!(layerdiff(&args).0, 0);
-    let (code, report) = layerdiff(&["compare", "src/bundle/reference", path(&live)]);
+    let (code, report) = layerdiff(&["compare", "src/bundle/reference", path(&live), "--prompt", "code-01"]);
     assert_eq!(code, 0, "{}", report["verdict"]);
     assert!(worst(&report).0 <= 1e-6, "{:?}", worst(&report));
 }
