@@ -3,7 +3,7 @@
 The trace is the faulty candidate of the sample report in `reports/planted-norm-eps/`:
 
     python hooks/scripts/planted_norm_eps.py OUT
-    layerdiff compare src/bundle/reference OUT --floor src/bundle/floor.json
+    layerdiff compare src/bundle/reference OUT --prompt code-01 --floor src/bundle/floors/float64.json
 """
 
 import json
@@ -21,7 +21,7 @@ BUNDLE = Path(__file__).parents[2] / "src" / "bundle"
 def main(out: Path) -> None:
     """Runs the reference's prompt and steps on the faulty model."""
     manifest = json.loads((BUNDLE / "reference" / "manifest.json").read_text(encoding="utf-8"))
-    prompt = manifest["prompts"][0]
+    prompt = next(prompt for prompt in manifest["prompts"] if prompt["id"] == "code-01")
     model = load_text_model(BUNDLE / "model", torch.float32, attn_implementation="eager").eval()
     model.model.layers[5].post_attention_layernorm.eps = 1e-2
     described = [{"id": prompt["id"], "category": prompt["category"], "text": prompt["text"]}]

@@ -20,8 +20,12 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
     let mut reference = Trace::open(&args.reference)?;
     let mut candidate = Trace::open(&args.candidate)?;
     if !args.prompt.is_empty() {
-        let chosen =
-            select(reference.manifest().prompts.clone(), &args.prompt).map_err(|e| e.at(&args.reference))?;
+        // Both must have them: what one lacks cannot be asked for.
+        let chosen = |trace: &Trace| {
+            select(trace.manifest().prompts.clone(), &args.prompt).map_err(|e| e.at(trace.path()))
+        };
+        chosen(&candidate)?;
+        let chosen = chosen(&reference)?;
         let only = |trace: Trace| trace.restricted_to(&chosen, usize::MAX);
         (reference, candidate) = (only(reference), only(candidate));
     }

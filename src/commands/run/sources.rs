@@ -15,6 +15,7 @@ use crate::model::PointFilter;
 use crate::prompt::{Prompt, select, tokenize};
 use crate::split::cut;
 use crate::trace::{StatedAdapter, Trace};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// The precisions that PyTorch is run in beside the reference: the first is what errors are held
@@ -131,6 +132,7 @@ impl Sources {
         let prompts = wanted(args, model)?;
         let python = Python::find(args.input.python.as_deref());
         let steps = args.input.steps.unwrap_or(STEPS);
+        refuse_too_long(&prompts, steps, model)?;
         let run = |dtype: &str, prompts: &[Prompt], out: &Path| {
             let quiet = ui.quiet;
             let request =
@@ -210,6 +212,20 @@ impl Sources {
     pub fn prompts_for(&self, arm: Option<&Arm>) -> Vec<Prompt> {
         let wanted = |p: &&Prompt| self.chosen || arm.is_none_or(|arm| arm.has(&p.id));
         self.prompts.iter().filter(wanted).cloned().collect()
+    }
+}
+
+/// Refuses prompts that no engine has positions for, before any of them has run.
+fn refuse_too_long(prompts: &[Prompt], steps: usize, model: &ModelDir) -> Result<()> {
+    let section = &model.graph().description().config_section;
+    let Some(most) = model.config().get(section, "max_position_embeddings").and_then(Value::as_u64) else {
+        return Ok(());
+    };
+    match prompts.iter().find(|p| (p.token_ids.len() + steps) as u64 > most) {
+        Some(long) => Err(Error::new(format!("prompt `{}` is too long for this model", long.id))
+            .expected(format!("at most {most} tokens, decode steps included"), long.token_ids.len() + steps)
+            .hint("choose shorter prompts with --prompt ID, or fewer --steps")),
+        None => Ok(()),
     }
 }
 

@@ -1,9 +1,8 @@
 //! `report.md` of several engines.
 
 use super::super::escape::{code, plain, prose};
-use super::super::text::{maybe, ran, share, word};
+use super::super::text::{check_status as status, maybe, ran, share, word};
 use super::super::{EngineResult, Figures, ReportSet};
-use crate::trace::Status;
 
 /// Renders the report of several engines.
 pub fn markdown_set(set: &ReportSet) -> String {
@@ -58,11 +57,7 @@ fn row(engine: &EngineResult) -> String {
     };
     let coverage =
         engine.coverage.map_or_else(|| "–".to_owned(), |c| format!("{} of {}", c.matched, c.expected));
-    let check = match engine.self_check.as_ref().map(|check| check.status) {
-        Some(Status::BitEqual) => "bit-equal",
-        Some(Status::Different) => "DIFFERENT",
-        _ => "UNMEASURED",
-    };
+    let check = engine.self_check.as_ref().map_or("UNMEASURED", status);
     let worst = engine.worst.as_ref();
     let number = |of: &dyn Fn(&Figures) -> Option<f64>| maybe(worst.and_then(of));
     let floors: Vec<String> = worst
