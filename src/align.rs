@@ -167,7 +167,10 @@ fn align_prompt<'a>(
                 .iter()
                 .all(|t| t.find(&prompt.id, step, point).is_none() && t.manifest().leaves_out(step, point))
         };
-        for component in known.filter(|c| !left_out(&c.point)) {
+        // Only what the tokens leave behind can be unknown by nature, and only before a later step is known.
+        let by_nature =
+            |c: &Component| step == 0 && !graph.axes(c).iter().any(|a| a == "tokens" || a == "context");
+        for component in known.filter(|c| !(by_nature(c) && left_out(&c.point))) {
             pairs.push(pair(&component.point, Some(component))?);
         }
         let unknown: BTreeSet<&str> = both()

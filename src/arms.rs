@@ -15,8 +15,8 @@ use crate::localize::Storage;
 use crate::trace::{Provenance, StatedAdapter, Trace};
 use std::collections::BTreeMap;
 
-/// The largest storage error of a parameter that an allowance is made for: that of BF16. A larger one
-/// would excuse errors that only arm Q can tell apart.
+/// The largest storage error of a parameter that an allowance is made for: that of BF16. What a format of
+/// fewer bits does can be told apart from a fault by arm Q only.
 const STATED: f64 = 4e-3;
 
 /// Where the price of quantization comes from.
@@ -27,6 +27,8 @@ pub enum Quantization<'a> {
     /// The sides keep at least 16 bits of each parameter and state what that costs: small enough to judge
     /// the total error by, with an allowance.
     Stated,
+    /// The sides were run on different weights on purpose: the total error is all that there is.
+    Other,
     /// Arm Q.
     Arm(&'a Trace),
     /// A side is quantized and there is no arm Q: what the candidate adds itself cannot be told apart.
@@ -44,10 +46,13 @@ impl<'a> Quantization<'a> {
                     .map_err(|e| e.at(arm.path()))?;
                 let [ours, theirs] = [reference, arm].map(|side| StatedAdapter::of(side.manifest()));
                 ours.refuse_other(theirs).map_err(|e| e.at(arm.path()))?;
+                arm.refuse_failed_self_check()?;
                 Ok(Self::Arm(arm))
             }
             None if same_weights(&reference.manifest().provenance, who) => Ok(Self::Exact),
             None if sides.iter().any(|who| is_quantized(who)) => Ok(Self::Unmeasured),
+            None if sides[0].activation_bits != sides[1].activation_bits => Ok(Self::Unmeasured),
+            None if differ(&sides[0].hashes.weights, &sides[1].hashes.weights) => Ok(Self::Other),
             None if sides.iter().all(|who| who.parameter_error.is_empty()) => Ok(Self::Exact),
             None => Ok(Self::Stated),
         }
@@ -59,7 +64,7 @@ impl<'a> Quantization<'a> {
             Self::Exact => "exact",
             Self::Stated => "stated",
             Self::Arm(_) => "measured",
-            Self::Unmeasured => "unmeasured",
+            Self::Unmeasured | Self::Other => "unmeasured",
         }
     }
 
@@ -67,7 +72,7 @@ impl<'a> Quantization<'a> {
     pub fn storage(self, reference: &Trace, candidate: &Trace) -> Storage {
         let who = &candidate.manifest().provenance;
         let mut parameter_error = BTreeMap::new();
-        if matches!(self, Self::Stated | Self::Unmeasured) {
+        if matches!(self, Self::Stated | Self::Unmeasured | Self::Other) {
             for side in [&reference.manifest().provenance, who] {
                 for (parameter, error) in &side.parameter_error {
                     *parameter_error.entry(parameter.clone()).or_insert(0.0) += error;
@@ -80,10 +85,19 @@ impl<'a> Quantization<'a> {
 
 /// True when both sides are one engine with one checkpoint, which it holds in one form.
 fn same_weights(reference: &Provenance, candidate: &Provenance) -> bool {
-    let form = |who: &Provenance| (who.engine.clone(), who.engine_version.clone(), who.hashes.clone());
+    let form = |who: &Provenance| {
+        (who.engine.clone(), who.engine_version.clone(), who.hashes.clone(), who.dtype.clone())
+    };
     reference.hashes.weights.is_some()
         && form(reference) == form(candidate)
+        && reference.quantized == candidate.quantized
+        && reference.activation_bits == candidate.activation_bits
         && reference.parameter_error == candidate.parameter_error
+}
+
+/// True when both are known and are not the same.
+fn differ(a: &Option<String>, b: &Option<String>) -> bool {
+    a.is_some() && b.is_some() && a != b
 }
 
 fn is_quantized(who: &Provenance) -> bool {

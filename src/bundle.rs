@@ -1,5 +1,5 @@
-//! What an installed binary carries: a small trained model, a `PyTorch` trace of it, the floor, and
-//! the standard prompts.
+//! What an installed binary carries: a small trained model, traces and floors of `PyTorch` on it and on its
+//! quantized weights, a small adapter, and the standard prompts.
 
 use crate::error::{Error, Result};
 use include_dir::{Dir, include_dir};
@@ -34,7 +34,7 @@ impl Bundle {
         self.0.path().join("model")
     }
 
-    /// The `PyTorch` trace of the default prompt.
+    /// The `PyTorch` trace of the default prompt and of a short one.
     pub fn reference(&self) -> PathBuf {
         self.0.path().join("reference")
     }

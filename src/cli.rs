@@ -100,11 +100,11 @@ pub struct RunArgs {
     /// The candidate: lattice-f32, lattice-f16, lattice-q8, lattice-q8_0, lattice-q4, lattice-quarot-q4; or all.
     #[arg(long, value_name = "NAME", default_value = "lattice-f16")]
     pub engine: String,
-    /// The engine's numeric path: batched (default) or serial for lattice-f32, serial for lattice-f16.
+    /// The engine's numeric path: batched (default) or serial for lattice-f32, serial for all others.
     #[arg(long, value_name = "NAME")]
     pub path: Option<String>,
     /// What errors are held against: a trace of PyTorch in another precision, or the report.json of its
-    /// comparison; more of them are shown beside the first [default: the bundled ones; with --reference
+    /// comparison; of several the finest, and all are shown [default: the bundled ones; with --reference
     /// torch, PyTorch in float64, bfloat16 and float16, captured now; with an engine or self, customary
     /// tolerances].
     #[arg(long, value_name = "TRACE|FILE")]
@@ -169,7 +169,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// What errors are held against: a trace of the reference's engine in another precision, or the
-    /// report.json of its comparison; more of them are shown beside the first [default: customary tolerances].
+    /// report.json of its comparison; of several the finest, and all are shown [default: customary tolerances].
     #[arg(long, value_name = "TRACE|FILE")]
     pub floor: Vec<PathBuf>,
     /// Arm Q of a quantized candidate: a trace of the reference's engine on its dequantized weights.

@@ -2,7 +2,7 @@
 
 use crate::align::{Pair, align};
 use crate::basis::Gains;
-use crate::compare::compare;
+use crate::compare::{compare, refuse_repeated_layers};
 use crate::error::{Error, Result};
 use crate::model::{Graph, PointFilter};
 use crate::tensor::DType;
@@ -18,6 +18,8 @@ pub enum Floor {
     Measured(Measured),
     /// No arm was given: a customary tolerance by dtype.
     Preset,
+    /// Both sides are the same operations on the same numbers: nothing may differ.
+    Exact,
 }
 
 /// A measured floor.
@@ -71,6 +73,7 @@ struct FloorPoint {
 #[derive(Deserialize)]
 struct FloorProvenance {
     candidate: FloorSide,
+    reference: FloorSide,
 }
 
 #[derive(Deserialize)]
@@ -119,6 +122,23 @@ fn check_arm(arm: &FloorSide, reference: &Provenance) -> Result<()> {
     }
 }
 
+/// A floor's numbers are errors against one reference: held against another they mean nothing.
+fn check_measured_against(side: &FloorSide, reference: &Provenance) -> Result<()> {
+    let words = |engine: &str, dtype: &str, hash: &Option<String>| {
+        format!("{engine} in {dtype}, weights {}", hash.as_deref().unwrap_or("unknown"))
+    };
+    let (ours, theirs) = (
+        words(&reference.engine, &reference.dtype, &reference.hashes.weights),
+        words(&side.engine, &side.dtype, &side.hashes.weights),
+    );
+    if ours == theirs && side.activation_bits == reference.activation_bits {
+        return Ok(());
+    }
+    Err(Error::new("the floor was measured against another reference")
+        .expected(ours, theirs)
+        .hint("compare the arm with this reference: `layerdiff compare REFERENCE ARM --out DIR`"))
+}
+
 impl Floor {
     /// Reads a floor: a trace of another arm, which is compared with the reference, or the
     /// `report.json` of such a comparison.
@@ -145,7 +165,9 @@ impl Floor {
             dtype: report.provenance.candidate.dtype.clone(),
             ..Measured::default()
         };
-        check_arm(&report.provenance.candidate, &reference.manifest().provenance)?;
+        let ours = &reference.manifest().provenance;
+        check_arm(&report.provenance.candidate, ours)?;
+        check_measured_against(&report.provenance.reference, ours)?;
         let ids = |id: &str| reference.manifest().prompts.iter().find(|p| p.id == id).map(|p| &p.token_ids);
         let other = |p: &&FloorPrompt| ids(&p.id).is_some_and(|ids| *ids != p.token_ids);
         let other: Vec<String> = report.prompts.iter().filter(other).map(|p| p.id.clone()).collect();
@@ -159,6 +181,8 @@ impl Floor {
 
     /// Compares an arm with the reference.
     pub fn from_trace(arm: &Trace, graph: &Graph, reference: &Trace) -> Result<Self> {
+        arm.refuse_failed_self_check()?;
+        refuse_repeated_layers(graph, arm)?;
         let who = &arm.manifest().provenance;
         let side = FloorSide {
             engine: who.engine.clone(),
@@ -199,8 +223,20 @@ impl Floor {
     pub fn dtype(&self) -> Option<&str> {
         match self {
             Self::Measured(floor) => Some(&floor.dtype),
-            Self::Preset => None,
+            Self::Preset | Self::Exact => None,
         }
+    }
+
+    /// How much the arm's precision rounds: its unit roundoff, infinite for one that is not known.
+    pub fn coarseness(&self) -> f64 {
+        let known = match self.dtype() {
+            Some("float64") => DType::F64,
+            Some("float32") => DType::F32,
+            Some("float16") => DType::F16,
+            Some("bfloat16") => DType::BF16,
+            _ => return f64::INFINITY,
+        };
+        known.unit_roundoff()
     }
 
     /// The arm's own error at a point: of this very prompt, or the largest of others.
@@ -214,15 +250,16 @@ impl Floor {
     pub fn knows_prompt(&self, prompt: &str) -> bool {
         match self {
             Self::Measured(floor) => floor.by_prompt.keys().any(|(p, ..)| p == prompt),
-            Self::Preset => false,
+            Self::Preset | Self::Exact => false,
         }
     }
 
-    /// `measured` or `preset`.
+    /// `measured`, `preset` or `exact`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Measured(_) => "measured",
             Self::Preset => "preset",
+            Self::Exact => "exact",
         }
     }
 
@@ -230,6 +267,7 @@ impl Floor {
     pub fn description(&self) -> String {
         match self {
             Self::Measured(floor) => floor.description.clone(),
+            Self::Exact => "none: both sides must agree bit for bit".into(),
             Self::Preset => {
                 "no floor arm was given: customary tolerances (F32 1e-5, F16 5e-3, BF16 3e-2)".into()
             }

@@ -19,6 +19,8 @@
 //! `f_i` to f, so by `max(1, f / f_i)`), but never beyond [`CAP`] times rounding and storage: an error
 //! that creeps up from point to point must not excuse itself.
 //!
+//! Where more than [`LIMIT`] would be explained, an error that is not more than that is not judged.
+//!
 //! A point whose error is not explained, though no fault has reached its inputs, is where the error is
 //! *born*; if one has, it is *inherited*, or *absorbed* when it is explained all the same. A second fault
 //! that lies downstream of a first is not separated from it by growth. An error that is not finite is
@@ -39,6 +41,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// with four decode steps it was 13.7 for lattice f32 and 16.4 for F16, both at the decay of a decode
 /// step, which has four values; in the prefill alone 3.3 and 6.9.
 pub const MARGIN: f64 = 16.0;
+
+/// No error beyond this is ever excused: where rounding and storage could explain a tenth, far too many
+/// faults would fit into it. Such a point is not judged.
+pub const LIMIT: f64 = 0.1;
 
 /// How many times its harmless causes an error may be that is no larger than its inputs' errors allow.
 pub const CAP: f64 = 128.0;
@@ -205,6 +211,7 @@ fn least_rounding(graph: &Graph, pair: &Pair<'_>) -> f64 {
 
 /// Rounding and storage of a point, as far as they do not depend on points upstream.
 struct Own {
+    exact: bool,
     floor: Option<f64>,
     rounding: f64,
     storage: f64,
@@ -224,7 +231,9 @@ fn own_causes(graph: &Graph, floor: &Floor, storage: &Storage, pair: &Pair<'_>) 
     };
     let terms = |c| graph.summands(c, pair.tokens, pair.context);
     let storage = pair.component.map_or(0.0, |c| storage.at(c, terms(c)));
-    Own { floor: here, rounding, storage, cause }
+    let exact = matches!(floor, Floor::Exact);
+    let cause = if exact { "0, since both must agree bit for bit".to_owned() } else { cause };
+    Own { exact, floor: here, rounding, storage, cause }
 }
 
 fn judge(pair: &Pair<'_>, metrics: &Metrics, own: Own, inputs: &[Key<'_>], judged: &Judged<'_>) -> Judgement {
@@ -248,11 +257,13 @@ fn judge(pair: &Pair<'_>, metrics: &Metrics, own: Own, inputs: &[Key<'_>], judge
         inherited_storage = inherited_storage.max(judgement.storage / judgement.rounding);
     }
     let storage = own.storage + own.rounding * inherited_storage;
-    let causes = own.rounding + storage;
+    // Two runs that must agree bit for bit have no excuse.
+    let causes = if own.exact { 0.0 } else { own.rounding + storage };
     let from_inputs = (MARGIN * inherited.0).min(CAP * causes);
     let explained = from_inputs.max(MARGIN * causes);
     let harmless = metrics.rel_l2.is_finite() && metrics.rel_l2 <= explained;
     let state = match (harmless, faulty) {
+        (true, false) if explained > LIMIT && metrics.rel_l2 > 0.0 => State::Unmeasured,
         (true, false) => State::Explained,
         (true, true) => State::Absorbed,
         (false, true) => State::Inherited,

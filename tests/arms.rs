@@ -12,7 +12,7 @@ use layerdiff::hook::{At, Chain, Hook};
 use layerdiff::model::PointFilter;
 use layerdiff::prompt::{Prompt, select};
 use layerdiff::tensor::{Tensor, Values};
-use layerdiff::trace::{Evidence, Provenance, Trace};
+use layerdiff::trace::{Evidence, Provenance, Trace, TraceWriter, WriteOptions};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -237,6 +237,103 @@ fn an_arm_without_a_hash_is_taken_with_a_warning() {
     edit_manifest(&candidate, |manifest| manifest["provenance"]["hashes"]["dequantized"] = Value::Null);
     let report = traces.compare(&candidate, &["--quantized", path(&traces.arm("lattice-q8"))]).json();
     assert!(report["warnings"].to_string().contains("whether arm Q carries the candidate's weights"));
+}
+
+/// Arm Q of Q8_0 as a candidate, with numbers of its own at two points.
+fn disturbed(traces: &Traces, points: &[&str], change: impl Fn(f32) -> f32) -> PathBuf {
+    let out = traces.root.path().join("disturbed");
+    let trace = Trace::open(&traces.arm("lattice-q8_0")).unwrap();
+    let manifest = trace.manifest();
+    let mut provenance = manifest.provenance.clone();
+    provenance.engine = "another".to_owned();
+    provenance.quantized = true;
+    let options = WriteOptions {
+        architecture: manifest.architecture.clone(),
+        config: manifest.config.clone(),
+        provenance,
+        adapter: None,
+        shard_bytes: 8 << 20,
+    };
+    let mut writer = TraceWriter::create(&out, options).unwrap();
+    writer.start_prompt(&manifest.prompts[0]);
+    for entry in trace.entries() {
+        let view = trace.view(entry);
+        let mut bytes = view.bytes.to_vec();
+        if points.contains(&entry.point.as_str()) {
+            bytes = view.to_f64().iter().flat_map(|v| change(*v as f32).to_le_bytes()).collect();
+        }
+        writer
+            .push(entry.step, &entry.point, entry.dtype, &entry.shape, bytes, &entry.basis, entry.derived)
+            .unwrap();
+    }
+    writer.finish(manifest.self_check.clone()).unwrap();
+    out
+}
+
+#[test]
+fn an_engine_that_rounds_its_activations_is_not_excused_whatever_it_computes() {
+    let traces = Traces::new();
+    let arm = traces.arm("lattice-q8_0");
+    let sound = disturbed(&traces, &[], |v| v);
+    let run = traces.compare(&sound, &["--quantized", path(&arm), "--other-weights"]);
+    assert_eq!(run.json()["outcome"], "pass", "{run:#?}");
+    for change in [|_| 0.0, |v: f32| -v, |v| v * 1.5] {
+        let _ = std::fs::remove_dir_all(traces.root.path().join("disturbed"));
+        let points = ["model.layers.7.self_attn.o_proj", "lm_head"];
+        let candidate = disturbed(&traces, &points, change);
+        let run = traces.compare(&candidate, &["--quantized", path(&arm), "--other-weights"]);
+        assert_ne!(run.json()["outcome"], "pass");
+    }
+}
+
+#[test]
+fn an_impossible_number_of_bits_is_refused() {
+    let traces = Traces::new();
+    let candidate = traces.candidate("lattice-q8", None);
+    for bits in [0u32, 1, 17, 33, u32::MAX] {
+        edit_manifest(&candidate, |manifest| manifest["provenance"]["activation_bits"] = bits.into());
+        let run = traces.compare(&candidate, &[]);
+        assert!(run.code == 2 && run.stderr.contains("impossible number of bits"), "{bits}: {run:#?}");
+    }
+}
+
+#[test]
+fn rounded_activations_without_an_arm_are_unmeasured() {
+    let traces = Traces::new();
+    let rounded = traces.root.path().join("rounded");
+    copy(&traces.bundle.reference(), &rounded);
+    edit_manifest(&rounded, |manifest| {
+        manifest["provenance"]["activation_bits"] = 8.into();
+        manifest["provenance"]["engine"] = "another".into();
+    });
+    let report = traces.compare(&rounded, &[]).json();
+    assert_eq!(report["outcome"], "unmeasured");
+    assert_eq!(report["arms"]["quantization"]["status"], "unmeasured");
+}
+
+#[test]
+fn a_floor_that_was_measured_against_another_reference_is_refused() {
+    let traces = Traces::new();
+    let arm = traces.arm("lattice-q8_0");
+    let floor = arm.with_file_name("lattice-q8_0.floor.json");
+    let (reference, candidate) = (traces.bundle.reference(), traces.candidate("lattice-f32", None));
+    let run = layerdiff(&["compare", path(&reference), path(&candidate), "--floor", path(&floor)]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("error: "), "{run:#?}");
+}
+
+#[test]
+fn an_arm_whose_capture_disturbed_it_is_refused() {
+    let traces = Traces::new();
+    let candidate = traces.candidate("lattice-q8", None);
+    let arm = traces.root.path().join("arm");
+    copy(&traces.arm("lattice-q8"), &arm);
+    edit_manifest(&arm, |manifest| {
+        manifest["self_check"]["status"] = "different".into();
+        manifest["self_check"]["evidence"][0]["mismatches"] = 3.into();
+    });
+    let run = traces.compare(&candidate, &["--quantized", path(&arm)]);
+    assert!(run.code == 2 && run.stderr.contains("self-check failed"), "{run:#?}");
 }
 
 #[test]

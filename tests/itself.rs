@@ -22,6 +22,8 @@ use tempfile::TempDir;
 /// Points of a step of the bundled model, and how many of them are states that a pass leaves at its end.
 const POINTS: usize = 187;
 const STATES: usize = 2 * 6;
+/// Linears of its layers, all of which the bundled adapter changes.
+const LINEARS: usize = 62;
 /// Decode steps when nobody says how many.
 const STEPS: usize = 4;
 
@@ -100,6 +102,18 @@ fn a_run_against_itself_says_what_was_compared_and_what_cannot_be() {
 
 fn is_state(point: &Value) -> bool {
     point["point"].as_str().unwrap().ends_with("_state")
+}
+
+#[test]
+fn an_engine_with_an_adapter_agrees_with_itself() {
+    let adapter = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bundle/adapter");
+    let args = ["--reference", "self", "--lora", adapter.to_str().unwrap(), "--steps", "1"];
+    for (path, limit) in [("serial", 0.0), ("batched", 1e-5)] {
+        let (run, _dir) = run(&[5], &[&args[..], &["--engine", "lattice-f32", "--path", path]].concat());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        // A linear is four points: with the weights alone, down, up and the sum.
+        assert!(passes(&run.json(), 3 * (POINTS + 3 * LINEARS) - STATES) <= limit);
+    }
 }
 
 #[test]
@@ -197,7 +211,7 @@ fn judge(model: &ModelDir, engine: &mut dyn Engine) -> Report {
         graph: model.graph(),
         points: &points,
         floor: &Floor::Preset,
-        shown_floors: &[],
+        floors: &[],
         quantized: None,
         gains: &Gains::default(),
         other_weights: false,

@@ -13,10 +13,13 @@ from pathlib import Path
 def main(out: str, *reports: str) -> None:
     """Write the reports' errors to `out`, a line for each."""
     read = [json.loads(Path(report).read_text(encoding="utf-8")) for report in reports]
-    candidate = read[0]["provenance"]["candidate"]
     kept = ("engine", "dtype", "hashes", "activation_bits")
-    side = {key: candidate[key] for key in kept if key in candidate}
-    head = {"engine": read[0]["engine"], "provenance": {"candidate": side}}
+    sides = {
+        name: {key: value for key, value in side.items() if key in kept}
+        for name, side in read[0]["provenance"].items()
+        if name in ("candidate", "reference")
+    }
+    head = {"engine": read[0]["engine"], "provenance": sides}
     head["prompts"] = [
         {"id": prompt["id"], "token_ids": prompt["token_ids"]}
         for report in read

@@ -26,6 +26,11 @@ pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
         check_activation_bits(&args.engine, bits)?;
     }
     if args.engine == "torch" {
+        if let Some(path) = &args.path {
+            return Err(
+                Error::new(format!("PyTorch has no path `{path}`")).hint("--path is for lattice's engines")
+            );
+        }
         let request = torch::Request {
             model: &model,
             prompts: &prompts,

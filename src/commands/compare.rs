@@ -1,5 +1,6 @@
 //! `layerdiff compare`.
 
+use super::arm::Arm;
 use super::{Ui, command_line, publish};
 use crate::basis::{Gains, ORIGINAL};
 use crate::checkpoint::ModelDir;
@@ -39,14 +40,17 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
         }
     }
     let floors = open_floors(&args.floor, &graph, &reference)?;
-    let (floor, shown_floors) = floors.split_first().expect("a floor, if only a preset one");
-    let arm = args.quantized.as_deref().map(Trace::open).transpose()?;
+    let arm = match &args.quantized {
+        Some(path) => Some(Arm::open(Trace::open(path)?, &graph)?),
+        None => None,
+    };
+    let arm_floor = arm.as_ref().and_then(|arm| arm.floor.as_ref());
     let options = Options {
         graph: &graph,
         points: &points,
-        floor,
-        shown_floors,
-        quantized: arm.as_ref(),
+        floor: arm_floor.unwrap_or_else(|| floors.first().expect("at least one")),
+        floors: &floors,
+        quantized: arm.as_ref().map(|arm| &arm.trace),
         gains: &gains,
         other_weights: args.other_weights || quantized,
         command: command_line(),
@@ -60,7 +64,13 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
 pub(super) fn open_floors(paths: &[PathBuf], graph: &Graph, reference: &Trace) -> Result<Vec<Floor>> {
     match paths {
         [] => Ok(vec![Floor::Preset]),
-        paths => paths.iter().map(|path| Floor::open(path, graph, reference)).collect(),
+        paths => {
+            let open = |path: &PathBuf| Floor::open(path, graph, reference);
+            let mut floors = paths.iter().map(open).collect::<Result<Vec<_>>>()?;
+            // Errors are held against the finest: a coarser one would excuse more.
+            floors.sort_by(|a, b| a.coarseness().total_cmp(&b.coarseness()));
+            Ok(floors)
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The commands: what was typed becomes objects, and these do the work.
 
+mod arm;
 mod capture;
 mod compare;
 mod dequantize;

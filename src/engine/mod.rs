@@ -37,8 +37,8 @@ pub trait Engine {
         Ok(false)
     }
 
-    /// Puts an adapter on the model, from the next run on. Returns false, and changes nothing, when the
-    /// engine cannot run one.
+    /// Puts an adapter on the model, in place of an earlier one, from the next run on. Returns false, and
+    /// changes nothing, when the engine cannot run one.
     fn adapt(&mut self, _adapter: &AdapterDir) -> Result<bool> {
         Ok(false)
     }

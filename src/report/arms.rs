@@ -92,7 +92,7 @@ impl Arms {
         let status = quantization.status();
         let (price, engine) = match quantization {
             Quantization::Exact => (
-                arm(status, "none: the candidate's weights are the reference's".into()),
+                arm(status, "none: both sides compute with the same weights".into()),
                 arm("measured", "the total, since there is no price of quantization".into()),
             ),
             Quantization::Stated => {
@@ -109,6 +109,10 @@ impl Arms {
                 );
                 let price = Arm { provenance: Some(who.clone()), ..arm(status, description) };
                 (price, arm("measured", "the candidate against arm Q".into()))
+            }
+            Quantization::Other => {
+                let why = "the two sides ran on different weights";
+                (arm(status, why.into()), arm(status, why.into()))
             }
             Quantization::Unmeasured => {
                 let why = "no arm Q was run on the candidate's dequantized weights";

@@ -25,8 +25,9 @@ pub struct Options<'a> {
     pub points: &'a PointFilter,
     /// What errors are held against.
     pub floor: &'a Floor,
-    /// Floors of other precisions, which are shown beside it.
-    pub shown_floors: &'a [Floor],
+    /// The floors of the reference, by precision: they are shown. The one above is among them, or that of
+    /// arm Q.
+    pub floors: &'a [Floor],
     /// Arm Q, where it was run.
     pub quantized: Option<&'a Trace>,
     /// The gains of the original checkpoint, for traces of a rotated one.
@@ -70,7 +71,7 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
     let self_check = candidate.manifest().self_check.clone().unwrap_or_else(|| SelfCheck::new(Vec::new()));
     let warnings = warnings(reference, candidate, options.floor, quantization, &self_check, &rows);
     let outcome = outcome(&prompts, [reference, candidate]);
-    let floors: Vec<&Floor> = std::iter::once(options.floor).chain(options.shown_floors).collect();
+    let floors: Vec<&Floor> = options.floors.iter().collect();
     let all = rows.iter().map(|row| (row, figures(row, quantization, &floors)));
     let all: Vec<(&Row<'_>, Figures)> = all.collect();
     let worst = largest(&all, |f| f.engine.or(f.total));
@@ -102,7 +103,14 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
         first_fault: first.cloned(),
         faults,
         diagnosis: Vec::new(),
-        floor: FloorReport { kind: options.floor.kind().into(), description: options.floor.description() },
+        floor: FloorReport {
+            kind: options.floor.kind().into(),
+            description: if options.floors.iter().any(|f| std::ptr::eq(f, options.floor)) {
+                options.floor.description()
+            } else {
+                options.floor.description().replace("the reference", "arm Q, on its weights")
+            },
+        },
         points: points(&all),
         self_check,
         prompts,
@@ -244,8 +252,10 @@ fn points(rows: &[(&Row<'_>, Figures)]) -> Vec<PointReport> {
             }
             Some(&i) => {
                 let badness = |p: &PointReport| {
-                    let error = p.judged().map_or(f64::INFINITY, |m| m.rel_l2);
-                    (p.state != State::Explained, p.state == State::Born, error)
+                    // What arm Q lacks says nothing, and must not displace what it has.
+                    let missing = if p.armed { f64::NEG_INFINITY } else { f64::INFINITY };
+                    let error = p.judged().map_or(missing, |m| m.rel_l2);
+                    (p.state != State::Explained && error > f64::NEG_INFINITY, p.state == State::Born, error)
                 };
                 if badness(&point).partial_cmp(&badness(&points[i])) == Some(std::cmp::Ordering::Greater) {
                     points[i] = point;
@@ -277,8 +287,9 @@ fn point_report(row: &Row<'_>, figures: &Figures) -> PointReport {
         floors: figures.floor.clone(),
         quantization: figures.quantization,
         engine_error: figures.engine,
+        armed: row.armed,
         engine_metrics: row.engine.clone(),
-        floor: row.judgement.as_ref().and_then(|j| j.floor),
+        floor: row.judgement.as_ref().and_then(|j| j.floor).or_else(|| figures.floor.get("float64").copied()),
         explained: row.judgement.as_ref().map(|j| j.explained),
         local_ratio: None,
     }
@@ -350,15 +361,22 @@ fn warnings(
             row.pair.point, row.pair.prompt
         ));
     }
-    if matches!(floor, Floor::Measured(_)) {
-        let other = c.prompts.iter().filter(|p| !floor.knows_prompt(&p.id)).count();
-        if other > 0 {
-            warnings.push(format!("the floor was not measured for {other} of the prompts: there, that of other prompts stands in"));
-        }
-    } else {
-        warnings.push(format!(
+    match floor {
+        Floor::Exact => {}
+        Floor::Preset => warnings.push(format!(
             "no floor was measured; the verdict rests on customary tolerances and a margin of {MARGIN}"
-        ));
+        )),
+        Floor::Measured(_) => {
+            let other = c.prompts.iter().filter(|p| !floor.knows_prompt(&p.id)).count();
+            if other > 0 {
+                warnings.push(format!("the floor was not measured for {other} of the prompts: there, that of other prompts stands in"));
+            }
+            let without = |row: &&Row<'_>| row.judgement.as_ref().is_some_and(|j| j.floor.is_none());
+            let without = rows.iter().filter(without).count();
+            if without > 0 {
+                warnings.push(format!("the floor was not measured at {without} of the points that were judged: there, customary tolerances stand in"));
+            }
+        }
     }
     warnings
 }

@@ -220,10 +220,14 @@ pub struct PointReport {
     /// Relative L2 error that the candidate adds, C − Q; null when it was not measured.
     #[serde(with = "crate::number::option", default)]
     pub engine_error: Option<f64>,
+    /// True where the candidate is judged against arm Q.
+    #[serde(default)]
+    pub armed: bool,
     /// All metrics of C − Q, where arm Q was run; else Q is T.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub engine_metrics: Option<Metrics>,
-    /// Relative L2 error of the floor arm here.
+    /// What the error is held against here: the floor arm's relative L2 error, in a decode step at the least
+    /// that in the prefill.
     #[serde(with = "crate::number::option", default)]
     pub floor: Option<f64>,
     /// The largest relative L2 error that is explained here.
@@ -237,7 +241,7 @@ pub struct PointReport {
 impl PointReport {
     /// The metrics that the candidate is judged by: against arm Q where that was run.
     pub fn judged(&self) -> Option<&Metrics> {
-        self.engine_metrics.as_ref().or(self.metrics.as_ref())
+        if self.armed { self.engine_metrics.as_ref() } else { self.metrics.as_ref() }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::assemble::Options;
 use crate::align::{Pair, align};
 use crate::arms::Quantization;
-use crate::compare::{compare, refuse_wrong_seed};
+use crate::compare::{compare, refuse_repeated_layers, refuse_wrong_seed};
 use crate::error::Result;
 use crate::localize::{Judgement, State, Storage, localize};
 use crate::metrics::Metrics;
@@ -24,12 +24,14 @@ pub(super) struct Row<'a> {
     pub judgement: Option<Judgement>,
     /// Why the candidate cannot be judged here, though reference and candidate could be compared.
     pub unjudged: Option<String>,
+    /// True where arm Q is what the candidate is judged by.
+    pub armed: bool,
 }
 
 impl Row<'_> {
     /// The metrics that the candidate is judged by: against arm Q where that was run.
     pub fn judged(&self) -> Option<&Metrics> {
-        self.engine.as_ref().or(self.total.as_ref())
+        if self.armed { self.engine.as_ref() } else { self.total.as_ref() }
     }
 
     /// Why nothing is known about the candidate here; none where something is.
@@ -64,7 +66,7 @@ pub(super) fn rows<'a>(
     let (pairs, total) = measure(reference, candidate, options)?;
     let storage = quantization.storage(reference, candidate);
     match quantization {
-        Quantization::Exact | Quantization::Stated => {
+        Quantization::Exact | Quantization::Stated | Quantization::Other => {
             let judgements = judge(&pairs, &total, &storage, options);
             let rows = pairs.into_iter().zip(total).zip(judgements);
             Ok(rows
@@ -73,8 +75,9 @@ pub(super) fn rows<'a>(
                     total,
                     quantization: None,
                     engine: None,
+                    unjudged: beyond_the_limit(judgement.as_ref()),
                     judgement,
-                    unjudged: None,
+                    armed: false,
                 })
                 .collect())
         }
@@ -123,12 +126,21 @@ fn everything(pairs: &[Pair<'_>]) -> std::collections::BTreeMap<String, f64> {
     params.map(|param| (param.clone(), f64::INFINITY)).collect()
 }
 
+/// Why an error is not judged that more than the limit would excuse.
+fn beyond_the_limit(judgement: Option<&Judgement>) -> Option<String> {
+    let judgement = judgement.filter(|j| j.state == State::Unmeasured)?;
+    Some(format!(
+        "rounding and storage would explain an error of {:.1e} here, too much to tell a fault: {}",
+        judgement.explained, judgement.cause
+    ))
+}
+
 /// A point of a quantized candidate without arm Q: its total error is known, its own is not.
 fn without_arm(pair: Pair<'_>, total: Option<Metrics>, judgement: Option<Judgement>) -> Row<'_> {
-    let judgement = judgement.filter(|j| j.state != State::Explained);
+    let judgement = judgement.filter(|j| !matches!(j.state, State::Explained | State::Unmeasured));
     let unjudged =
         judgement.is_none().then(|| "what the engine adds to quantization: there is no arm Q".to_owned());
-    Row { pair, total, quantization: None, engine: None, judgement, unjudged }
+    Row { pair, total, quantization: None, engine: None, judgement, unjudged, armed: false }
 }
 
 fn with_arm(split: Option<Split>, pair: Pair<'_>, total: Option<Metrics>) -> Row<'_> {
@@ -143,8 +155,9 @@ fn with_arm(split: Option<Split>, pair: Pair<'_>, total: Option<Metrics>) -> Row
         total,
         quantization: split.quantization,
         engine: split.engine,
+        unjudged: split.note.or_else(|| beyond_the_limit(split.judgement.as_ref())),
         judgement: split.judgement,
-        unjudged: split.note,
+        armed: true,
     }
 }
 
@@ -155,11 +168,12 @@ fn split<'a>(
     storage: &Storage,
     options: &Options<'a>,
 ) -> Result<HashMap<Key<'a>, Split>> {
+    refuse_repeated_layers(options.graph, arm)?;
     let (pairs, engine) = measure(arm, candidate, options)?;
     let judgements = judge(&pairs, &engine, storage, options);
     let mut split: HashMap<Key<'a>, Split> = HashMap::new();
     for ((pair, engine), judgement) in pairs.iter().zip(engine).zip(judgements) {
-        let note = pair.note().map(|note| format!("against arm Q: {note}"));
+        let note = pair.note().map(|note| format!("between arm Q and the candidate: {note}"));
         split.insert(key(pair), Split { quantization: None, engine, judgement, note });
     }
     let (pairs, prices) = measure(reference, arm, options)?;
@@ -167,7 +181,7 @@ fn split<'a>(
         if let Some(split) = split.get_mut(&key(pair)) {
             split.quantization = price;
             if split.note.is_none() {
-                split.note = pair.note().map(|note| format!("arm Q against the reference: {note}"));
+                split.note = pair.note().map(|note| format!("between the reference and arm Q: {note}"));
             }
         }
     }

@@ -63,6 +63,7 @@ fn point(graph: &Graph, component: &Component) -> PointReport {
         floors: [("bfloat16".to_owned(), 2e-3 * scale)].into(),
         quantization: Some(0.0),
         engine_error: Some(3e-7 * scale),
+        armed: false,
         engine_metrics: None,
         floor: Some(2e-3 * scale),
         explained: Some(8e-3 * scale.max(0.01)),
@@ -147,6 +148,7 @@ pub(super) fn quantized() -> Report {
     for point in &mut report.points {
         let price = 0.1 * noise(&point.point);
         point.engine_metrics = point.metrics.clone();
+        point.armed = true;
         point.metrics = Some(metrics(price));
         point.quantization = Some(price);
     }

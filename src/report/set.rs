@@ -40,6 +40,8 @@ pub struct EngineResult {
     pub coverage: Option<Coverage>,
     pub self_check: Option<SelfCheck>,
     pub prompts: usize,
+    /// Decode steps after the prefill.
+    pub steps: u32,
     /// The four errors where the engine adds most.
     pub worst: Option<Figures>,
     /// Where quantization costs most.
@@ -72,6 +74,7 @@ impl ReportSet {
             coverage: Some(report.coverage),
             self_check: Some(report.self_check.clone()),
             prompts: report.prompts.len(),
+            steps: report.points.iter().map(|p| p.step).max().unwrap_or(0),
             worst: report.worst.clone(),
             dearest: report.dearest.clone(),
             first_fault: report.first_fault.clone(),
@@ -89,6 +92,7 @@ impl ReportSet {
             coverage: None,
             self_check: None,
             prompts: 0,
+            steps: 0,
             worst: None,
             dearest: None,
             first_fault: None,

@@ -1,6 +1,6 @@
 //! Numbers and foreign text in renderings for people.
 
-use super::{Arm, Coverage, Outcome, Report};
+use super::{Arm, Coverage, EngineResult, Outcome, Report, ReportSet};
 use crate::trace::{SelfCheck, Status};
 use console::measure_text_width as columns;
 
@@ -150,7 +150,7 @@ pub(super) fn arms(report: &Report) -> String {
     });
     let floors: Vec<String> = floors.collect();
     let quantization = match arms.quantization.status.as_str() {
-        "exact" => "0 (exact weights)".to_owned(),
+        "exact" => "0 (the same weights)".to_owned(),
         "stated" => format!("UNMEASURED ({})", arms.quantization.description),
         _ => known(&arms.quantization, worst.and_then(|w| w.quantization)),
     };
@@ -161,6 +161,21 @@ pub(super) fn arms(report: &Report) -> String {
         known(&arms.engine, worst.and_then(|w| w.engine)),
         worst.map_or_else(String::new, |w| format!(" (at {})", tail(&w.point, 80)))
     )
+}
+
+/// How many of a set's engines have its outcome: `1 of 6 engines`.
+pub(super) fn share(set: &ReportSet) -> String {
+    let n = set.engines.iter().filter(|e| e.outcome == set.outcome).count();
+    format!("{n} of {} engines", set.engines.len())
+}
+
+/// What an engine was run on: `2 prompts, 4 steps`.
+pub(super) fn ran(engine: &EngineResult) -> String {
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    match engine.prompts {
+        0 => "not run".to_owned(),
+        prompts => format!("{}, {}", count(prompts, "prompt"), count(engine.steps as usize, "decode step")),
+    }
 }
 
 /// How many prompts had which outcome, worst first: `3 fault, 9 pass`.

@@ -73,7 +73,8 @@ pub struct Provenance {
     /// True when the weights are not the checkpoint's, but what a format of fewer than 16 bits left of them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub quantized: bool,
-    /// How many bits activations are rounded to before they are multiplied; none where they stay floats.
+    /// How many bits activations are rounded to before they are multiplied, 2 to 16; none where they stay
+    /// floats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation_bits: Option<u32>,
     /// Relative L2 error that this engine's storage format adds to each parameter of the
@@ -231,6 +232,10 @@ impl Manifest {
                     .expected(format!("{follows:?}"), format!("{:?}", check.status))
                     .hint("do not use this trace: it was changed by hand, or made by a broken writer"));
             }
+        }
+        if let Some(bits) = self.provenance.activation_bits.filter(|bits| !(2..=16).contains(bits)) {
+            return Err(Error::new("the trace states an impossible number of bits for activations")
+                .expected("2 to 16", bits));
         }
         let bad = self.provenance.parameter_error.iter().find(|(_, e)| !e.is_finite() || **e < 0.0);
         match bad {

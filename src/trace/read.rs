@@ -1,6 +1,6 @@
 //! Reading a trace: memory-mapped, checked before the first value is used.
 
-use super::{Entry, MANIFEST, Manifest};
+use super::{Entry, MANIFEST, Manifest, SelfCheck, Status};
 use crate::error::{Error, Result, nearest};
 use crate::prompt::Prompt;
 use crate::tensor::{DType, TensorView};
@@ -54,6 +54,17 @@ impl Trace {
     /// The entries, in order of execution.
     pub fn entries(&self) -> &[Entry] {
         &self.manifest.tensors
+    }
+
+    /// Refuses a trace whose capture disturbed its engine: nothing can be held against it.
+    pub fn refuse_failed_self_check(&self) -> Result<()> {
+        let failed = |check: &SelfCheck| check.status == Status::Different;
+        if self.manifest.self_check.as_ref().is_some_and(failed) {
+            return Err(Error::new("the trace's self-check failed: its capture disturbed the engine")
+                .at(&self.path)
+                .hint("capture it again; it says nothing about the engine"));
+        }
+        Ok(())
     }
 
     /// The trace as if it held no other prompts than these, and no more than `steps` decode steps.

@@ -6,6 +6,7 @@ use crate::capture::{Request, capture_fed};
 use crate::checkpoint::ModelDir;
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::floor::Floor;
 use crate::report::Report;
 use crate::split::Feed;
 use crate::trace::Trace;
@@ -30,7 +31,11 @@ impl Job<'_> {
         };
         let (reference, candidate) = (work.join("reference"), work.join("candidate"));
         capture_fed(Feed::Apart, engine, &request, &reference)?;
-        let against = Against::captured(reference, self.args, self.model)?;
+        let mut against = Against::captured(reference, self.args, self.model)?;
+        // One token after the other is all that a serial engine does: cut or not, the operations are the same.
+        if self.args.floor.is_empty() && engine.provenance().path == "serial" {
+            against.floors = vec![Floor::Exact];
+        }
         let prompts = with_reference_steps(prompts.clone(), &Trace::open(&against.reference)?);
         capture_fed(Feed::Joined, engine, &Request { prompts: &prompts, ..request }, &candidate)?;
         self.compare(&against, &Trace::open(&candidate)?, &prompts, None)

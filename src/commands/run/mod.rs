@@ -1,23 +1,22 @@
 //! `layerdiff run`: the whole job.
 
-mod arm;
 mod itself;
 mod reference;
 mod sources;
 
+use super::arm::Arm;
 use super::{Ui, command_line, publish};
 use crate::bundle::Bundle;
 use crate::capture::{Request, capture, dequantized, open_engine};
 use crate::checkpoint::ModelDir;
 use crate::cli::RunArgs;
-use crate::engine::{CANDIDATES, check_known};
+use crate::engine::{CANDIDATES, check_known, torch};
 use crate::error::{Error, Result};
 use crate::files::ReplacedDir;
 use crate::model::PointFilter;
 use crate::prompt::Prompt;
 use crate::report::{Options, Outcome, Report, ReportSet, assemble};
 use crate::trace::Trace;
-use arm::Arm;
 use reference::Reference;
 use sources::{Against, Sources};
 use std::path::Path;
@@ -35,11 +34,19 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
     }
     let reference = args.reference.as_deref().map(Reference::parse).transpose()?;
     reference.map_or(Ok(()), |reference| reference.check(args))?;
+    if args.engine == ALL && args.weights.is_some() {
+        return Err(
+            Error::new("the engines take different weights").hint("name the engine that these belong to")
+        );
+    }
     let points = PointFilter::new(&args.input.points)?;
     let out = ReplacedDir::stage(&args.out, "report.json")?;
     let bundle = Bundle::unpack()?;
     let lora = args.input.lora.as_deref();
     let model = ModelDir::open(&args.model.clone().unwrap_or_else(|| bundle.model()))?.adapted(lora)?;
+    if !model.graph().components().iter().any(|c| points.accepts(&c.point)) {
+        return Err(points.chooses_nothing());
+    }
     let work = tempfile::tempdir()
         .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
     crate::files::remove_on_interrupt(work.path());
@@ -90,6 +97,13 @@ impl Job<'_> {
             None => None,
         };
         let prompts = sources.prompts_for(arm.as_ref());
+        if arm.is_none() && args.engine != ALL && !args.quantized.is_empty() {
+            return Err(no_such_arm(name, weights.as_ref(), args));
+        }
+        let covers = |arm: &Arm| prompts.iter().any(|p| arm.has(&p.id));
+        if arm.as_ref().is_some_and(|arm| !covers(arm)) {
+            arm = None;
+        }
         let request = Request {
             model: own,
             prompts: &prompts,
@@ -102,8 +116,12 @@ impl Job<'_> {
         capture(engine.as_mut(), &request, &candidate)?;
         // PyTorch needs the memory.
         drop(engine);
-        if let (Some(python), Some(weights)) = (&sources.python, &weights) {
-            arm = Some(Arm::capture(python, weights, &prompts, activation_bits, self, &work)?);
+        if let (Some(python), Some(weights), None) = (&sources.python, &weights, &arm) {
+            let (dtype, steps, quiet) = ("float32", sources.steps, ui.quiet);
+            let model = weights;
+            let request =
+                torch::Request { model, prompts: &prompts, points, dtype, activation_bits, steps, quiet };
+            arm = Some(Arm::capture(python, &request, &work)?);
         }
         self.compare(against, &Trace::open(&candidate)?, &prompts, arm)
     }
@@ -121,14 +139,13 @@ impl Job<'_> {
             Some(Arm { trace, floor }) => (Some(trace.restricted_to(prompts, sources.steps)), floor),
             None => (None, None),
         };
-        let (own, others) = against.floors.split_first().expect("a floor, if only a preset one");
         let gains = self.model.gains()?;
         let options = Options {
             graph: self.model.graph(),
             gains: &gains,
             points: self.points,
-            floor: arm_floor.as_ref().unwrap_or(own),
-            shown_floors: others,
+            floor: arm_floor.as_ref().unwrap_or_else(|| against.floors.first().expect("at least one")),
+            floors: &against.floors,
             quantized: arm.as_ref(),
             other_weights: self.args.weights.is_some(),
             command: command_line(),
@@ -136,4 +153,17 @@ impl Job<'_> {
         };
         assemble(&reference, candidate, &options)
     }
+}
+
+/// None of the arms that were named was run on the weights that the engine computes with.
+fn no_such_arm(engine: &str, weights: Option<&ModelDir>, args: &RunArgs) -> Error {
+    let list: Vec<String> = args.quantized.iter().map(|path| path.display().to_string()).collect();
+    let error = Error::new(format!("no trace that --quantized names is arm Q of {engine}"));
+    let wanted = match weights.map(ModelDir::hashes) {
+        None => return error.expected("none, since its weights are exact", list.join(", ")),
+        Some(hashes) => hashes.ok().and_then(|hashes| hashes.weights).unwrap_or_default(),
+    };
+    error.expected(format!("PyTorch on weights {wanted}"), list.join(", ")).hint(
+        "make its weights with `layerdiff dequantize`, and capture them with `layerdiff capture --engine torch`",
+    )
 }

@@ -1,8 +1,8 @@
 //! What the candidates are held against: the reference, the floors, and the arms that lie on disk.
 
+use super::super::arm::Arm;
 use super::super::compare::{check_weights, open_floors};
 use super::super::{STEPS, Ui, chosen_prompts, standard_prompts};
-use super::arm::Arm;
 use super::reference::Reference;
 use crate::bundle::{Bundle, DEFAULT_PROMPT};
 use crate::capture::{Request, capture, open_engine};
@@ -208,8 +208,7 @@ impl Sources {
 
     /// The prompts of a run that is held against `arm` too: without a choice, those that it has.
     pub fn prompts_for(&self, arm: Option<&Arm>) -> Vec<Prompt> {
-        let has = |arm: &Arm, id: &str| arm.trace.manifest().prompts.iter().any(|p| p.id == id);
-        let wanted = |p: &&Prompt| self.chosen || arm.is_none_or(|arm| has(arm, &p.id));
+        let wanted = |p: &&Prompt| self.chosen || arm.is_none_or(|arm| arm.has(&p.id));
         self.prompts.iter().filter(wanted).cloned().collect()
     }
 }

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::model::ADAPTER_PARTS;
 use lattice_compute::lora_hook::LoraHook;
 use lattice_tune::lora::{LoraAdapter, LoraLayer};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// The factors of a layer's linear in the engine's adapter, if it changes that linear.
 pub(super) fn factors<'a>(adapter: &'a LoraAdapter, layer: usize, module: &str) -> Option<&'a LoraLayer> {
@@ -55,17 +55,17 @@ fn add_scaled(out: &mut [f32], scale: f32, up: &[f32]) {
 ///
 /// lattice's own hook for it does the same, but pulls an HTTP client into the build.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Slot(Arc<OnceLock<Arc<LoraAdapter>>>);
+pub(super) struct Slot(Arc<RwLock<Option<Arc<LoraAdapter>>>>);
 
 impl Slot {
-    /// Puts the engine's adapter there; the first one stays.
+    /// Puts the engine's adapter there, in place of an earlier one.
     pub fn fill(&self, adapter: &Arc<LoraAdapter>) {
-        self.0.get_or_init(|| adapter.clone());
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(adapter.clone());
     }
 
     /// The adapter that is there.
-    pub fn get(&self) -> Option<&LoraAdapter> {
-        self.0.get().map(AsRef::as_ref)
+    pub fn get(&self) -> Option<Arc<LoraAdapter>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

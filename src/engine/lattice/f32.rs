@@ -22,6 +22,8 @@ use std::path::Path as FilePath;
 /// The f32 engine with a model loaded.
 pub struct F32Engine {
     decoder: Qwen35CpuDecoder,
+    /// The model's, without an adapter.
+    plain: Graph,
     graph: Graph,
     /// Shared with the un-instrumented engine, as is the tap.
     adapter: Slot,
@@ -40,7 +42,8 @@ impl F32Engine {
         model.set_lora(Box::new(tap.clone())).map_err(|e| engine_error("take a hook", &e))?;
         let config = model.config();
         let rope = RopeTable::new(config.rope_dim(), model.max_context(), config.rope_theta);
-        Ok(Self { decoder: Qwen35CpuDecoder::new(model), graph: graph.clone(), adapter, tap, rope, path })
+        let decoder = Qwen35CpuDecoder::new(model);
+        Ok(Self { decoder, plain: graph.clone(), graph: graph.clone(), adapter, tap, rope, path })
     }
 
     /// Runs `work` with the model as the pass sees it.
@@ -56,7 +59,7 @@ impl F32Engine {
             geometry: &geometry,
             rope: &self.rope,
             path: self.path,
-            adapter: self.adapter.get(),
+            adapter: self.adapter.get().as_deref(),
         })
     }
 
@@ -143,7 +146,7 @@ impl Engine for F32Engine {
     }
 
     fn adapt(&mut self, adapter: &AdapterDir) -> Result<bool> {
-        self.graph = self.graph.adapted(adapter.description())?;
+        self.graph = self.plain.adapted(adapter.description())?;
         self.adapter.fill(adapter.weights());
         Ok(true)
     }

@@ -1,14 +1,14 @@
 //! `report.md` of several engines.
 
 use super::super::escape::{code, plain, prose};
-use super::super::text::{maybe, word};
+use super::super::text::{maybe, ran, share, word};
 use super::super::{EngineResult, Figures, ReportSet};
 use crate::trace::Status;
 
 /// Renders the report of several engines.
 pub fn markdown_set(set: &ReportSet) -> String {
     let mut lines = vec![
-        format!("# {}: {} engines", word(set.outcome), set.engines.len()),
+        format!("# {}: {}", word(set.outcome), share(set)),
         String::new(),
         "| engine | outcome | points compared | self-check | worst point | total C−T | floor F−T | quantization Q−T | engine C−Q |".to_owned(),
         "|---|---|---|---|---|---|---|---|---|".to_owned(),
@@ -22,7 +22,7 @@ pub fn markdown_set(set: &ReportSet) -> String {
         String::new(),
     ]);
     for engine in &set.engines {
-        lines.push(format!("- **{}**: {}", plain(&engine.engine), prose(&engine.headline)));
+        lines.push(format!("- **{}** ({}): {}", plain(&engine.engine), ran(engine), prose(&engine.headline)));
         if let Some(dearest) = &engine.dearest {
             lines.push(format!(
                 "  Quantization costs most at {}: {}.",

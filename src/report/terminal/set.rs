@@ -1,6 +1,6 @@
 //! What a run of several engines prints.
 
-use super::super::text::{clean, maybe, tail, word, wrap};
+use super::super::text::{clean, maybe, ran, share, tail, word, wrap};
 use super::super::{EngineResult, Figures, Outcome, ReportSet};
 use super::{NARROWEST, WIDEST};
 use console::Style;
@@ -12,14 +12,13 @@ const FIXED: usize = 62;
 pub fn terminal_set(set: &ReportSet, colour: bool, width: usize) -> String {
     let width = width.clamp(NARROWEST, WIDEST);
     let point = width.saturating_sub(FIXED);
-    let mut lines =
-        vec![format!("{}  {} engines", paint(set.outcome, colour), set.engines.len()), String::new()];
+    let mut lines = vec![format!("{}  {}", paint(set.outcome, colour), share(set)), String::new()];
     let header = format!(
         "{:<17} {:<10} {:>7} {:>7} {:>7} {:>7}  {}",
         "engine",
         "outcome",
         "total",
-        "floor",
+        "bf16",
         "quant.",
         "engine",
         if point > 10 { "worst point" } else { "" }
@@ -28,11 +27,14 @@ pub fn terminal_set(set: &ReportSet, colour: bool, width: usize) -> String {
     for engine in &set.engines {
         lines.push(row(engine, colour, point));
     }
-    let key = "Relative L2 errors where the engine adds most: total C−T, floor F−T in bfloat16, price of quantization Q−T, engine C−Q; – is UNMEASURED.";
+    let key = "Relative L2 errors where the engine adds most: total C−T, PyTorch in bfloat16 F−T, price of quantization Q−T, engine C−Q; – is UNMEASURED.";
     lines.extend(wrap(key, width));
     lines.push(String::new());
     for engine in &set.engines {
-        lines.extend(wrap(&clean(&format!("{}: {}", engine.engine, engine.headline)), width));
+        lines.extend(wrap(
+            &clean(&format!("{} ({}): {}", engine.engine, ran(engine), engine.headline)),
+            width,
+        ));
     }
     lines.join("\n") + "\n"
 }
