@@ -23,7 +23,6 @@ struct Place {
 /// The tensors of a directory of safetensors files, memory-mapped.
 #[derive(Debug)]
 pub struct Parameters {
-    path: PathBuf,
     files: Vec<Mmap>,
     tensors: HashMap<String, Place>,
     description: Description,
@@ -39,12 +38,7 @@ impl Parameters {
         }
         paths.retain(|path| path.extension().is_some_and(|e| e == "safetensors"));
         paths.sort();
-        let mut all = Self {
-            path: dir.to_path_buf(),
-            files: Vec::new(),
-            tensors: HashMap::new(),
-            description: description.clone(),
-        };
+        let mut all = Self { files: Vec::new(), tensors: HashMap::new(), description: description.clone() };
         for path in paths {
             all.add(&path)?;
         }
@@ -76,18 +70,11 @@ impl Parameters {
         Ok(())
     }
 
-    /// The tensor of a parameter, named with `model.` as prefix.
-    pub fn view(&self, parameter: &str) -> Result<TensorView<'_>> {
-        let mut names = self.description.stored_names(parameter);
-        let place = names.find_map(|name| self.tensors.get(&name)).ok_or_else(|| {
-            Error::new(format!("the weights lack `{parameter}`"))
-                .at(&self.path)
-                .hint("is this the checkpoint that the candidate ran on?")
-        })?;
-        Ok(TensorView {
-            dtype: place.dtype,
-            shape: &place.shape,
-            bytes: &self.files[place.file][place.bytes.clone()],
-        })
+    /// The tensor of a parameter, named with `model.` as prefix; none where the files do not have it as
+    /// floating-point numbers.
+    pub fn view(&self, parameter: &str) -> Option<TensorView<'_>> {
+        let place = self.description.stored_names(parameter).find_map(|name| self.tensors.get(&name))?;
+        let bytes = &self.files[place.file][place.bytes.clone()];
+        Some(TensorView { dtype: place.dtype, shape: &place.shape, bytes })
     }
 }

@@ -15,11 +15,12 @@ mod step;
 pub use judge::{Local, Spot};
 
 use crate::error::Result;
-use crate::model::{Component, Graph, ModelConfig};
+use crate::model::{Graph, ModelConfig};
 use crate::parameters::Parameters;
 use crate::prompt::Prompt;
 use crate::trace::Trace;
 use rayon::prelude::*;
+use std::path::Path;
 use step::{Step, Stop};
 
 /// What came of the replay of one component.
@@ -41,6 +42,22 @@ impl Replay {
     }
 }
 
+/// The weights that a candidate computes with, and the components that they belong to.
+#[derive(Debug)]
+pub struct Held {
+    graph: Graph,
+    config: ModelConfig,
+    parameters: Parameters,
+}
+
+impl Held {
+    /// A checkpoint in the candidate's own basis: that of the model, or what its engine made of it.
+    pub fn open(dir: &Path, graph: Graph, config: ModelConfig) -> Result<Self> {
+        let parameters = Parameters::open(dir, graph.description())?;
+        Ok(Self { graph, config, parameters })
+    }
+}
+
 /// A component of a step of a prompt.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
@@ -48,34 +65,35 @@ pub struct Place<'a> {
     pub prompt: &'a Prompt,
     /// The step.
     pub step: u32,
-    /// The component.
-    pub component: &'a Component,
+    /// The component's point.
+    pub point: &'a str,
 }
 
-/// Replays the components of a candidate's trace, in parallel across them.
+/// Replays points of a candidate's trace, in parallel across them.
 ///
-/// `parameters` are those that the candidate's engine computes with, in the trace's own basis. Each
+/// `held` are the weights that the candidate's engine computes with, in the trace's own basis. Each
 /// component is replayed by one thread: no number depends on how many there are.
 pub fn replay(
-    graph: &Graph,
     trace: &Trace,
-    parameters: &Parameters,
+    held: &Held,
     places: &[Place<'_>],
     done: impl Fn() + Sync,
 ) -> Result<Vec<Replay>> {
-    let manifest = trace.manifest();
-    let config = ModelConfig::new(manifest.config.clone())?;
+    let who = &trace.manifest().provenance;
     let replay = |place: &Place<'_>| {
+        let Some(component) = held.graph.get(place.point) else {
+            return Ok(Replay::Unmeasured("the architecture does not know this point".into()));
+        };
         let step = Step {
-            graph,
-            config: &config,
-            parameters,
+            graph: &held.graph,
+            config: &held.config,
+            parameters: &held.parameters,
             trace,
             prompt: place.prompt,
             step: place.step,
-            component: place.component,
-            quantized: manifest.provenance.quantized,
-            activation_bits: manifest.provenance.activation_bits,
+            component,
+            quantized: who.quantized,
+            activation_bits: who.activation_bits,
         };
         let replayed = ops::replay(&step);
         done();

@@ -88,11 +88,10 @@ impl<'a> Step<'a> {
     }
 
     /// The parameter number `i`.
-    pub fn parameter(&self, i: usize) -> Result<TensorView<'a>> {
-        let name = self.component.params.get(i).ok_or_else(|| {
-            Error::new(format!("the description gives `{}` no parameter {i}", self.component.point))
-        })?;
-        self.parameters.view(name)
+    pub fn parameter(&self, i: usize) -> Replayed<TensorView<'a>> {
+        let name = self.component.params.get(i);
+        let name = name.ok_or_else(|| Stop::Missing(format!("the description has no parameter {i}")))?;
+        self.parameters.view(name).ok_or_else(|| Stop::Missing(format!("the weights lack `{name}`")))
     }
 
     /// A constant of the component: a number, or the configuration's under the key that stands there.
