@@ -165,9 +165,14 @@ pub struct CompareArgs {
     pub reference: PathBuf,
     /// The trace to judge.
     pub candidate: PathBuf,
-    /// The model's directory: both traces must be of it, or the candidate of its rotated weights.
+    /// The model's directory: both traces must be of it, or the candidate of its rotated weights. Switches
+    /// replay on where the candidate computes with these weights as they are.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
+    /// The weights that the candidate computes with, as `layerdiff dequantize` writes them: switches replay
+    /// on for other engines.
+    #[arg(long, value_name = "DIR")]
+    pub weights: Option<PathBuf>,
     /// What errors are held against: a trace of the reference's engine in another precision, or the
     /// report.json of its comparison; of several the finest, and all are shown [default: customary tolerances].
     #[arg(long, value_name = "TRACE|FILE")]

@@ -1,8 +1,8 @@
 //! layerdiff: give it a model, a prompt and two engines, and it names the component that
 //! computes something else than it should.
 //!
-//! The way of the data, and of the imports, is one: prompt → trace → align → compare → localize →
-//! report.
+//! The way of the data, and of the imports, is one: prompt → trace → align → compare → replay →
+//! localize → report.
 
 #![deny(missing_docs)]
 #![warn(clippy::pedantic)]
@@ -45,9 +45,11 @@ pub mod localize;
 pub mod metrics;
 pub mod model;
 mod number;
+pub mod parameters;
 mod progress;
 pub mod prompt;
 pub mod quantize;
+pub mod replay;
 pub mod report;
 pub mod split;
 pub mod tensor;

@@ -1,4 +1,10 @@
-//! Localization by growth: where the total error becomes larger than anything explains.
+//! Localization: at which point an error is born.
+//!
+//! Where a component was [replayed](crate::replay), its local error decides: beyond rounding, the error is
+//! *born* there, whatever the total error is; within rounding, the component is sound, and a total error
+//! that is not explained is *inherited* if a fault is upstream. Everywhere else growth decides, as follows.
+//!
+//! # Growth
 //!
 //! An error at a point may have these harmless causes:
 //!
@@ -30,6 +36,7 @@ use crate::align::{Pair, Partner};
 use crate::floor::{Floor, preset};
 use crate::metrics::Metrics;
 use crate::model::{Component, Graph, Op};
+use crate::replay::Local;
 use crate::tensor::DType;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -66,6 +73,8 @@ pub struct Judgement {
     pub inputs: Vec<(String, f64)>,
     /// In words, what the harmless causes are.
     pub cause: String,
+    /// The local error, where the component was replayed.
+    pub local: Option<Local>,
 }
 
 impl Judgement {
@@ -119,23 +128,34 @@ impl Storage {
     }
 }
 
-/// Judges one prompt: its `pairs` and their metrics, in the order of execution, step after step.
+/// What is known of a point before it is judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Evidence<'a> {
+    /// The point.
+    pub pair: &'a Pair<'a>,
+    /// The metrics against the arm that it is judged by; none where nothing could be compared.
+    pub metrics: Option<&'a Metrics>,
+    /// The local error; none where it was not replayed.
+    pub local: Option<&'a Local>,
+}
+
+/// Judges one prompt: what is known of its points, in the order of execution, step after step.
 pub fn localize(
     graph: &Graph,
     floor: &Floor,
     storage: &Storage,
-    prompt: &[(&Pair<'_>, Option<&Metrics>)],
+    prompt: &[Evidence<'_>],
 ) -> Vec<Option<Judgement>> {
     let mut judged = Judged::new();
     let mut out = Vec::with_capacity(prompt.len());
-    for (pair, metrics) in prompt {
+    for Evidence { pair, metrics, local } in prompt {
         let judgement = metrics.map(|metrics| {
             let inputs = match pair.component {
                 Some(component) => measured_inputs(graph, component, pair.step, &judged),
                 None => faults_before(pair, &judged),
             };
             let own = own_causes(graph, floor, storage, pair);
-            let judgement = judge(pair, metrics, own, &inputs, &judged);
+            let judgement = judge(pair, metrics, *local, own, &inputs, &judged);
             judged.insert((pair.step, pair.point), (metrics.rel_l2, judgement.clone()));
             judgement
         });
@@ -236,7 +256,14 @@ fn own_causes(graph: &Graph, floor: &Floor, storage: &Storage, pair: &Pair<'_>) 
     Own { exact, floor: here, rounding, storage, cause }
 }
 
-fn judge(pair: &Pair<'_>, metrics: &Metrics, own: Own, inputs: &[Key<'_>], judged: &Judged<'_>) -> Judgement {
+fn judge(
+    pair: &Pair<'_>,
+    metrics: &Metrics,
+    local: Option<&Local>,
+    own: Own,
+    inputs: &[Key<'_>],
+    judged: &Judged<'_>,
+) -> Judgement {
     let mut faulty = false;
     let mut errors = Vec::new();
     let mut inherited_storage = 0.0f64;
@@ -262,7 +289,11 @@ fn judge(pair: &Pair<'_>, metrics: &Metrics, own: Own, inputs: &[Key<'_>], judge
     let from_inputs = (MARGIN * inherited.0).min(CAP * causes);
     let explained = from_inputs.max(MARGIN * causes);
     let harmless = metrics.rel_l2.is_finite() && metrics.rel_l2 <= explained;
+    // Two runs that must agree bit for bit are not excused by rounding.
+    let local = local.filter(|_| !own.exact);
     let state = match (harmless, faulty) {
+        _ if local.is_some_and(|local| !local.is_rounding()) => State::Born,
+        (_, false) if local.is_some() => State::Explained,
         (true, false) if explained > LIMIT && metrics.rel_l2 > 0.0 => State::Unmeasured,
         (true, false) => State::Explained,
         (true, true) => State::Absorbed,
@@ -279,5 +310,14 @@ fn judge(pair: &Pair<'_>, metrics: &Metrics, own: Own, inputs: &[Key<'_>], judge
     } else {
         format!("{MARGIN} × ({})", own.cause)
     };
-    Judgement { state, explained, rounding: own.rounding, storage, floor: own.floor, inputs: errors, cause }
+    Judgement {
+        state,
+        explained,
+        rounding: own.rounding,
+        storage,
+        floor: own.floor,
+        inputs: errors,
+        cause,
+        local: local.cloned(),
+    }
 }

@@ -19,13 +19,13 @@ enum Part {
 use Part::{Analysis, Front, Production, Shared};
 
 /// The modules of the crate in ranks, lowest first. Those of one rank do not know each other.
-const RANKS: [(Part, &[&str]); 21] = [
+const RANKS: [(Part, &[&str]); 22] = [
     (Shared, &["error"]),
     (Shared, &["number", "progress", "files"]),
     (Shared, &["tensor"]),
     (Shared, &["prompt", "model"]),
     (Shared, &["basis"]),
-    (Shared, &["trace"]),
+    (Shared, &["trace", "parameters"]),
     (Production, &["checkpoint", "hook"]),
     (Production, &["quantize"]),
     (Production, &["engine"]),
@@ -35,6 +35,7 @@ const RANKS: [(Part, &[&str]); 21] = [
     (Analysis, &["align"]),
     (Analysis, &["compare"]),
     (Analysis, &["floor"]),
+    (Analysis, &["replay"]),
     (Analysis, &["localize"]),
     (Analysis, &["arms"]),
     (Analysis, &["report"]),

@@ -213,6 +213,7 @@ fn judge(model: &ModelDir, engine: &mut dyn Engine) -> Report {
         floor: &Floor::Preset,
         floors: &[],
         quantized: None,
+        held: None,
         gains: &Gains::default(),
         other_weights: false,
         command: Vec::new(),

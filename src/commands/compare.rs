@@ -10,6 +10,7 @@ use crate::files::ReplacedDir;
 use crate::floor::Floor;
 use crate::model::{Description, Graph, ModelConfig, PointFilter};
 use crate::prompt::select;
+use crate::replay::Held;
 use crate::report::{Options, Outcome, assemble};
 use crate::trace::Trace;
 use std::path::PathBuf;
@@ -43,6 +44,7 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
             check_weights(&model, &candidate)?;
         }
     }
+    let held = held(args, &candidate)?;
     let floors = open_floors(&args.floor, &graph, &reference)?;
     let arm = match &args.quantized {
         Some(path) => Some(Arm::open(Trace::open(path)?, &graph)?),
@@ -56,12 +58,40 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
         floors: &floors,
         quantized: arm.as_ref().map(|arm| &arm.trace),
         gains: &gains,
+        held: held.as_ref(),
         other_weights: args.other_weights || quantized,
         command: command_line(),
         quiet: ui.quiet,
     };
     let report = assemble(&reference, &candidate, &options)?;
     publish(&report, out, args.out.as_deref(), ui)
+}
+
+/// The weights that the candidate computes with, where they are known: those that were named, or the
+/// model's if it ran on them as they are.
+fn held(args: &CompareArgs, candidate: &Trace) -> Result<Option<Held>> {
+    let who = &candidate.manifest().provenance;
+    let open = |model: &ModelDir| Held::open(model.path(), model.graph().clone(), model.config().clone());
+    if let Some(dir) = &args.weights {
+        let model = ModelDir::open(dir)?;
+        let known = [&who.hashes.weights, &who.hashes.dequantized];
+        let ours = model.hashes()?.weights;
+        if known.iter().all(|hash| hash.is_some() && **hash != ours) {
+            return Err(Error::new("the candidate does not compute with these weights")
+                .expected(
+                    known.map(|h| h.as_deref().unwrap_or("unknown")).join(" or "),
+                    ours.unwrap_or_default(),
+                )
+                .at(dir)
+                .hint("make them with `layerdiff dequantize`"));
+        }
+        return open(&model).map(Some);
+    }
+    let Some(dir) = &args.model else { return Ok(None) };
+    let model = ModelDir::open(dir)?;
+    let as_they_are =
+        !who.quantized && who.parameter_error.is_empty() && model.hashes()?.weights == who.hashes.weights;
+    if as_they_are { open(&model).map(Some) } else { Ok(None) }
 }
 
 /// The floors at these places; the preset one where there are none.

@@ -43,6 +43,12 @@ pub trait Engine {
         Ok(false)
     }
 
+    /// As [`Engine::write_dequantized`], in the basis in which the engine computes: what its components are
+    /// replayed with.
+    fn write_held(&self, source: &ModelDir, out: &Path) -> Result<bool> {
+        self.write_dequantized(source, out)
+    }
+
     /// The `count` likeliest tokens after `tokens`, one after the other.
     fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>>;
 

@@ -14,6 +14,7 @@ use crate::floor::Floor;
 use crate::localize::MARGIN;
 use crate::model::{Graph, Op, PointFilter, layer_of};
 use crate::prompt::Prompt;
+use crate::replay::Held;
 use crate::trace::{SelfCheck, StatedAdapter, Status, Trace};
 
 /// What to compare, and with what floor.
@@ -30,6 +31,8 @@ pub struct Options<'a> {
     pub floors: &'a [Floor],
     /// Arm Q, where it was run.
     pub quantized: Option<&'a Trace>,
+    /// The weights that the candidate computes with, which switch replay on.
+    pub held: Option<&'a Held>,
     /// The gains of the original checkpoint, for traces of a rotated one.
     pub gains: &'a Gains,
     /// Compare although the weights differ.
@@ -220,7 +223,7 @@ fn fault(row: &Row<'_>, graph: &Graph) -> Option<(usize, Fault)> {
         component: graph.get(point).map_or_else(|| point.to_owned(), |c| c.name().to_owned()),
         step: row.pair.step,
         prompt: row.pair.prompt.to_owned(),
-        ratio: metrics.rel_l2 / judgement.explained,
+        ratio: judgement.local.as_ref().map_or(metrics.rel_l2 / judgement.explained, |local| local.ratio),
         rel_l2: metrics.rel_l2,
         reason: super::verdict::reason(metrics, judgement),
     };
@@ -291,7 +294,7 @@ fn point_report(row: &Row<'_>, figures: &Figures) -> PointReport {
         engine_metrics: row.engine.clone(),
         floor: row.judgement.as_ref().and_then(|j| j.floor).or_else(|| figures.floor.get("float64").copied()),
         explained: row.judgement.as_ref().map(|j| j.explained),
-        local_ratio: None,
+        local_ratio: row.judgement.as_ref().and_then(|j| Some(j.local.as_ref()?.ratio)),
     }
 }
 

@@ -5,9 +5,10 @@ use crate::align::{Pair, align};
 use crate::arms::Quantization;
 use crate::compare::{compare, refuse_repeated_layers, refuse_wrong_seed};
 use crate::error::Result;
-use crate::localize::{Judgement, State, Storage, localize};
+use crate::localize::{Evidence, Judgement, State, Storage, localize};
 use crate::metrics::Metrics;
 use crate::progress;
+use crate::replay::{Local, Place, replay};
 use crate::trace::Trace;
 use std::collections::HashMap;
 
@@ -64,10 +65,11 @@ pub(super) fn rows<'a>(
     options: &Options<'a>,
 ) -> Result<Vec<Row<'a>>> {
     let (pairs, total) = measure(reference, candidate, options)?;
+    let locals = replayed(candidate, &pairs, options)?;
     let storage = quantization.storage(reference, candidate);
     match quantization {
         Quantization::Exact | Quantization::Stated | Quantization::Other => {
-            let judgements = judge(&pairs, &total, &storage, options);
+            let judgements = judge(&pairs, &total, &locals, &storage, options);
             let rows = pairs.into_iter().zip(total).zip(judgements);
             Ok(rows
                 .map(|((pair, total), judgement)| Row {
@@ -84,12 +86,12 @@ pub(super) fn rows<'a>(
         Quantization::Unmeasured => {
             // Only what no format explains can be held against the candidate: a number that is not finite.
             let nothing_known = Storage { parameter_error: everything(&pairs), ..storage };
-            let judgements = judge(&pairs, &total, &nothing_known, options);
+            let judgements = judge(&pairs, &total, &locals, &nothing_known, options);
             let rows = pairs.into_iter().zip(total).zip(judgements);
             Ok(rows.map(|((pair, total), judgement)| without_arm(pair, total, judgement)).collect())
         }
         Quantization::Arm(arm) => {
-            let mut split = split(reference, candidate, arm, &storage, options)?;
+            let mut split = split(reference, candidate, arm, &locals, &storage, options)?;
             let rows = pairs.into_iter().zip(total);
             Ok(rows.map(|(pair, total)| with_arm(split.remove(&key(&pair)), pair, total)).collect())
         }
@@ -109,14 +111,38 @@ fn measure<'a>(
     Ok((pairs, metrics))
 }
 
+/// The local errors of the candidate's points.
+type Locals<'a> = HashMap<Key<'a>, Local>;
+
+/// Replays what the candidate has of the points, where its weights are known.
+fn replayed<'a>(candidate: &Trace, pairs: &[Pair<'a>], options: &Options<'_>) -> Result<Locals<'a>> {
+    let Some(held) = options.held else { return Ok(Locals::new()) };
+    let prompts = &candidate.manifest().prompts;
+    let there = |pair: &&Pair<'a>| candidate.find(pair.prompt, pair.step, pair.point).is_some();
+    let place = |pair: &Pair<'a>| {
+        let prompt = prompts.iter().find(|p| p.id == pair.prompt)?;
+        Some((key(pair), Place { prompt, step: pair.step, point: pair.point }))
+    };
+    let (keys, places): (Vec<_>, Vec<_>) = pairs.iter().filter(there).filter_map(place).unzip();
+    let bar = progress::bar("replaying", places.len() as u64, options.quiet);
+    let replays = replay(candidate, held, &places, || bar.inc(1))?;
+    bar.finish_and_clear();
+    let done = keys.into_iter().zip(replays);
+    Ok(done.filter_map(|(key, replay)| Some((key, replay.local()?.clone()))).collect())
+}
+
 fn judge(
     pairs: &[Pair<'_>],
     metrics: &[Option<Metrics>],
+    locals: &Locals<'_>,
     storage: &Storage,
     options: &Options<'_>,
 ) -> Vec<Option<Judgement>> {
-    let both: Vec<_> = pairs.iter().zip(metrics.iter().map(Option::as_ref)).collect();
-    let prompts = both.chunk_by(|(a, _), (b, _)| a.prompt == b.prompt);
+    let all = pairs.iter().zip(metrics);
+    let all: Vec<Evidence<'_>> = all
+        .map(|(pair, metrics)| Evidence { pair, metrics: metrics.as_ref(), local: locals.get(&key(pair)) })
+        .collect();
+    let prompts = all.chunk_by(|a, b| a.pair.prompt == b.pair.prompt);
     prompts.flat_map(|prompt| localize(options.graph, options.floor, storage, prompt)).collect()
 }
 
@@ -137,7 +163,9 @@ fn beyond_the_limit(judgement: Option<&Judgement>) -> Option<String> {
 
 /// A point of a quantized candidate without arm Q: its total error is known, its own is not.
 fn without_arm(pair: Pair<'_>, total: Option<Metrics>, judgement: Option<Judgement>) -> Row<'_> {
-    let judgement = judgement.filter(|j| !matches!(j.state, State::Explained | State::Unmeasured));
+    let nothing =
+        |j: &Judgement| matches!(j.state, State::Explained | State::Unmeasured) && j.local.is_none();
+    let judgement = judgement.filter(|j| !nothing(j));
     let unjudged =
         judgement.is_none().then(|| "what the engine adds to quantization: there is no arm Q".to_owned());
     Row { pair, total, quantization: None, engine: None, judgement, unjudged, armed: false }
@@ -165,12 +193,13 @@ fn split<'a>(
     reference: &'a Trace,
     candidate: &'a Trace,
     arm: &'a Trace,
+    locals: &Locals<'a>,
     storage: &Storage,
     options: &Options<'a>,
 ) -> Result<HashMap<Key<'a>, Split>> {
     refuse_repeated_layers(options.graph, arm)?;
     let (pairs, engine) = measure(arm, candidate, options)?;
-    let judgements = judge(&pairs, &engine, storage, options);
+    let judgements = judge(&pairs, &engine, locals, storage, options);
     let mut split: HashMap<Key<'a>, Split> = HashMap::new();
     for ((pair, engine), judgement) in pairs.iter().zip(engine).zip(judgements) {
         let note = pair.note().map(|note| format!("between arm Q and the candidate: {note}"));

@@ -2,14 +2,19 @@
 
 use super::json::{Coverage, Fault, Outcome, State, Verdict};
 use super::rows::Row;
+use super::text::multiple;
 use crate::align::Pair;
 use crate::arms::Quantization;
 use crate::localize::{Judgement, MARGIN};
 use crate::metrics::Metrics;
+use crate::replay::Local;
 use std::collections::{BTreeSet, HashSet};
 
 /// Why a point's error is not explained.
 pub(super) fn reason(metrics: &Metrics, judgement: &Judgement) -> String {
+    if let Some(local) = &judgement.local {
+        return local_reason(local);
+    }
     if metrics.non_finite.mismatches > 0 {
         let n = &metrics.non_finite;
         return format!(
@@ -28,6 +33,35 @@ pub(super) fn reason(metrics: &Metrics, judgement: &Judgement) -> String {
     )
 }
 
+/// Why a component that was replayed is at fault.
+fn local_reason(local: &Local) -> String {
+    let size = if local.ratio.is_finite() {
+        format!("{} × what rounding can explain", multiple(local.ratio))
+    } else {
+        "beyond what any rounding can explain".to_owned()
+    };
+    let spot = local.worst.as_ref().map_or_else(String::new, |spot| {
+        format!(
+            "; its worst element is {:.7e} where its own inputs give {:.7e} ± {:.1e}",
+            spot.captured, spot.replayed, spot.bound
+        )
+    });
+    format!(
+        "its local error is {size} (relative L2 {:.2e}, {} of {} elements beyond their bound{spot})",
+        local.rel_l2, local.beyond, local.elements
+    )
+}
+
+/// What the judgements rest on.
+fn rests_on(rows: &[Row<'_>]) -> &'static str {
+    let judged = || rows.iter().filter_map(|row| row.judgement.as_ref());
+    match (judged().any(|j| j.local.is_some()), judged().all(|j| j.local.is_some())) {
+        (true, true) => "replay",
+        (true, false) => "replay, and growth where a component was not replayed",
+        _ => "growth",
+    }
+}
+
 /// The verdict over all prompts.
 pub(super) fn verdict(
     outcome: Outcome,
@@ -37,7 +71,9 @@ pub(super) fn verdict(
     quantization: Quantization<'_>,
 ) -> Verdict {
     let (headline, mut reasoning) = match (outcome, faults.first()) {
-        (Outcome::Fault, Some(first)) => (fault_headline(first), fault_reasoning(first, faults, rows)),
+        (Outcome::Fault, Some(first)) => {
+            (fault_headline(first, is_replayed(first, rows)), fault_reasoning(first, faults, rows))
+        }
         (Outcome::Invalid, _) => {
             ("INVALID: nothing can be said about the candidate; see the warnings".to_owned(), Vec::new())
         }
@@ -54,17 +90,26 @@ pub(super) fn verdict(
             ),
             unmeasured(rows),
         ),
+        _ if rests_on(rows) == "replay" => {
+            ("PASS: no component errs beyond rounding".to_owned(), healthy(rows))
+        }
         _ => ("PASS: no point errs beyond what is explained".to_owned(), healthy(rows)),
     };
     reasoning.extend(prices(rows));
-    Verdict { headline, reasoning, rests_on: "growth".into() }
+    Verdict { headline, reasoning, rests_on: rests_on(rows).into() }
 }
 
-fn fault_headline(first: &Fault) -> String {
+fn fault_headline(first: &Fault, replayed: bool) -> String {
     let place = match first.layer {
         Some(layer) => format!("{} (layer {layer})", first.point),
         None => first.point.clone(),
     };
+    if replayed {
+        return format!(
+            "FAULT: {place} computes something else than its inputs and weights give, {} × beyond rounding",
+            multiple(first.ratio)
+        );
+    }
     format!("FAULT: {place} is the first point that differs by more than is explained")
 }
 
@@ -123,10 +168,14 @@ fn fault_reasoning(first: &Fault, faults: &[Fault], rows: &[Row<'_>]) -> Vec<Str
             list.join(", ")
         ));
     }
-    sentences.push(
-        "This rests on the growth of the total error alone: the computation that ends at this point, or one upstream of it that was not captured, is the first to differ."
-            .into(),
-    );
+    if judged.is_some_and(|j| j.local.is_some()) {
+        sentences.push("This rests on its own captured inputs and the candidate's weights, recomputed in 64 bits: no reference and no threshold has a part in it.".into());
+    } else {
+        sentences.push(
+            "This rests on the growth of the total error alone: the computation that ends at this point, or one upstream of it that was not captured, is the first to differ."
+                .into(),
+        );
+    }
     sentences
 }
 
@@ -158,6 +207,20 @@ fn prices(rows: &[Row<'_>]) -> Option<String> {
     ))
 }
 
+/// True when the fault was proved by replay.
+fn is_replayed(fault: &Fault, rows: &[Row<'_>]) -> bool {
+    let here = |r: &&Row<'_>| {
+        r.pair.prompt == fault.prompt && r.pair.step == fault.step && r.pair.point == fault.point
+    };
+    rows.iter().find(here).and_then(|r| r.judgement.as_ref()).is_some_and(|j| j.local.is_some())
+}
+
+/// The largest local ratio, with its row.
+fn largest_ratio<'a, 'b>(rows: &'a [Row<'b>]) -> Option<(f64, &'a Row<'b>)> {
+    let ratios = rows.iter().filter_map(|row| Some((row.judgement.as_ref()?.local.as_ref()?.ratio, row)));
+    ratios.max_by(|(a, _), (b, _)| a.total_cmp(b))
+}
+
 fn without_arm(rows: &[Row<'_>]) -> Vec<String> {
     let total = largest(rows, |r| r.total.as_ref());
     let total = total.map(|total| format!("The largest total relative L2 error is {total}."));
@@ -169,6 +232,17 @@ fn healthy(rows: &[Row<'_>]) -> Vec<String> {
     let mut sentences = Vec::new();
     if let Some(worst) = largest(rows, |r| r.judged()) {
         sentences.push(format!("The largest relative L2 error is {worst}."));
+    }
+    if let Some((ratio, row)) = largest_ratio(rows) {
+        sentences.push(format!(
+            "Replayed in 64 bits from their own inputs, {} points err by at most {} of what rounding can explain, the most at {} (prompt {}, step {}).",
+            rows.iter().filter(|r| r.judgement.as_ref().is_some_and(|j| j.local.is_some())).count(),
+            multiple(ratio),
+            row.pair.point,
+            row.pair.prompt,
+            row.pair.step
+        ));
+        return sentences;
     }
     let factor = |row: &&Row<'_>| match (row.judged(), &row.judgement) {
         (Some(m), Some(j)) => j.factor(m.rel_l2),

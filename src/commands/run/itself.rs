@@ -38,6 +38,6 @@ impl Job<'_> {
         }
         let prompts = with_reference_steps(prompts.clone(), &Trace::open(&against.reference)?);
         capture_fed(Feed::Joined, engine, &Request { prompts: &prompts, ..request }, &candidate)?;
-        self.compare(&against, &Trace::open(&candidate)?, &prompts, None)
+        self.compare(&against, &Trace::open(&candidate)?, &prompts, None, None)
     }
 }

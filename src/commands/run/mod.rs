@@ -10,11 +10,12 @@ use crate::bundle::Bundle;
 use crate::capture::{Request, capture, dequantized, open_engine};
 use crate::checkpoint::ModelDir;
 use crate::cli::RunArgs;
-use crate::engine::{CANDIDATES, check_known, torch};
+use crate::engine::{CANDIDATES, Engine, check_known, torch};
 use crate::error::{Error, Result};
 use crate::files::ReplacedDir;
 use crate::model::PointFilter;
 use crate::prompt::Prompt;
+use crate::replay::Held;
 use crate::report::{Options, Outcome, Report, ReportSet, assemble};
 use crate::trace::Trace;
 use reference::Reference;
@@ -91,6 +92,7 @@ impl Job<'_> {
             return self.judge_by_itself(engine.as_mut(), own, &work);
         };
         let weights = dequantized(engine.as_ref(), model, &work.join("dequantized"))?;
+        let held = self.held(engine.as_ref(), own, weights.as_ref(), &work)?;
         let activation_bits = engine.activation_bits();
         let mut arm = match &weights {
             Some(weights) => sources.stored_arm(weights, activation_bits)?,
@@ -123,7 +125,24 @@ impl Job<'_> {
                 torch::Request { model, prompts: &prompts, points, dtype, activation_bits, steps, quiet };
             arm = Some(Arm::capture(python, &request, &work)?);
         }
-        self.compare(against, &Trace::open(&candidate)?, &prompts, arm)
+        self.compare(against, &Trace::open(&candidate)?, &prompts, arm, Some(&held))
+    }
+
+    /// The weights that the engine computes with, in the basis in which it does.
+    fn held(
+        &self,
+        engine: &dyn Engine,
+        own: &ModelDir,
+        dequantized: Option<&ModelDir>,
+        work: &Path,
+    ) -> Result<Held> {
+        let rotated = work.join("held");
+        let rotated = match engine.rotation() {
+            Some(_) => engine.write_held(own, &rotated)?.then(|| ModelDir::open(&rotated)).transpose()?,
+            None => None,
+        };
+        let dir = rotated.as_ref().or(dequantized).unwrap_or(own);
+        Held::open(dir.path(), dir.graph().clone(), dir.config().clone())
     }
 
     fn compare(
@@ -132,6 +151,7 @@ impl Job<'_> {
         candidate: &Trace,
         prompts: &[Prompt],
         arm: Option<Arm>,
+        held: Option<&Held>,
     ) -> Result<Report> {
         let sources = self.sources;
         let reference = Trace::open(&against.reference)?.restricted_to(prompts, sources.steps);
@@ -143,6 +163,7 @@ impl Job<'_> {
         let options = Options {
             graph: self.model.graph(),
             gains: &gains,
+            held,
             points: self.points,
             floor: arm_floor.as_ref().unwrap_or_else(|| against.floors.first().expect("at least one")),
             floors: &against.floors,

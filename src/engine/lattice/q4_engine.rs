@@ -117,6 +117,11 @@ impl Engine for Q4Engine {
         Ok(true)
     }
 
+    fn write_held(&self, _source: &ModelDir, out: &FilePath) -> Result<bool> {
+        self.dir.write_dequantized(out)?;
+        Ok(true)
+    }
+
     fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {
         self.with_model(|model| model.greedy(tokens, count))
     }

@@ -1,0 +1,133 @@
+//! Full attention.
+
+use super::sized;
+use crate::replay::judge::Judge;
+use crate::replay::precision::SMALLEST;
+use crate::replay::step::{Replayed, Step};
+
+/// 1 where a token may look: at itself and all before it.
+pub(in crate::replay) fn mask(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let context = step.past() + step.tokens();
+    sized("the mask", &vec![0.0; judge.len()], step.tokens() * context)?;
+    for t in 0..step.tokens() {
+        let row: Vec<f64> = (0..context).map(|u| f64::from(u8::from(u <= step.past() + t))).collect();
+        judge.check_exact(t * context, &row);
+    }
+    Ok(())
+}
+
+/// What the step before left, and the step's own rows behind it.
+pub(in crate::replay) fn cache(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let mut rows = step.carried()?.map(|view| view.to_f64()).unwrap_or_default();
+    rows.extend(step.input(0)?.to_f64());
+    sized("the cache", &rows, judge.len())?;
+    // A cache of a coarser type rounds what it takes.
+    let stored = step.precision()?.stored;
+    let bounds: Vec<f64> = rows.iter().map(|v| stored * v.abs()).collect();
+    judge.check(0, &rows, &bounds);
+    Ok(())
+}
+
+/// `q · k / √d` where the mask allows it, −∞ elsewhere; query heads share key heads in groups.
+pub(in crate::replay) fn scores(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let (q, k, mask) = (step.input(0)?.to_f64(), step.input(1)?.to_f64(), step.input(2)?.to_f64());
+    let (heads, kv, d) = (step.dim("heads"), step.dim("kv_heads"), step.dim("head_dim"));
+    let (n, seen) = (step.tokens(), step.past() + step.tokens());
+    sized("the queries", &q, n * heads * d)?;
+    sized("the keys", &k, seen * kv * d)?;
+    sized("the mask", &mask, n * seen)?;
+    sized("the scores", &vec![0.0; judge.len()], heads * n * seen)?;
+    let precision = step.precision()?;
+    let scale = 1.0 / (d as f64).sqrt();
+    let factor = precision.gamma(d + 3) * scale;
+    let norm = |x: &[f64]| x.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let norms: Vec<f64> = k.chunks_exact(d).map(norm).collect();
+    for h in 0..heads {
+        let group = h / (heads / kv);
+        for t in 0..n {
+            let query = &q[(t * heads + h) * d..][..d];
+            let size = factor * norm(query);
+            let (mut out, mut bounds) = (vec![f64::NEG_INFINITY; seen], vec![0.0; seen]);
+            for u in (0..seen).filter(|u| mask[t * seen + u] != 0.0) {
+                let key = &k[(u * kv + group) * d..][..d];
+                out[u] = scale * query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>();
+                bounds[u] = size * norms[u * kv + group] + 2.0 * precision.stored * out[u].abs() + SMALLEST;
+            }
+            judge.check((h * n + t) * seen, &out, &bounds);
+        }
+    }
+    Ok(())
+}
+
+/// Relative error of a probability: an error of the exponent `s − max` is a relative one of its
+/// exponential, and all n exponentials are summed; an online softmax rescales in each of its blocks.
+fn of_a_probability(distance: f64, farthest: f64, unit: f64, gamma: f64) -> f64 {
+    unit * (distance + farthest) + gamma + 12.0 * unit
+}
+
+/// `exp(s − max) / Σ exp(s − max)` over each row; a row without any token is 0.
+pub(in crate::replay) fn softmax(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let s = step.input(0)?.to_f64();
+    let seen = step.past() + step.tokens();
+    sized("the scores", &s, judge.len())?;
+    let precision = step.precision()?;
+    let gamma = precision.gamma(seen);
+    for (i, row) in s.chunks_exact(seen).enumerate() {
+        let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if max == f64::NEG_INFINITY {
+            judge.check_exact(i * seen, &vec![0.0; seen]);
+            continue;
+        }
+        let weights: Vec<f64> = row.iter().map(|s| (s - max).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        let finite = row.iter().filter(|s| s.is_finite()).map(|s| max - s);
+        // Terms that are far below the largest have no share in the sum's error.
+        let farthest = finite.filter(|d| *d < 40.0).fold(0.0, f64::max);
+        let out: Vec<f64> = weights.iter().map(|w| w / sum).collect();
+        let bounds: Vec<f64> = out
+            .iter()
+            .zip(row)
+            .map(|(p, s)| {
+                if *s == f64::NEG_INFINITY {
+                    return 0.0;
+                }
+                p * (of_a_probability(max - s, farthest, precision.sum, gamma) + precision.stored) + SMALLEST
+            })
+            .collect();
+        judge.check(i * seen, &out, &bounds);
+    }
+    Ok(())
+}
+
+/// `Σ p v` over the tokens of the cache.
+///
+/// An engine with an online softmax never holds p: its error is that of a probability too.
+pub(in crate::replay) fn context(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let (p, v) = (step.input(0)?.to_f64(), step.input(1)?.to_f64());
+    let (heads, kv, d) = (step.dim("heads"), step.dim("kv_heads"), step.dim("head_dim"));
+    let (n, seen) = (step.tokens(), step.past() + step.tokens());
+    sized("the probabilities", &p, heads * n * seen)?;
+    sized("the values", &v, seen * kv * d)?;
+    sized("the context", &vec![0.0; judge.len()], n * heads * d)?;
+    let precision = step.precision()?;
+    for t in 0..n {
+        for h in 0..heads {
+            let row = &p[(h * n + t) * seen..][..seen];
+            let (mut out, mut size) = (vec![0.0; d], vec![0.0; d]);
+            for (u, p) in row.iter().enumerate().filter(|(_, p)| **p != 0.0) {
+                let value = &v[(u * kv + h / (heads / kv)) * d..][..d];
+                // −ln p bounds how far the score was below the largest, up to the sum.
+                let error =
+                    of_a_probability(-p.ln().min(0.0), 40.0, precision.sum, precision.gamma(2 * seen));
+                for ((out, size), v) in out.iter_mut().zip(&mut size).zip(value) {
+                    *out += p * v;
+                    *size += error * (p * v).abs();
+                }
+            }
+            let stored = |(size, y): (&f64, &f64)| size + precision.stored * y.abs() + SMALLEST;
+            let bounds: Vec<f64> = size.iter().zip(&out).map(stored).collect();
+            judge.check((t * heads + h) * d, &out, &bounds);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! The causal convolution of a GatedDeltaNet.
+
+use super::sized;
+use crate::replay::judge::Judge;
+use crate::replay::precision::SMALLEST;
+use crate::replay::step::{Replayed, Step};
+
+/// The inputs of the step behind those that the step before left: `[channels, kept + tokens]`.
+fn with_history(step: &Step<'_>, kept: usize) -> Replayed<(usize, Vec<f64>)> {
+    let x = step.input(0)?.to_f64();
+    let channels = step.dim("conv_dim");
+    sized("the input", &x, step.tokens() * channels)?;
+    let width = kept + step.tokens();
+    let mut all = vec![0.0; channels * width];
+    if let Some(state) = step.carried()? {
+        let state = state.to_f64();
+        sized("the state", &state, channels * kept)?;
+        for (line, old) in all.chunks_exact_mut(width).zip(state.chunks_exact(kept.max(1))) {
+            line[..kept].copy_from_slice(&old[..kept]);
+        }
+    }
+    for (t, row) in x.chunks_exact(channels).enumerate() {
+        all.chunks_exact_mut(width).zip(row).for_each(|(line, x)| line[kept + t] = *x);
+    }
+    Ok((width, all))
+}
+
+/// `silu(Σ_j w_j x_{t−K+1+j})` for each channel, the oldest tap first.
+pub(in crate::replay) fn conv_silu(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let w = step.parameter(0)?.to_f64();
+    let channels = step.dim("conv_dim");
+    let kernel = w.len() / channels.max(1);
+    sized("the weight", &w, channels * kernel)?;
+    let (width, all) = with_history(step, kernel.saturating_sub(1))?;
+    let precision = step.precision()?;
+    let gamma = precision.gamma(kernel + 1);
+    for t in 0..step.tokens() {
+        let (mut out, mut bounds) = (Vec::with_capacity(channels), Vec::with_capacity(channels));
+        for (line, w) in all.chunks_exact(width).zip(w.chunks_exact(kernel)) {
+            let terms = line[t..t + kernel].iter().zip(w).map(|(x, w)| x * w);
+            let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), p: f64| (sum + p, size + p.abs()));
+            let y = sum / (1.0 + (-sum).exp());
+            out.push(y);
+            // silu has slope at most 1.1; a sum may be rounded to the stored type before it.
+            let error = gamma * size + precision.stored * sum.abs();
+            bounds.push(1.1 * error + 6.0 * precision.unit * y.abs() + precision.stored * y.abs() + SMALLEST);
+        }
+        judge.check(t * channels, &out, &bounds);
+    }
+    Ok(())
+}
+
+/// The last inputs of each channel, the oldest first; zeros before the first token.
+pub(in crate::replay) fn state(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let kept = step.dim("conv_tail");
+    let (width, all) = with_history(step, kept)?;
+    for (channel, line) in all.chunks_exact(width).enumerate() {
+        judge.check_exact(channel * kept, &line[width - kept..]);
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! The gated delta rule: a matrix-valued memory for each value head.
+//!
+//! For each token: `S ← g S`, `m = Sᵀ k`, `S ← S + k ((v − m) β)ᵀ`, `o = Sᵀ q / √d`. An error of the state
+//! is carried on from token to token, and what it grows to depends on the numbers: no bound that is known
+//! beforehand is of use. Instead the same recurrence is run in 32 bits beside the replay, in both orders
+//! of operations that engines use; the larger of the errors that they reach is a measurement of what
+//! rounding does here.
+
+use super::sized;
+use crate::replay::judge::Judge;
+use crate::replay::precision::SMALLEST;
+use crate::replay::step::{Replayed, Step};
+use crate::tensor::DType;
+
+/// How many times the measured error a kernel in another order may err; the chunked form of the rule errs
+/// one to three times as much as the plain recurrence.
+const MARGIN: f64 = 8.0;
+
+/// What the rule reads in one step; for the state alone there are no queries.
+struct Inputs {
+    q: Option<Vec<f64>>,
+    k: Vec<f64>,
+    conv: Vec<f64>,
+    beta: Vec<f64>,
+    decay: Vec<f64>,
+    state: Vec<f64>,
+}
+
+/// Sizes of the rule.
+#[derive(Clone, Copy)]
+struct Sizes {
+    tokens: usize,
+    key_heads: usize,
+    heads: usize,
+    dk: usize,
+    dv: usize,
+    conv: usize,
+}
+
+impl Sizes {
+    fn of(step: &Step<'_>) -> Self {
+        Self {
+            tokens: step.tokens(),
+            key_heads: step.dim("key_heads"),
+            heads: step.dim("value_heads"),
+            dk: step.dim("key_dim"),
+            dv: step.dim("value_dim"),
+            conv: step.dim("conv_dim"),
+        }
+    }
+}
+
+impl Inputs {
+    fn read(step: &Step<'_>, s: Sizes, queries: bool) -> Replayed<Self> {
+        let first = usize::from(queries);
+        let read = |i: usize| step.input(i).map(|view| view.to_f64());
+        let state = match step.carried()? {
+            Some(state) => state.to_f64(),
+            None => vec![0.0; s.heads * s.dk * s.dv],
+        };
+        let inputs = Self {
+            q: queries.then(|| read(0)).transpose()?,
+            k: read(first)?,
+            conv: read(first + 1)?,
+            beta: read(first + 2)?,
+            decay: read(first + 3)?,
+            state,
+        };
+        sized("the keys", &inputs.k, s.tokens * s.key_heads * s.dk)?;
+        sized("the convolution", &inputs.conv, s.tokens * s.conv)?;
+        sized("beta", &inputs.beta, s.tokens * s.heads)?;
+        sized("the decay", &inputs.decay, s.tokens * s.heads)?;
+        sized("the state", &inputs.state, s.heads * s.dk * s.dv)?;
+        Ok(inputs)
+    }
+}
+
+/// Numbers that the recurrence can be run in.
+trait Number:
+    Copy + std::ops::Add<Output = Self> + std::ops::Sub<Output = Self> + std::ops::Mul<Output = Self>
+{
+    fn from_f64(value: f64) -> Self;
+    fn to_f64(self) -> f64;
+}
+
+impl Number for f64 {
+    fn from_f64(value: f64) -> Self {
+        value
+    }
+    fn to_f64(self) -> f64 {
+        self
+    }
+}
+
+impl Number for f32 {
+    fn from_f64(value: f64) -> Self {
+        value as f32
+    }
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+/// Which of two equal orders of operations is taken.
+#[derive(Clone, Copy, PartialEq)]
+enum Order {
+    /// The state is decayed, then read.
+    DecayFirst,
+    /// The state is read, and what was read is decayed.
+    ReadFirst,
+}
+
+/// Runs one head over all tokens: outputs `[tokens, dv]` (none without queries), and its state at the end.
+fn head<N: Number>(x: &Inputs, s: Sizes, h: usize, order: Order) -> (Vec<f64>, Vec<f64>) {
+    let (dk, dv) = (s.dk, s.dv);
+    let wide = |values: &[f64]| -> Vec<N> { values.iter().map(|v| N::from_f64(*v)).collect() };
+    let mut state = wide(&x.state[h * dk * dv..(h + 1) * dk * dv]);
+    let scale = N::from_f64(1.0 / (dk as f64).sqrt());
+    let group = h / (s.heads / s.key_heads);
+    let values = 2 * s.key_heads * dk + h * dv;
+    let zero = N::from_f64(0.0);
+    let mut outputs = Vec::new();
+    let read = |state: &[N], x: &[N]| -> Vec<N> {
+        let mut out = vec![zero; dv];
+        for (line, x) in state.chunks_exact(dv).zip(x) {
+            out.iter_mut().zip(line).for_each(|(out, m)| *out = *out + *m * *x);
+        }
+        out
+    };
+    for t in 0..s.tokens {
+        let at = (t * s.key_heads + group) * dk;
+        let k = wide(&x.k[at..at + dk]);
+        let v = wide(&x.conv[t * s.conv + values..][..dv]);
+        let (beta, g) = (N::from_f64(x.beta[t * s.heads + h]), N::from_f64(x.decay[t * s.heads + h]));
+        let delta: Vec<N> = if order == Order::DecayFirst {
+            state.iter_mut().for_each(|m| *m = *m * g);
+            v.iter().zip(read(&state, &k)).map(|(v, m)| (*v - m) * beta).collect()
+        } else {
+            let delta = v.iter().zip(read(&state, &k)).map(|(v, m)| (*v - m * g) * beta).collect();
+            state.iter_mut().for_each(|m| *m = *m * g);
+            delta
+        };
+        for (line, k) in state.chunks_exact_mut(dv).zip(&k) {
+            line.iter_mut().zip(&delta).for_each(|(m, delta)| *m = *m + *k * *delta);
+        }
+        if let Some(q) = &x.q {
+            let q = wide(&q[at..at + dk]);
+            outputs.extend(read(&state, &q).into_iter().map(|o| (o * scale).to_f64()));
+        }
+    }
+    (outputs, state.into_iter().map(Number::to_f64).collect())
+}
+
+/// Tokens that the chunked form of the rule takes at once: an error of one may show in any of them.
+const CHUNK: usize = 64;
+
+/// The bound of each row of `width`: the largest error in 32 bits, in both orders, of all rows up to the
+/// end of its chunk, since an error that was reached once may be reached again; at the least what a sum of
+/// `terms` numbers of that size may err.
+fn bounds(exact: &[f64], single: [&[f64]; 2], width: usize, terms: usize, unit: f64) -> Vec<f64> {
+    let ratio = unit / DType::F32.unit_roundoff();
+    let least = unit * (terms as f64).sqrt();
+    let mut reached = 0.0f64;
+    let mut bounds = Vec::with_capacity(exact.len());
+    for (c, chunk) in exact.chunks(CHUNK * width).enumerate() {
+        for (i, value) in chunk.iter().enumerate() {
+            let at = c * CHUNK * width + i;
+            let error = single.iter().map(|other| (other[at] - value).abs()).fold(0.0, f64::max);
+            reached = reached.max(ratio * error).max(least * value.abs());
+        }
+        bounds.extend(std::iter::repeat_n(MARGIN * reached + SMALLEST, chunk.len()));
+    }
+    bounds
+}
+
+/// The rule's output.
+pub(in crate::replay) fn output(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let s = Sizes::of(step);
+    let x = Inputs::read(step, s, true)?;
+    sized("the queries", x.q.as_deref().unwrap_or_default(), s.tokens * s.key_heads * s.dk)?;
+    sized("the output", &vec![0.0; judge.len()], s.tokens * s.heads * s.dv)?;
+    let unit = step.precision()?.unit;
+    for h in 0..s.heads {
+        let (exact, _) = head::<f64>(&x, s, h, Order::DecayFirst);
+        let [a, b] = [Order::DecayFirst, Order::ReadFirst].map(|order| head::<f32>(&x, s, h, order).0);
+        let bounds = bounds(&exact, [&a, &b], s.dv, s.dk, unit);
+        for t in 0..s.tokens {
+            let row = t * s.dv..(t + 1) * s.dv;
+            judge.check((t * s.heads + h) * s.dv, &exact[row.clone()], &bounds[row]);
+        }
+    }
+    Ok(())
+}
+
+/// The memory after the step's last token.
+pub(in crate::replay) fn state(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let s = Sizes::of(step);
+    let x = Inputs::read(step, s, false)?;
+    let size = s.dk * s.dv;
+    sized("the state", &vec![0.0; judge.len()], s.heads * size)?;
+    let unit = step.precision()?.unit;
+    for h in 0..s.heads {
+        let (_, exact) = head::<f64>(&x, s, h, Order::DecayFirst);
+        let [a, b] = [Order::DecayFirst, Order::ReadFirst].map(|order| head::<f32>(&x, s, h, order).1);
+        judge.check(h * size, &exact, &bounds(&exact, [&a, &b], size, s.dk, unit));
+    }
+    Ok(())
+}

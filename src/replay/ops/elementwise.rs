@@ -1,0 +1,111 @@
+//! Components that compute each element from a few others.
+
+use super::sized;
+use crate::replay::judge::Judge;
+use crate::replay::precision::SMALLEST;
+use crate::replay::step::{Replayed, Step, Stop};
+
+/// Roundings of `1 / (1 + exp(−x))`: exp to 2 units, sum, quotient.
+const SIGMOID: f64 = 4.0;
+
+fn logistic(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// One part of each head: `[part 0 | part 1 | …]` per head, copied.
+pub(in crate::replay) fn split_heads(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let x = step.input(0)?.to_f64();
+    let (part, parts) = (step.number("part")? as usize, step.number("parts")? as usize);
+    let dim = step.output()?.shape.last().copied().unwrap_or(1);
+    sized("the input", &x, judge.len() * parts)?;
+    for (i, head) in x.chunks_exact(dim * parts).enumerate() {
+        judge.check_exact(i * dim, &head[part * dim..(part + 1) * dim]);
+    }
+    Ok(())
+}
+
+/// `x · sigmoid(gate)`.
+pub(in crate::replay) fn sigmoid_gate(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let unit = step.precision()?.unit;
+    binary(step, judge, |x, gate| x * logistic(gate), |_, _, y| (SIGMOID + 2.0) * unit * y.abs())
+}
+
+/// `sigmoid(x)`.
+pub(in crate::replay) fn sigmoid(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let x = step.input(0)?.to_f64();
+    let unit = step.precision()?.unit;
+    sized("the input", &x, judge.len())?;
+    let out: Vec<f64> = x.iter().map(|x| logistic(*x)).collect();
+    let bounds: Vec<f64> = out.iter().map(|y| (SIGMOID + 1.0) * unit * y + SMALLEST).collect();
+    judge.check(0, &out, &bounds);
+    Ok(())
+}
+
+/// `silu(gate) · up`.
+pub(in crate::replay) fn silu_mul(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let unit = step.precision()?.unit;
+    binary(step, judge, |gate, up| gate * logistic(gate) * up, |_, _, y| (SIGMOID + 3.0) * unit * y.abs())
+}
+
+/// The sum of the inputs that the layer has.
+pub(in crate::replay) fn add(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let unit = step.precision()?.unit;
+    binary(step, judge, |a, b| a + b, |_, _, y| unit * y.abs())
+}
+
+/// `a + scale · b`.
+pub(in crate::replay) fn add_scaled(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let (scale, unit) = (step.number("scale")?, step.precision()?.unit);
+    // The scale itself may be kept in 32 bits.
+    binary(step, judge, |a, b| a + scale * b, |_, b, y| unit * (y.abs() + 3.0 * (scale * b).abs()))
+}
+
+fn binary(
+    step: &Step<'_>,
+    judge: &mut Judge<'_>,
+    formula: impl Fn(f64, f64) -> f64,
+    bound: impl Fn(f64, f64, f64) -> f64,
+) -> Replayed<()> {
+    let (a, b) = (step.input(0)?.to_f64(), step.input(1)?.to_f64());
+    if step.component.inputs.len() != 2 {
+        return Err(Stop::Missing(format!("it has {} inputs, not 2", step.component.inputs.len())));
+    }
+    sized("the first input", &a, judge.len())?;
+    sized("the second input", &b, judge.len())?;
+    let out: Vec<f64> = a.iter().zip(&b).map(|(a, b)| formula(*a, *b)).collect();
+    let stored = step.precision()?.stored;
+    let bounds: Vec<f64> = out
+        .iter()
+        .zip(a.iter().zip(&b))
+        .map(|(y, (a, b))| bound(*a, *b, *y) + stored * y.abs() + SMALLEST)
+        .collect();
+    judge.check(0, &out, &bounds);
+    Ok(())
+}
+
+/// `exp(−exp(A_log) · softplus(a + dt_bias))` for each value head.
+pub(in crate::replay) fn decay(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let a = step.input(0)?.to_f64();
+    let (a_log, dt_bias) = (step.parameter(0)?.to_f64(), step.parameter(1)?.to_f64());
+    let precision = step.precision()?;
+    let unit = precision.unit;
+    sized("the input", &a, judge.len())?;
+    sized("dt_bias", &dt_bias, a_log.len())?;
+    let heads = (0..a_log.len()).cycle();
+    let (mut out, mut bounds) = (Vec::new(), Vec::new());
+    for (a, h) in a.iter().zip(heads) {
+        let t = a + dt_bias[h];
+        // ln(1 + eᵗ) without overflow.
+        let softplus = t.max(0.0) + (-t.abs()).exp().ln_1p();
+        let rate = a_log[h].exp();
+        let y = (-rate * softplus).exp();
+        // softplus has slope at most 1 and may be computed as ln(1 + eᵗ), with an absolute error of a
+        // unit; an error of the exponent is a relative one of its exponential.
+        let softplus_error = unit * (t.abs() + 2.0 + 3.0 * softplus);
+        let exponent_error = rate * softplus_error + 4.0 * unit * rate * softplus;
+        out.push(y);
+        bounds.push(y * (exponent_error.exp_m1() + 3.0 * unit + precision.stored) + SMALLEST);
+    }
+    judge.check(0, &out, &bounds);
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Products with a weight matrix.
+
+use super::sized;
+use crate::replay::judge::Judge;
+use crate::replay::precision::SMALLEST;
+use crate::replay::step::{Replayed, Step, Stop};
+use crate::tensor::TensorView;
+use candle_core::{Device, Tensor};
+
+/// Elements of a weight that are widened to 64 bits at a time.
+const CHUNK: usize = 1 << 22;
+
+/// By how much the products of codes, scales and biases may exceed those of the weights that they stand
+/// for: in a block of 32 codes from the smallest to the largest weight, `|code · scale| + |bias|` is at
+/// most three times the largest weight, and that at most the block's norm; a sum over 32 inputs is at
+/// most √32 times theirs.
+const CODES: f64 = 17.0;
+
+/// Row `id` of the embedding for each token, as it is stored.
+pub(in crate::replay) fn embedding(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let w = step.parameter(0)?;
+    let width = w.shape.last().copied().unwrap_or(0);
+    let stored = step.precision()?.stored;
+    // A code is decoded with a product and a sum.
+    let unit = if step.quantized { 2.0 * step.precision()?.unit } else { 0.0 };
+    if judge.len() != step.ids().len() * width {
+        return Err(Stop::Missing("it has another number of tokens than the prompt".into()));
+    }
+    for (t, id) in step.ids().iter().enumerate() {
+        let mut row = vec![0.0; width];
+        if (*id as usize + 1) * width > w.len() {
+            return Err(Stop::Missing(format!("token {id} is beyond the embedding")));
+        }
+        w.read_into(*id as usize * width, &mut row);
+        let largest = row.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+        let bounds: Vec<f64> = row.iter().map(|v| stored * v.abs() + unit * largest).collect();
+        judge.check(t * width, &row, &bounds);
+    }
+    Ok(())
+}
+
+/// `x Wᵀ`; with x rounded to codes first, where the engine does that.
+pub(in crate::replay) fn linear(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let mut x = step.input(0)?.to_f64();
+    let w = step.parameter(0)?;
+    let [n, k] = *w.shape else {
+        return Err(Stop::Missing(format!("its weight is no matrix: {:?}", w.shape)));
+    };
+    let tokens = step.tokens();
+    sized("the input", &x, tokens * k)?;
+    if judge.len() != tokens * n {
+        return Err(Stop::Missing(format!(
+            "it has {} elements where {tokens} × {n} are needed",
+            judge.len()
+        )));
+    }
+    let precision = step.precision()?;
+    if let Some(bits) = step.activation_bits {
+        x.chunks_exact_mut(k).for_each(|row| round_to_codes(row, bits));
+    }
+    let norms: Vec<f64> = x.chunks_exact(k).map(|row| norm(row)).collect();
+    let x = Tensor::from_vec(x, (tokens, k), &Device::Cpu).map_err(candle)?;
+    let factor = precision.gamma(k + 2) * if step.quantized { CODES } else { 1.0 };
+    for start in (0..n).step_by((CHUNK / k.max(1)).max(1)) {
+        let rows = (CHUNK / k.max(1)).max(1).min(n - start);
+        let weights = chunk(&w, start * k, rows * k);
+        let sizes: Vec<f64> = weights.chunks_exact(k).map(|row| factor * norm(row)).collect();
+        let weights = Tensor::from_vec(weights, (rows, k), &Device::Cpu).map_err(candle)?;
+        let out = x.matmul(&weights.t().map_err(candle)?).map_err(candle)?;
+        let out: Vec<f64> = out.flatten_all().and_then(|t| t.to_vec1()).map_err(candle)?;
+        for ((t, out), norm) in out.chunks_exact(rows).enumerate().zip(&norms) {
+            let bounds: Vec<f64> = sizes
+                .iter()
+                .zip(out)
+                .map(|(size, y)| size * norm + precision.stored * y.abs() + SMALLEST)
+                .collect();
+            judge.check(t * n + start, out, &bounds);
+        }
+    }
+    Ok(())
+}
+
+fn chunk(w: &TensorView<'_>, start: usize, len: usize) -> Vec<f64> {
+    let mut out = vec![0.0; len];
+    w.read_into(start, &mut out);
+    out
+}
+
+fn norm(row: &[f64]) -> f64 {
+    row.iter().map(|v| v * v).sum::<f64>().sqrt()
+}
+
+/// Rounds a vector to multiples of its largest magnitude divided by the largest code, in 32 bits, halves
+/// away from 0: the declared meaning of 8-bit activations, as lattice's Q8_0 kernel has it.
+fn round_to_codes(row: &mut [f64], bits: u32) {
+    let limit = ((1u32 << (bits - 1)) - 1) as f32;
+    let largest = row.iter().fold(0.0f32, |m, v| m.max((*v as f32).abs()));
+    if largest == 0.0 {
+        return;
+    }
+    let scale = largest / limit;
+    let inverse = 1.0 / scale;
+    for value in row {
+        let code = (*value as f32 * inverse).round().clamp(-limit, limit);
+        *value = f64::from(code) * f64::from(scale);
+    }
+}
+
+fn candle(error: candle_core::Error) -> Stop {
+    Stop::Bad(crate::error::Error::new(format!("cannot multiply: {error}")))
+}

@@ -1,0 +1,127 @@
+//! What a component of one step reads: its inputs as the candidate had them, its parameters, its constants.
+
+use super::precision::Precision;
+use crate::error::{Error, Result};
+use crate::model::{Component, Graph, ModelConfig};
+use crate::parameters::Parameters;
+use crate::prompt::Prompt;
+use crate::tensor::{DType, TensorView};
+use crate::trace::Trace;
+
+/// One step of a prompt in the candidate's trace.
+#[derive(Clone, Copy)]
+pub(super) struct Step<'a> {
+    pub graph: &'a Graph,
+    pub config: &'a ModelConfig,
+    pub parameters: &'a Parameters,
+    pub trace: &'a Trace,
+    pub prompt: &'a Prompt,
+    pub step: u32,
+    pub component: &'a Component,
+    /// True when the parameters are stored as codes of a few bits.
+    pub quantized: bool,
+    /// How many bits the inputs of products are rounded to.
+    pub activation_bits: Option<u32>,
+}
+
+/// Why a component could not be replayed.
+pub(super) enum Stop {
+    /// Something of it was not captured, in words.
+    Missing(String),
+    /// The weights or the description do not fit.
+    Bad(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Bad(error)
+    }
+}
+
+/// What a replay comes to, if it comes to an end.
+pub(super) type Replayed<T> = std::result::Result<T, Stop>;
+
+impl<'a> Step<'a> {
+    /// Number of tokens of the step.
+    pub fn tokens(&self) -> usize {
+        if self.step == 0 { self.prompt.token_ids.len() } else { 1 }
+    }
+
+    /// Number of tokens before the step.
+    pub fn past(&self) -> usize {
+        if self.step == 0 { 0 } else { self.prompt.token_ids.len() + self.step as usize - 1 }
+    }
+
+    /// The ids of the step's tokens.
+    pub fn ids(&self) -> &'a [u32] {
+        match self.step.checked_sub(1) {
+            None => &self.prompt.token_ids,
+            Some(i) => self.prompt.step_token_ids.get(i as usize..=i as usize).unwrap_or_default(),
+        }
+    }
+
+    /// The captured output.
+    pub fn output(&self) -> Replayed<TensorView<'a>> {
+        self.captured(self.step, &self.component.point)
+    }
+
+    fn captured(&self, step: u32, point: &str) -> Replayed<TensorView<'a>> {
+        let entry = self.trace.find(&self.prompt.id, step, point);
+        entry.map(|e| self.trace.view(e)).ok_or_else(|| Stop::Missing(format!("{point} was not captured")))
+    }
+
+    /// The captured input number `i`.
+    pub fn input(&self, i: usize) -> Replayed<TensorView<'a>> {
+        let point = self.component.inputs.get(i);
+        self.captured(
+            self.step,
+            point.ok_or_else(|| Stop::Missing(format!("the description has no input {i}")))?,
+        )
+    }
+
+    /// What the step before left at the component's carried point; none in the prefill, which starts empty.
+    pub fn carried(&self) -> Replayed<Option<TensorView<'a>>> {
+        let Some(before) = self.step.checked_sub(1) else { return Ok(None) };
+        let point =
+            self.component.carried.first().ok_or_else(|| Stop::Missing("nothing is carried".into()))?;
+        self.captured(before, point).map(Some)
+    }
+
+    /// The parameter number `i`.
+    pub fn parameter(&self, i: usize) -> Replayed<TensorView<'a>> {
+        let name = self.component.params.get(i);
+        let name = name.ok_or_else(|| Stop::Missing(format!("the description has no parameter {i}")))?;
+        self.parameters.view(name).ok_or_else(|| Stop::Missing(format!("the weights lack `{name}`")))
+    }
+
+    /// A constant of the component: a number, or the configuration's under the key that stands there.
+    pub fn number(&self, name: &str) -> Result<f64> {
+        match self.component.attrs.get(name) {
+            Some(serde_json::Value::String(key)) => {
+                self.config.number(&self.graph.description().config_section, key)
+            }
+            Some(value) if value.is_number() => Ok(value.as_f64().unwrap_or(f64::NAN)),
+            _ => Err(Error::new(format!(
+                "the description gives `{}` no constant `{name}`",
+                self.component.point
+            ))),
+        }
+    }
+
+    /// A word among the constants.
+    pub fn word(&self, name: &str) -> &str {
+        self.component.attrs.get(name).and_then(serde_json::Value::as_str).unwrap_or_default()
+    }
+
+    /// The rounding of the component's arithmetic.
+    pub fn precision(&self) -> Replayed<Precision> {
+        let inputs = (0..self.component.inputs.len()).filter_map(|i| self.input(i).ok());
+        let inputs: Vec<DType> = inputs.map(|v| v.dtype).filter(|d| d.is_float()).collect();
+        Ok(Precision::new(self.output()?.dtype, inputs.into_iter()))
+    }
+
+    /// The size that the description calls `name`.
+    pub fn dim(&self, name: &str) -> usize {
+        self.graph.dim(name)
+    }
+}
