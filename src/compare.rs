@@ -77,6 +77,38 @@ const SAME_EMBEDDING: f64 = 0.5;
 /// How far a point that was brought back by a wrong seed is from the original one, but for chance.
 const UNRELATED: f64 = 1.2;
 
+/// How far the embeddings of two sides may be apart that are said to have the same weights.
+const SAME_WEIGHTS: f64 = 1e-2;
+
+/// Refuses an arm Q whose weights are not the quantized ones of the reference's model, or not those of the
+/// candidate where no hash says so: the embedding is a look-up, which shows the weights themselves.
+pub fn refuse_other_arm(
+    arm: &Trace,
+    pairs: &[Pair<'_>],
+    metrics: &[Option<Metrics>],
+    against_candidate: bool,
+) -> Result<()> {
+    let (limit, whose) = if against_candidate {
+        (SAME_WEIGHTS, "the candidate computes with")
+    } else {
+        (SAME_EMBEDDING, "a quantizer could have made of the model's")
+    };
+    for (pair, metrics) in pairs.iter().zip(metrics) {
+        let Some(metrics) = metrics else { continue };
+        let embedding = pair.component.is_some_and(|component| component.op == Op::Embedding);
+        if embedding && metrics.rel_l2.is_finite() && metrics.rel_l2 > limit {
+            return Err(Error::new(format!("arm Q does not carry weights that {whose}"))
+                .expected(
+                    format!("`{}` within {limit} of the other side's", pair.point),
+                    format!("a relative L2 distance of {:.2}", metrics.rel_l2),
+                )
+                .at(arm.path())
+                .hint("it belongs to another model, seed or quantizer: make it anew with `layerdiff dequantize`"));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a trace that was rotated by another seed than it says: its embedding, brought back, must be
 /// the reference's up to quantization. The embedding is a look-up, so that nothing but a wrong seed or
 /// another model can move it far.

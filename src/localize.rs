@@ -2,7 +2,9 @@
 //!
 //! Where a component was [replayed](crate::replay), its local error decides: beyond rounding, the error is
 //! *born* there, whatever the total error is; within rounding, the component is sound, and a total error
-//! that is not explained is *inherited* if a fault is upstream. Everywhere else growth decides, as follows.
+//! that is not explained is *inherited* if a fault is upstream. If none is, the two sides disagree though the
+//! candidate does what it should: that is born there too, and the reference is to blame, or what both were
+//! given. Everywhere else growth decides, as follows.
 //!
 //! # Growth
 //!
@@ -293,7 +295,7 @@ fn judge(
     let local = local.filter(|_| !own.exact);
     let state = match (harmless, faulty) {
         _ if local.is_some_and(|local| !local.is_rounding()) => State::Born,
-        (_, false) if local.is_some() => State::Explained,
+        (true, false) if local.is_some() => State::Explained,
         (true, false) if explained > LIMIT && metrics.rel_l2 > 0.0 => State::Unmeasured,
         (true, false) => State::Explained,
         (true, true) => State::Absorbed,

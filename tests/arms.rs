@@ -298,7 +298,7 @@ fn an_impossible_number_of_bits_is_refused() {
 }
 
 #[test]
-fn rounded_activations_without_an_arm_are_unmeasured() {
+fn a_trace_that_says_it_rounds_its_activations_and_does_not_is_a_fault() {
     let traces = Traces::new();
     let rounded = traces.root.path().join("rounded");
     copy(&traces.bundle.reference(), &rounded);
@@ -307,7 +307,8 @@ fn rounded_activations_without_an_arm_are_unmeasured() {
         manifest["provenance"]["engine"] = "another".into();
     });
     let report = traces.compare(&rounded, &[]).json();
-    assert_eq!(report["outcome"], "unmeasured");
+    assert_eq!(report["outcome"], "fault");
+    assert_eq!(report["first_fault"]["component"], "linear_attn.in_proj_qkv");
     assert_eq!(report["arms"]["quantization"]["status"], "unmeasured");
 }
 

@@ -74,7 +74,10 @@ pub fn check_known(name: &str, known: &[&str]) -> Result<()> {
         return Ok(());
     }
     let list = known.join(", ");
-    Err(Error::new(format!("unknown engine `{name}`")).hint(match nearest(name, known.iter().copied()) {
+    let full = format!("lattice-{}", name.to_lowercase());
+    let near =
+        known.iter().copied().find(|known| *known == full).or_else(|| nearest(name, known.iter().copied()));
+    Err(Error::new(format!("unknown engine `{name}`")).hint(match near {
         Some(near) => format!("did you mean `{near}`? known: {list}"),
         None => format!("known: {list}"),
     }))

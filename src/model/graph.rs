@@ -216,6 +216,18 @@ impl Graph {
         self.dims[name]
     }
 
+    /// The name of a size, or of the layers, that another model has otherwise; none for a model of the same
+    /// form.
+    pub fn differs_in(&self, other: &Self) -> Option<&str> {
+        if self.layer_types != other.layer_types {
+            return Some("layers");
+        }
+        self.dims
+            .iter()
+            .find(|(name, size)| other.dims.get(*name) != Some(size))
+            .map(|(name, _)| name.as_str())
+    }
+
     /// The component at `point`; an error that offers the nearest name when there is none.
     pub fn component(&self, point: &str) -> Result<&Component> {
         self.get(point).ok_or_else(|| {

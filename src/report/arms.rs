@@ -132,8 +132,13 @@ fn stated(candidate: &Provenance) -> String {
     )
 }
 
-/// The errors of a row, as far as they are known.
-pub(super) fn figures(row: &Row<'_>, quantization: Quantization<'_>, floors: &[&Floor]) -> Figures {
+/// The errors of a row, as far as they are known; `quantized` says whether the candidate is.
+pub(super) fn figures(
+    row: &Row<'_>,
+    quantization: Quantization<'_>,
+    quantized: bool,
+    floors: &[&Floor],
+) -> Figures {
     let pair = &row.pair;
     let error = |m: &Option<crate::metrics::Metrics>| m.as_ref().map(|m| m.rel_l2);
     let total = error(&row.total);
@@ -146,7 +151,12 @@ pub(super) fn figures(row: &Row<'_>, quantization: Quantization<'_>, floors: &[&
         prompt: pair.prompt.to_owned(),
         total,
         floor: floors.iter().filter_map(floor).collect(),
-        quantization: if exact { total.map(|_| 0.0) } else { error(&row.quantization) },
+        // Of two runs on the same quantized weights none shows what the weights cost.
+        quantization: if exact {
+            total.filter(|_| !quantized).map(|_| 0.0)
+        } else {
+            error(&row.quantization)
+        },
         engine: if exact { total } else { error(&row.engine) },
     }
 }

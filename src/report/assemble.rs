@@ -75,7 +75,8 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
     let warnings = warnings(reference, candidate, options.floor, quantization, &self_check, &rows);
     let outcome = outcome(&prompts, [reference, candidate]);
     let floors: Vec<&Floor> = options.floors.iter().collect();
-    let all = rows.iter().map(|row| (row, figures(row, quantization, &floors)));
+    let quantized = candidate.manifest().provenance.quantized;
+    let all = rows.iter().map(|row| (row, figures(row, quantization, quantized, &floors)));
     let all: Vec<(&Row<'_>, Figures)> = all.collect();
     let worst = largest(&all, |f| f.engine.or(f.total));
     let dearest = largest(&all, |f| f.quantization.filter(|price| *price != 0.0));
@@ -223,7 +224,10 @@ fn fault(row: &Row<'_>, graph: &Graph) -> Option<(usize, Fault)> {
         component: graph.get(point).map_or_else(|| point.to_owned(), |c| c.name().to_owned()),
         step: row.pair.step,
         prompt: row.pair.prompt.to_owned(),
-        ratio: judgement.local.as_ref().map_or(metrics.rel_l2 / judgement.explained, |local| local.ratio),
+        ratio: match &judgement.local {
+            Some(local) if !local.is_rounding() => local.ratio,
+            _ => metrics.rel_l2 / judgement.explained,
+        },
         rel_l2: metrics.rel_l2,
         reason: super::verdict::reason(metrics, judgement),
     };
@@ -254,15 +258,19 @@ fn points(rows: &[(&Row<'_>, Figures)]) -> Vec<PointReport> {
                 points.push(point);
             }
             Some(&i) => {
-                let badness = |p: &PointReport| {
-                    // What arm Q lacks says nothing, and must not displace what it has.
-                    let missing = if p.armed { f64::NEG_INFINITY } else { f64::INFINITY };
-                    let error = p.judged().map_or(missing, |m| m.rel_l2);
-                    (p.state != State::Explained && error > f64::NEG_INFINITY, p.state == State::Born, error)
+                let rank = |p: &PointReport| match (p.state, p.judged()) {
+                    (State::Born, _) => 4,
+                    (State::Explained | State::Unmeasured, Some(_)) => 2,
+                    // What only one prompt lacks must not hide what the others show.
+                    (_, None) => 1,
+                    (_, Some(_)) => 3,
                 };
+                let badness = |p: &PointReport| (rank(p), p.judged().map_or(0.0, |m| m.rel_l2));
+                let note = points[i].note.clone().or_else(|| point.note.clone());
                 if badness(&point).partial_cmp(&badness(&points[i])) == Some(std::cmp::Ordering::Greater) {
                     points[i] = point;
                 }
+                points[i].note = points[i].note.take().or(note);
             }
         }
     }

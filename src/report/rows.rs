@@ -3,7 +3,7 @@
 use super::assemble::Options;
 use crate::align::{Pair, align};
 use crate::arms::Quantization;
-use crate::compare::{compare, refuse_repeated_layers, refuse_wrong_seed};
+use crate::compare::{compare, refuse_other_arm, refuse_repeated_layers, refuse_wrong_seed};
 use crate::error::Result;
 use crate::localize::{Evidence, Judgement, State, Storage, localize};
 use crate::metrics::Metrics;
@@ -199,6 +199,9 @@ fn split<'a>(
 ) -> Result<HashMap<Key<'a>, Split>> {
     refuse_repeated_layers(options.graph, arm)?;
     let (pairs, engine) = measure(arm, candidate, options)?;
+    if candidate.manifest().provenance.hashes.dequantized.is_none() {
+        refuse_other_arm(arm, &pairs, &engine, true)?;
+    }
     let judgements = judge(&pairs, &engine, locals, storage, options);
     let mut split: HashMap<Key<'a>, Split> = HashMap::new();
     for ((pair, engine), judgement) in pairs.iter().zip(engine).zip(judgements) {
@@ -206,6 +209,7 @@ fn split<'a>(
         split.insert(key(pair), Split { quantization: None, engine, judgement, note });
     }
     let (pairs, prices) = measure(reference, arm, options)?;
+    refuse_other_arm(arm, &pairs, &prices, false)?;
     for (pair, price) in pairs.iter().zip(prices) {
         if let Some(split) = split.get_mut(&key(pair)) {
             split.quantization = price;

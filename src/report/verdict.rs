@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashSet};
 
 /// Why a point's error is not explained.
 pub(super) fn reason(metrics: &Metrics, judgement: &Judgement) -> String {
-    if let Some(local) = &judgement.local {
+    if let Some(local) = judgement.local.as_ref().filter(|local| !local.is_rounding()) {
         return local_reason(local);
     }
     if metrics.non_finite.mismatches > 0 {
@@ -27,10 +27,15 @@ pub(super) fn reason(metrics: &Metrics, judgement: &Judgement) -> String {
             n.candidate_inf
         );
     }
-    format!(
+    let error = format!(
         "relative L2 error {:.2e}, where at most {:.2e} is explained: {}",
         metrics.rel_l2, judgement.explained, judgement.cause
-    )
+    );
+    if judgement.local.is_some() {
+        return error
+            + "; but the candidate's component gives what its own inputs and weights give, so that the reference errs here, or was given something else";
+    }
+    error
 }
 
 /// Why a component that was replayed is at fault.
@@ -168,7 +173,7 @@ fn fault_reasoning(first: &Fault, faults: &[Fault], rows: &[Row<'_>]) -> Vec<Str
             list.join(", ")
         ));
     }
-    if judged.is_some_and(|j| j.local.is_some()) {
+    if judged.is_some_and(is_proved) {
         sentences.push("This rests on its own captured inputs and the candidate's weights, recomputed in 64 bits: no reference and no threshold has a part in it.".into());
     } else {
         sentences.push(
@@ -212,7 +217,12 @@ fn is_replayed(fault: &Fault, rows: &[Row<'_>]) -> bool {
     let here = |r: &&Row<'_>| {
         r.pair.prompt == fault.prompt && r.pair.step == fault.step && r.pair.point == fault.point
     };
-    rows.iter().find(here).and_then(|r| r.judgement.as_ref()).is_some_and(|j| j.local.is_some())
+    rows.iter().find(here).and_then(|r| r.judgement.as_ref()).is_some_and(is_proved)
+}
+
+/// True for a fault that the local error proves.
+fn is_proved(judgement: &Judgement) -> bool {
+    judgement.local.as_ref().is_some_and(|local| !local.is_rounding())
 }
 
 /// The largest local ratio, with its row.
@@ -224,7 +234,7 @@ fn largest_ratio<'a, 'b>(rows: &'a [Row<'b>]) -> Option<(f64, &'a Row<'b>)> {
 fn without_arm(rows: &[Row<'_>]) -> Vec<String> {
     let total = largest(rows, |r| r.total.as_ref());
     let total = total.map(|total| format!("The largest total relative L2 error is {total}."));
-    let hint = "Arm Q, PyTorch on the candidate's dequantized weights, would tell them apart: `--reference torch` captures it.";
+    let hint = "Arm Q, PyTorch on the candidate's dequantized weights, would tell them apart: `run --reference torch` captures it, and --quantized names one.";
     total.into_iter().chain([hint.to_owned()]).collect()
 }
 

@@ -87,6 +87,11 @@ impl Job<'_> {
         let lora = args.input.lora.as_deref();
         let own = args.weights.as_deref().map(|dir| ModelDir::open(dir)?.adapted(lora)).transpose()?;
         let own = own.as_ref().unwrap_or(model);
+        if let Some(what) = own.graph().differs_in(model.graph()) {
+            return Err(Error::new(format!("these weights are of another model: its {what} differ"))
+                .at(own.path())
+                .hint("name the model that they were made of with --model"));
+        }
         let mut engine = open_engine(name, own, args.path.as_deref())?;
         let Some(against) = &sources.against else {
             return self.judge_by_itself(engine.as_mut(), own, &work);

@@ -130,6 +130,11 @@ impl Sources {
     /// `PyTorch`, captured now; in other precisions too, as the floors, unless others are named.
     fn live(args: &RunArgs, model: &ModelDir, points: &PointFilter, work: &Path, ui: Ui) -> Result<Self> {
         let prompts = wanted(args, model)?;
+        if model.is_quantized() {
+            return Err(Error::new("PyTorch cannot run a quantized directory")
+                .at(model.path())
+                .hint("name the original as --model, and this directory with --weights"));
+        }
         let python = Python::find(args.input.python.as_deref());
         let steps = args.input.steps.unwrap_or(STEPS);
         refuse_too_long(&prompts, steps, model)?;

@@ -156,15 +156,16 @@ impl Figure<'_> {
 
     /// The first fault, or else the point where the error starts to grow.
     fn callout(&self) -> Option<(Spot<'_>, Vec<String>)> {
-        let find = |name: &str| {
+        let find = |name: &str, step: Option<u32>| {
             self.stops.iter().enumerate().find_map(|(slot, stop)| {
-                let points = stop.points.iter().copied().filter(|p| p.point == name && (self.shows)(p));
+                let asked = |p: &&PointReport| p.point == name && step.is_none_or(|step| p.step == step);
+                let points = stop.points.iter().copied().filter(|p| asked(p) && (self.shows)(p));
                 stops::worst(points).and_then(|p| Spot::new(slot, p))
             })
         };
         let short = |name: &str| name.strip_prefix("model.").unwrap_or(name).to_owned();
         let fault = |fault: &Fault| {
-            let spot = find(&fault.point)?;
+            let spot = find(&fault.point, Some(fault.step))?;
             let size = format!("error {}, {} × what is explained", number(spot.error), multiple(fault.ratio));
             Some((spot, vec![format!("born: {}", short(&fault.point)), size]))
         };
@@ -172,7 +173,7 @@ impl Figure<'_> {
             return Some(callout);
         }
         let name = self.growth.filter(|_| self.faults.is_empty())?;
-        let spot = find(name)?;
+        let spot = find(name, None)?;
         let size = format!("error {}", number(spot.error));
         Some((spot, vec![format!("grows from: {}", short(name)), size]))
     }
