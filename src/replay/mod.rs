@@ -90,7 +90,7 @@ pub fn replay(
             parameters: &held.parameters,
             trace,
             prompt: place.prompt,
-            step: place.step,
+            number: place.step,
             component,
             quantized: who.quantized,
             activation_bits: who.activation_bits,

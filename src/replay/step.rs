@@ -16,7 +16,8 @@ pub(super) struct Step<'a> {
     pub parameters: &'a Parameters,
     pub trace: &'a Trace,
     pub prompt: &'a Prompt,
-    pub step: u32,
+    /// Its number: 0 is the prefill.
+    pub number: u32,
     pub component: &'a Component,
     /// True when the parameters are stored as codes of a few bits.
     pub quantized: bool,
@@ -44,17 +45,17 @@ pub(super) type Replayed<T> = std::result::Result<T, Stop>;
 impl<'a> Step<'a> {
     /// Number of tokens of the step.
     pub fn tokens(&self) -> usize {
-        if self.step == 0 { self.prompt.token_ids.len() } else { 1 }
+        if self.number == 0 { self.prompt.token_ids.len() } else { 1 }
     }
 
     /// Number of tokens before the step.
     pub fn past(&self) -> usize {
-        if self.step == 0 { 0 } else { self.prompt.token_ids.len() + self.step as usize - 1 }
+        if self.number == 0 { 0 } else { self.prompt.token_ids.len() + self.number as usize - 1 }
     }
 
     /// The ids of the step's tokens.
     pub fn ids(&self) -> &'a [u32] {
-        match self.step.checked_sub(1) {
+        match self.number.checked_sub(1) {
             None => &self.prompt.token_ids,
             Some(i) => self.prompt.step_token_ids.get(i as usize..=i as usize).unwrap_or_default(),
         }
@@ -62,7 +63,7 @@ impl<'a> Step<'a> {
 
     /// The captured output.
     pub fn output(&self) -> Replayed<TensorView<'a>> {
-        self.captured(self.step, &self.component.point)
+        self.captured(self.number, &self.component.point)
     }
 
     fn captured(&self, step: u32, point: &str) -> Replayed<TensorView<'a>> {
@@ -74,14 +75,14 @@ impl<'a> Step<'a> {
     pub fn input(&self, i: usize) -> Replayed<TensorView<'a>> {
         let point = self.component.inputs.get(i);
         self.captured(
-            self.step,
+            self.number,
             point.ok_or_else(|| Stop::Missing(format!("the description has no input {i}")))?,
         )
     }
 
     /// What the step before left at the component's carried point; none in the prefill, which starts empty.
     pub fn carried(&self) -> Replayed<Option<TensorView<'a>>> {
-        let Some(before) = self.step.checked_sub(1) else { return Ok(None) };
+        let Some(before) = self.number.checked_sub(1) else { return Ok(None) };
         let point =
             self.component.carried.first().ok_or_else(|| Stop::Missing("nothing is carried".into()))?;
         self.captured(before, point).map(Some)
@@ -95,7 +96,7 @@ impl<'a> Step<'a> {
     }
 
     /// A constant of the component: a number, or the configuration's under the key that stands there.
-    pub fn number(&self, name: &str) -> Result<f64> {
+    pub fn constant(&self, name: &str) -> Result<f64> {
         match self.component.attrs.get(name) {
             Some(serde_json::Value::String(key)) => {
                 self.config.number(&self.graph.description().config_section, key)

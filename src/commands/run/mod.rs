@@ -97,7 +97,7 @@ impl Job<'_> {
             return self.judge_by_itself(engine.as_mut(), own, &work);
         };
         let weights = dequantized(engine.as_ref(), model, &work.join("dequantized"))?;
-        let held = self.held(engine.as_ref(), own, weights.as_ref(), &work)?;
+        let held = held(engine.as_ref(), own, weights.as_ref(), &work)?;
         let activation_bits = engine.activation_bits();
         let mut arm = match &weights {
             Some(weights) => sources.stored_arm(weights, activation_bits)?,
@@ -131,23 +131,6 @@ impl Job<'_> {
             arm = Some(Arm::capture(python, &request, &work)?);
         }
         self.compare(against, &Trace::open(&candidate)?, &prompts, arm, Some(&held))
-    }
-
-    /// The weights that the engine computes with, in the basis in which it does.
-    fn held(
-        &self,
-        engine: &dyn Engine,
-        own: &ModelDir,
-        dequantized: Option<&ModelDir>,
-        work: &Path,
-    ) -> Result<Held> {
-        let rotated = work.join("held");
-        let rotated = match engine.rotation() {
-            Some(_) => engine.write_held(own, &rotated)?.then(|| ModelDir::open(&rotated)).transpose()?,
-            None => None,
-        };
-        let dir = rotated.as_ref().or(dequantized).unwrap_or(own);
-        Held::open(dir.path(), dir.graph().clone(), dir.config().clone())
     }
 
     fn compare(
@@ -192,4 +175,15 @@ fn no_such_arm(engine: &str, weights: Option<&ModelDir>, args: &RunArgs) -> Erro
     error.expected(format!("PyTorch on weights {wanted}"), list.join(", ")).hint(
         "make its weights with `layerdiff dequantize`, and capture them with `layerdiff capture --engine torch`",
     )
+}
+
+/// The weights that `engine` computes with, in the basis in which it does.
+fn held(engine: &dyn Engine, own: &ModelDir, dequantized: Option<&ModelDir>, work: &Path) -> Result<Held> {
+    let rotated = work.join("held");
+    let rotated = match engine.rotation() {
+        Some(_) => engine.write_held(own, &rotated)?.then(|| ModelDir::open(&rotated)).transpose()?,
+        None => None,
+    };
+    let dir = rotated.as_ref().or(dequantized).unwrap_or(own);
+    Held::open(dir.path(), dir.graph().clone(), dir.config().clone())
 }

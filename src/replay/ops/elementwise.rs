@@ -15,7 +15,7 @@ fn logistic(x: f64) -> f64 {
 /// One part of each head: `[part 0 | part 1 | …]` per head, copied.
 pub(in crate::replay) fn split_heads(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     let x = step.input(0)?.to_f64();
-    let (part, parts) = (step.number("part")? as usize, step.number("parts")? as usize);
+    let (part, parts) = (step.constant("part")? as usize, step.constant("parts")? as usize);
     let dim = step.output()?.shape.last().copied().unwrap_or(1);
     sized("the input", &x, judge.len() * parts)?;
     for (i, head) in x.chunks_exact(dim * parts).enumerate() {
@@ -55,7 +55,7 @@ pub(in crate::replay) fn add(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed
 
 /// `a + scale · b`.
 pub(in crate::replay) fn add_scaled(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
-    let (scale, unit) = (step.number("scale")?, step.precision()?.unit);
+    let (scale, unit) = (step.constant("scale")?, step.precision()?.unit);
     // The scale itself may be kept in 32 bits.
     binary(step, judge, |a, b| a + scale * b, |_, b, y| unit * (y.abs() + 3.0 * (scale * b).abs()))
 }

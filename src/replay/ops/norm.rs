@@ -15,7 +15,7 @@ fn inverse_root(precision: Precision, n: usize) -> f64 {
 /// `x · 1/√(mean x² + ε) · (shift + w)` over rows as wide as w.
 pub(in crate::replay) fn rms_norm(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     let (x, w) = (step.input(0)?.to_f64(), step.parameter(0)?.to_f64());
-    let (eps, shift) = (step.number("eps")?, step.number("shift")?);
+    let (eps, shift) = (step.constant("eps")?, step.constant("shift")?);
     let precision = step.precision()?;
     sized("the input", &x, judge.len())?;
     // Product, shift and product again, and the rounding of what is stored.
@@ -40,7 +40,7 @@ pub(in crate::replay) fn rms_norm(step: &Step<'_>, judge: &mut Judge<'_>) -> Rep
 /// `w · o/√(mean o² + ε) · silu(z)` over rows as wide as w.
 pub(in crate::replay) fn gated_rms_norm(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     let (o, z) = (step.input(0)?.to_f64(), step.input(1)?.to_f64());
-    let (w, eps, shift) = (step.parameter(0)?.to_f64(), step.number("eps")?, step.number("shift")?);
+    let (w, eps, shift) = (step.parameter(0)?.to_f64(), step.constant("eps")?, step.constant("shift")?);
     let precision = step.precision()?;
     sized("the input", &o, judge.len())?;
     sized("the gate", &z, judge.len())?;
@@ -64,7 +64,7 @@ pub(in crate::replay) fn gated_rms_norm(step: &Step<'_>, judge: &mut Judge<'_>) 
 /// `x / √(Σx² + ε)` over the heads of a part of the convolution's output.
 pub(in crate::replay) fn l2_norm(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     let input = step.input(0)?;
-    let (x, eps) = (input.to_f64(), step.number("eps")?);
+    let (x, eps) = (input.to_f64(), step.constant("eps")?);
     let (heads, dim) = (step.dim("key_heads"), step.dim("key_dim"));
     let start = if step.word("slice") == "key" { heads * dim } else { 0 };
     let width = step.dim("conv_dim");

@@ -11,7 +11,7 @@ use crate::replay::step::{Replayed, Step};
 /// error, and that of its cosine, grows with it.
 pub(in crate::replay) fn table(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     const FREQUENCY: f64 = 6.0;
-    let theta = step.number("theta")?;
+    let theta = step.constant("theta")?;
     let half = step.dim("rope_half");
     let precision = step.precision()?;
     // The tables are made in 32 bits whatever they are stored in.
