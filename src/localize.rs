@@ -2,7 +2,8 @@
 //!
 //! Where a component was [replayed](crate::replay), its local error decides: beyond rounding, the error is
 //! *born* there, whatever the total error is; within rounding, the component is sound, and a total error
-//! that is not explained is *inherited* if a fault is upstream. If none is, the two sides disagree though the
+//! that is not explained is *inherited* if a fault is upstream. If none is, and the error is beyond [`CAP`] times
+//! those of its inputs, the two sides disagree though the
 //! candidate does what it should: that is born there too, and the reference is to blame, or what both were
 //! given. Everywhere else growth decides, as follows.
 //!
@@ -295,7 +296,12 @@ fn judge(
     let local = local.filter(|_| !own.exact);
     let state = match (harmless, faulty) {
         _ if local.is_some_and(|local| !local.is_rounding()) => State::Born,
-        (true, false) if local.is_some() => State::Explained,
+        // A sound component may amplify what its inputs bring, further than growth can know.
+        (_, false)
+            if local.is_some() && metrics.rel_l2 <= CAP * inherited.0.max(causes).max(explained / CAP) =>
+        {
+            State::Explained
+        }
         (true, false) if explained > LIMIT && metrics.rel_l2 > 0.0 => State::Unmeasured,
         (true, false) => State::Explained,
         (true, true) => State::Absorbed,

@@ -132,19 +132,27 @@ fn serial_and_batched_agree_within_customary_tolerances() {
 }
 
 #[test]
-fn all_engines_against_one_of_them_are_the_others_and_what_quantization_hides_stays_unmeasured() {
+fn all_engines_against_one_of_them_are_the_others_and_replay_sees_what_quantization_hides() {
     let (all, dir) = run(&[5], &["--reference", "lattice-f16", "--engine", "all", "--steps", "1"]);
     let set = all.json();
-    assert_eq!((all.code, &set["outcome"]), (2, &json!("unmeasured")));
+    // The convolution of Q8_0 is proved wrong by its own inputs.
+    assert_eq!((all.code, &set["outcome"]), (1, &json!("fault")));
+    for engine in set["engines"].as_array().unwrap() {
+        let wanted = if engine["engine"] == "lattice-q8_0" { "fault" } else { "pass" };
+        assert_eq!(engine["outcome"], wanted, "{engine}");
+    }
     let engines: Vec<&str> =
         set["engines"].as_array().unwrap().iter().map(|e| e["engine"].as_str().unwrap()).collect();
     assert_eq!(engines, CANDIDATES.into_iter().filter(|e| *e != "lattice-f16").collect::<Vec<_>>());
     let f32 = report(&dir.path().join("report/lattice-f32"));
     assert!(passes(&f32, 2 * POINTS) > 0.0);
     assert_eq!(f32["arms"]["quantization"]["status"], "stated");
-    // Whichever side is quantized.
+    // Whichever side is quantized: its price is not known, the candidate's components are.
     let (run, _dir) = run(&[5], &["--reference", "lattice-q8", "--engine", "lattice-f32", "--steps", "1"]);
-    assert_eq!((run.code, &run.json()["outcome"]), (2, &json!("unmeasured")), "{}", run.json()["verdict"]);
+    let report = run.json();
+    assert_eq!((run.code, &report["outcome"]), (0, &json!("pass")), "{}", report["verdict"]);
+    assert_eq!(report["verdict"]["rests_on"], "replay");
+    assert_eq!(report["arms"]["quantization"]["status"], "unmeasured");
 }
 
 /// An engine whose decode steps compute something else at one point than its prefill.

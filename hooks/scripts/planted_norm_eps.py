@@ -3,7 +3,8 @@
 The trace is the faulty candidate of the sample report in `reports/planted-norm-eps/`:
 
     python hooks/scripts/planted_norm_eps.py OUT
-    layerdiff compare src/bundle/reference OUT --prompt code-01 --floor src/bundle/floors/float64.json
+    cd src/bundle
+    layerdiff compare reference OUT --prompt code-01 --floor floors/float64.json
 """
 
 import json

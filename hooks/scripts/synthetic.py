@@ -69,7 +69,8 @@ HEAD_NOISE = 0.05
 def generator(seed: int, name: str) -> torch.Generator:
     """The random generator that belongs to one tensor."""
     # The generator uses 32 bits of a seed: a product spreads ours over them, and 0 stays 0.
-    return torch.Generator().manual_seed((seed * 2654435761 & 0xFFFFFFFF) ^ zlib.crc32(name.encode()))
+    mixed = (seed * 2654435761 & 0xFFFFFFFF) ^ zlib.crc32(name.encode())
+    return torch.Generator().manual_seed(mixed)
 
 
 def draw(name: str, shape: torch.Size, layers: int, rng: torch.Generator) -> torch.Tensor:
