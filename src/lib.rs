@@ -36,6 +36,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod commands;
 pub mod compare;
+pub mod diagnose;
 pub mod engine;
 pub mod error;
 mod files;
