@@ -14,7 +14,7 @@ mod precision;
 mod step;
 
 pub(crate) use edits::Edits;
-pub(crate) use judge::Judge;
+pub(crate) use judge::{Judge, Seen};
 pub use judge::{Local, Spot};
 pub(crate) use precision::SMALLEST;
 pub(crate) use step::{Replayed, Step, Stop};

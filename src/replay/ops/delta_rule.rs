@@ -277,6 +277,9 @@ pub(crate) fn output_by(step: &Step<'_>, judge: &mut Judge<'_>, rule: &Rule) -> 
             let row = t * s.dv..(t + 1) * s.dv;
             judge.check((t * s.heads + h) * s.dv, &exact[row.clone()], &bounds[row]);
         }
+        if judge.is_hopeless() {
+            break;
+        }
     }
     Ok(())
 }

@@ -58,10 +58,9 @@ pub(crate) fn halves(i: usize, pairs: usize) -> (usize, usize) {
     (i, pairs + i)
 }
 
-/// Cosine, sine, and their error where the table is no captured one.
-pub(crate) fn exact(step: &Step<'_>, angle: f64) -> Replayed<(f64, f64, f64)> {
-    let error = step.precision()?.sum * (FREQUENCY * angle.abs() + 2.0);
-    Ok((angle.cos(), angle.sin(), error))
+/// Cosine, sine, and their error where the table is no captured one but was made with a unit roundoff.
+pub(crate) fn exact(unit: f64, angle: f64) -> (f64, f64, f64) {
+    (angle.cos(), angle.sin(), unit * (FREQUENCY * angle.abs() + 2.0))
 }
 
 /// `(a cos − b sin, b cos + a sin)` over the pairs `(i, half + i)` of each head; the rest is copied.
