@@ -1,0 +1,112 @@
+//! Diagnosis of formulas that are planted in lattice's real f32 pass.
+
+mod common;
+
+use common::bundled_model;
+use common::planted::{self, CASES, Now};
+use layerdiff::capture::open_engine;
+use layerdiff::checkpoint::ModelDir;
+use layerdiff::diagnose::{Diagnosed, diagnose};
+use layerdiff::engine::Engine;
+use layerdiff::hook::{CaptureHook, Chain};
+use layerdiff::model::PointFilter;
+use layerdiff::parameters::Parameters;
+use layerdiff::replay::{Held, Local, Place, replay};
+use layerdiff::trace::{Trace, TraceWriter, WriteOptions};
+use std::path::Path;
+
+const TOKENS: [u32; 12] = [5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43];
+const FORCED: [u32; 2] = [47, 53];
+
+/// Runs the engine with a formula in place of a component's own.
+fn plant(engine: &mut dyn Engine, model: &ModelDir, point: &str, formula: planted::Formula, out: &Path) {
+    let options = WriteOptions {
+        architecture: "qwen3_5".into(),
+        config: model.config().as_json().clone(),
+        provenance: engine.provenance(),
+        adapter: None,
+        shard_bytes: 8 << 20,
+    };
+    let mut writer = TraceWriter::create(out, options).unwrap();
+    let mut prompt = common::prompt("p", &TOKENS);
+    prompt.step_token_ids = FORCED.to_vec();
+    writer.start_prompt(&prompt);
+    let component = model.graph().get(point).unwrap();
+    let parameters = Parameters::open(model.path(), model.graph().description()).unwrap();
+    let mut hook = planted::Plant::new(component, &parameters, TOKENS.len(), formula);
+    let points = PointFilter::default();
+    let mut capture = CaptureHook::new(&mut writer, &points);
+    engine.run(&TOKENS, &FORCED, &mut Chain(vec![&mut hook, &mut capture])).unwrap();
+    writer.finish(None).unwrap();
+}
+
+/// What is said about a component, in the steps in which it errs.
+fn diagnosis(trace: &Trace, model: &ModelDir, point: &str) -> Option<Diagnosed> {
+    let held = Held::open(model.path(), model.graph().clone(), model.config().clone()).unwrap();
+    let mut places = Vec::new();
+    for prompt in &trace.manifest().prompts {
+        let steps = 0..=prompt.step_token_ids.len() as u32;
+        places.extend(steps.map(|step| Place { prompt, step, point }));
+    }
+    let replays = replay(trace, &held, &places, || ()).unwrap();
+    let wrong = |replay: &layerdiff::replay::Replay| !replay.local().is_some_and(Local::is_rounding);
+    let faulty = places.into_iter().zip(&replays).filter(|(_, replay)| wrong(replay));
+    let faulty: Vec<Place<'_>> = faulty.map(|(place, _)| place).collect();
+    if faulty.is_empty() {
+        return None;
+    }
+    diagnose(trace, &held, &[faulty]).remove(0)
+}
+
+fn diagnosis_of(point: &str, formula: planted::Formula) -> Option<Diagnosed> {
+    let model = ModelDir::open(&bundled_model()).unwrap();
+    let mut engine = open_engine("lattice-f32", &model, Some("serial")).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let out = root.path().join("trace");
+    plant(engine.as_mut(), &model, point, formula, &out);
+    diagnosis(&Trace::open(&out).unwrap(), &model, point)
+}
+
+#[test]
+fn each_known_formula_is_named_where_it_is_planted() {
+    let mut missed = Vec::new();
+    for (id, point, formula) in CASES {
+        let Some(found) = diagnosis_of(point, *formula) else {
+            println!("{id:<28} {point:<44} within rounding");
+            missed.push(*id);
+            continue;
+        };
+        let named = |n: &layerdiff::diagnose::Named| {
+            format!(
+                "{} {:.2e} left {:.1e}{}",
+                n.id,
+                n.residual_ratio,
+                n.left,
+                if n.to_rounding { "" } else { " coarse" }
+            )
+        };
+        let list: Vec<String> = found.names.iter().map(named).collect();
+        println!("{id:<28} {point:<44} {}", list.join("; "));
+        if !found.names.iter().any(|named| named.id == *id) {
+            println!("    {}", found.shape);
+            missed.push(*id);
+        }
+    }
+    assert!(missed.is_empty(), "{missed:?}");
+}
+
+#[test]
+fn a_fault_that_nobody_has_thought_of_gets_no_name_and_its_channels_are_told() {
+    let scaled = |now: &Now<'_>| {
+        let right = now.right.iter().enumerate();
+        right.map(|(i, y)| if [3, 17, 40, 41, 42].contains(&(i % 128)) { y * 1.01 } else { *y }).collect()
+    };
+    for point in
+        ["model.layers.3.input_layernorm", "model.layers.3.self_attn.o_proj", "model.layers.0.mlp.down_proj"]
+    {
+        let found = diagnosis_of(point, scaled).unwrap();
+        assert_eq!(found.names, [], "{point}");
+        assert!(found.shape.contains("channels 3, 17, 40–42 of 128"), "{}", found.shape);
+        assert!(found.shape.contains("1.010000 times"), "{}", found.shape);
+    }
+}
