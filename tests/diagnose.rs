@@ -4,7 +4,8 @@ mod common;
 
 use common::bundled_model;
 use common::planted::{self, CASES, Now};
-use layerdiff::capture::open_engine;
+use layerdiff::bundle::Bundle;
+use layerdiff::capture::{Request, capture, open_engine};
 use layerdiff::checkpoint::ModelDir;
 use layerdiff::diagnose::{Diagnosed, diagnose};
 use layerdiff::engine::Engine;
@@ -41,21 +42,20 @@ fn plant(engine: &mut dyn Engine, model: &ModelDir, point: &str, formula: plante
 }
 
 /// What is said about a component, in the steps in which it errs.
-fn diagnosis(trace: &Trace, model: &ModelDir, point: &str) -> Option<Diagnosed> {
-    let held = Held::open(model.path(), model.graph().clone(), model.config().clone()).unwrap();
+fn diagnosis(trace: &Trace, held: &Held, point: &str) -> Option<Diagnosed> {
     let mut places = Vec::new();
     for prompt in &trace.manifest().prompts {
         let steps = 0..=prompt.step_token_ids.len() as u32;
         places.extend(steps.map(|step| Place { prompt, step, point }));
     }
-    let replays = replay(trace, &held, &places, || ()).unwrap();
+    let replays = replay(trace, held, &places, || ()).unwrap();
     let wrong = |replay: &layerdiff::replay::Replay| !replay.local().is_some_and(Local::is_rounding);
     let faulty = places.into_iter().zip(&replays).filter(|(_, replay)| wrong(replay));
     let faulty: Vec<Place<'_>> = faulty.map(|(place, _)| place).collect();
     if faulty.is_empty() {
         return None;
     }
-    diagnose(trace, &held, &[faulty]).remove(0)
+    diagnose(trace, held, &[faulty]).remove(0)
 }
 
 fn diagnosis_of(point: &str, formula: planted::Formula) -> Option<Diagnosed> {
@@ -64,7 +64,31 @@ fn diagnosis_of(point: &str, formula: planted::Formula) -> Option<Diagnosed> {
     let root = tempfile::tempdir().unwrap();
     let out = root.path().join("trace");
     plant(engine.as_mut(), &model, point, formula, &out);
-    diagnosis(&Trace::open(&out).unwrap(), &model, point)
+    let held = Held::open(model.path(), model.graph().clone(), model.config().clone()).unwrap();
+    diagnosis(&Trace::open(&out).unwrap(), &held, point)
+}
+
+#[test]
+fn what_the_q8_0_engine_of_lattice_does_to_its_convolution_is_named() {
+    let bundle = Bundle::unpack().unwrap();
+    let model = ModelDir::open(&bundled_model()).unwrap();
+    let prompts = &Trace::open(&bundle.reference()).unwrap().manifest().prompts[..2];
+    let mut engine = open_engine("lattice-q8_0", &model, None).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let (weights, out) = (root.path().join("weights"), root.path().join("trace"));
+    assert!(engine.write_held(&model, &weights).unwrap());
+    let points = PointFilter::default();
+    let request =
+        Request { model: &model, prompts, steps: 2, points: &points, dequantized: None, quiet: true };
+    capture(engine.as_mut(), &request, &out).unwrap();
+    let held = Held::open(&weights, model.graph().clone(), model.config().clone()).unwrap();
+    let trace = Trace::open(&out).unwrap();
+    for layer in [0, 1, 2, 4, 5, 6] {
+        let found = diagnosis(&trace, &held, &format!("model.layers.{layer}.linear_attn.conv1d")).unwrap();
+        let names: Vec<&str> = found.names.iter().map(|named| named.id).collect();
+        assert_eq!(names, ["conv-newest-twice"], "{}", found.shape);
+        println!("{layer}: {:.2e}", found.names[0].residual_ratio);
+    }
 }
 
 #[test]

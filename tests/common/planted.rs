@@ -405,9 +405,11 @@ pub const CASES: &[(&str, &str, Formula)] = &[
     ("gated-norm-shifted", GATED, |n| gated(n, |w| 1.0 + w, silu)),
     ("gated-norm-eps-outside", GATED, |n| {
         let x: Vec<f32> = n.x[0].to_vec();
-        let o = norm(&Now { x: vec![&x], old: None, w: n.w, right: n.right, n: n.n, past: n.past }, |w| w, |r| {
-            1.0 / ((squares(r) / r.len() as f32).sqrt() + 1e-6)
-        });
+        let o = norm(
+            &Now { x: vec![&x], old: None, w: n.w, right: n.right, n: n.n, past: n.past },
+            |w| w,
+            |r| 1.0 / ((squares(r) / r.len() as f32).sqrt() + 1e-6),
+        );
         o.iter().zip(n.x[1]).map(|(o, z)| o * silu(*z)).collect()
     }),
     ("gated-norm-gate-first", GATED, |n| {
