@@ -72,7 +72,8 @@ fn diagnosis_of(point: &str, formula: planted::Formula) -> Option<Diagnosed> {
 fn what_the_q8_0_engine_of_lattice_does_to_its_convolution_is_named() {
     let bundle = Bundle::unpack().unwrap();
     let model = ModelDir::open(&bundled_model()).unwrap();
-    let prompts = &Trace::open(&bundle.reference()).unwrap().manifest().prompts[..2];
+    let reference = Trace::open(&bundle.reference()).unwrap();
+    let prompts = &reference.manifest().prompts[..2];
     let mut engine = open_engine("lattice-q8_0", &model, None).unwrap();
     let root = tempfile::tempdir().unwrap();
     let (weights, out) = (root.path().join("weights"), root.path().join("trace"));
