@@ -42,7 +42,7 @@ fn plant(engine: &mut dyn Engine, model: &ModelDir, point: &str, formula: plante
 }
 
 /// What is said about a component, in the steps in which it errs.
-fn diagnosis(trace: &Trace, held: &Held, point: &str) -> Option<Diagnosed> {
+fn diagnosis(trace: &Trace, held: &Held, point: &str, without: &[&str]) -> Option<Diagnosed> {
     let mut places = Vec::new();
     for prompt in &trace.manifest().prompts {
         let steps = 0..=prompt.step_token_ids.len() as u32;
@@ -55,17 +55,17 @@ fn diagnosis(trace: &Trace, held: &Held, point: &str) -> Option<Diagnosed> {
     if faulty.is_empty() {
         return None;
     }
-    diagnose(trace, held, &[faulty]).remove(0)
+    diagnose(trace, held, &[faulty], without).remove(0)
 }
 
-fn diagnosis_of(point: &str, formula: planted::Formula) -> Option<Diagnosed> {
+fn diagnosis_of(point: &str, formula: planted::Formula, without: &[&str]) -> Option<Diagnosed> {
     let model = ModelDir::open(&bundled_model()).unwrap();
     let mut engine = open_engine("lattice-f32", &model, Some("serial")).unwrap();
     let root = tempfile::tempdir().unwrap();
     let out = root.path().join("trace");
     plant(engine.as_mut(), &model, point, formula, &out);
     let held = Held::open(model.path(), model.graph().clone(), model.config().clone()).unwrap();
-    diagnosis(&Trace::open(&out).unwrap(), &held, point)
+    diagnosis(&Trace::open(&out).unwrap(), &held, point, without)
 }
 
 #[test]
@@ -85,7 +85,8 @@ fn what_the_q8_0_engine_of_lattice_does_to_its_convolution_is_named() {
     let held = Held::open(&weights, model.graph().clone(), model.config().clone()).unwrap();
     let trace = Trace::open(&out).unwrap();
     for layer in [0, 1, 2, 4, 5, 6] {
-        let found = diagnosis(&trace, &held, &format!("model.layers.{layer}.linear_attn.conv1d")).unwrap();
+        let found =
+            diagnosis(&trace, &held, &format!("model.layers.{layer}.linear_attn.conv1d"), &[]).unwrap();
         let names: Vec<&str> = found.names.iter().map(|named| named.id).collect();
         assert_eq!(names, ["conv-newest-twice"], "{}", found.shape);
         println!("{layer}: {:.2e}", found.names[0].residual_ratio);
@@ -96,7 +97,7 @@ fn what_the_q8_0_engine_of_lattice_does_to_its_convolution_is_named() {
 fn each_known_formula_is_named_where_it_is_planted() {
     let mut missed = Vec::new();
     for (id, point, formula) in CASES {
-        let Some(found) = diagnosis_of(point, *formula) else {
+        let Some(found) = diagnosis_of(point, *formula, &[]) else {
             println!("{id:<28} {point:<44} within rounding");
             missed.push(*id);
             continue;
@@ -129,9 +130,98 @@ fn a_fault_that_nobody_has_thought_of_gets_no_name_and_its_channels_are_told() {
     for point in
         ["model.layers.3.input_layernorm", "model.layers.3.self_attn.o_proj", "model.layers.0.mlp.down_proj"]
     {
-        let found = diagnosis_of(point, scaled).unwrap();
+        let found = diagnosis_of(point, scaled, &[]).unwrap();
         assert_eq!(found.names, [], "{point}");
         assert!(found.shape.contains("channels 3, 17, 40–42 of 128"), "{}", found.shape);
         assert!(found.shape.contains("1.010000 times"), "{}", found.shape);
+    }
+}
+
+/// Formulas that are the same where they are planted: no input of the test tells them apart.
+const EQUAL: [&[&str]; 4] = [
+    &["norm-no-eps", "norm-eps-1e-12"],
+    &["l2-no-eps", "l2-eps-1e-12"],
+    &["conv-state-ignored", "conv-no-history"],
+    &["decay-after-update", "decay-after-reading"],
+]; 8] = [
+    &["norm-no-eps", "norm-eps-1e-12"],
+    &["gated-norm-gate-first", "gated-norm-sum"],
+    &["l2-no-eps", "l2-eps-1e-12", "l2-eps-outside"],
+    &["conv-state-ignored", "conv-no-history"],
+    &["decay-after-update", "decay-after-reading"],
+    &["rope-skipped", "rope-position-zero"],
+    &["q-scale-missing", "q-scale-twice"],
+    &["decay-no-softplus", "decay-relu"],
+];
+
+#[test]
+fn a_fault_that_is_taken_out_of_the_known_ones_gets_no_wrong_name() {
+    for (id, point, formula) in CASES {
+        let Some(found) = diagnosis_of(point, *formula, &[id]) else { continue };
+        let equal = |other: &str| EQUAL.iter().any(|set| set.contains(id) && set.contains(&other));
+        let wrong: Vec<&str> = found.names.iter().map(|n| n.id).filter(|n| !equal(n)).collect();
+        println!("{id:<28} {wrong:?} {}", found.shape);
+        assert!(wrong.is_empty(), "{id} at {point} is called {wrong:?}");
+        assert!(!found.shape.is_empty());
+    }
+}
+
+#[test]
+fn every_formula_has_a_short_name_of_its_own_and_a_sentence() {
+    let model = ModelDir::open(&bundled_model()).unwrap();
+    let ops: Vec<_> = model.graph().components().iter().map(|c| c.op).collect();
+    for op in ops {
+        let known = layerdiff::diagnose::known(op);
+        let ids: std::collections::BTreeSet<&str> = known.iter().map(|(id, _)| *id).collect();
+        assert_eq!(ids.len(), known.len(), "{op:?}");
+        assert!(known.iter().all(|(_, name)| !name.is_empty() && !name.ends_with('.')), "{op:?}");
+    }
+}
+
+/// What is said of a formula that has no name.
+fn shape(point: &str, formula: planted::Formula) -> String {
+    let found = diagnosis_of(point, formula, &[]).unwrap();
+    assert_eq!(found.names, [], "{point}");
+    found.shape
+}
+
+#[test]
+fn what_an_unknown_error_looks_like_is_told() {
+    let reversed = shape("model.layers.0.linear_attn.delta_rule", |now| {
+        now.right
+            .chunks_exact(128)
+            .flat_map(|t| t.chunks_exact(32).rev().flatten().copied().collect::<Vec<_>>())
+            .collect()
+    });
+    assert!(reversed.contains("The heads are in another order: 0 holds 3, 1 holds 2"), "{reversed}");
+    let late = shape("model.layers.3.self_attn.q_norm", |now| match now.n {
+        1 => now.right.to_vec(),
+        n => {
+            let width = now.right.len() / n;
+            [&now.right[..width], &now.right[..now.right.len() - width]].concat()
+        }
+    });
+    assert!(late.contains("tokens 1–11 of 12"), "{late}");
+    assert!(late.contains("The tokens hold what belongs 1 before them."), "{late}");
+    let negated = shape("model.layers.0.mlp.act", |now| now.right.iter().map(|y| -y).collect());
+    assert!(negated.contains("These have the wrong sign."), "{negated}");
+    let coarse = shape("model.layers.3.self_attn.k_norm", |now| {
+        now.right.iter().map(|y| half::f16::from_f32(y * y).to_f32()).collect()
+    });
+    assert!(coarse.contains("Every value is exactly an f16 number."), "{coarse}");
+    let zero = shape("model.layers.3.self_attn.o_proj", |now| {
+        now.right.iter().enumerate().map(|(i, y)| if i % 128 < 32 { 0.0 } else { *y }).collect()
+    });
+    assert!(zero.contains("channels 0–31 of 128. All of these are 0."), "{zero}");
+}
+
+#[test]
+fn numbers_that_are_not_finite_get_no_name_and_are_counted() {
+    for point in ["model.layers.0.linear_attn.recurrent_state", "model.layers.3.input_layernorm"] {
+        let text = shape(point, |now| {
+            let right = now.right.iter().enumerate();
+            right.map(|(i, y)| if i == 7 { f32::NAN } else { *y }).collect()
+        });
+        assert!(text.contains("NaN: 1."), "{text}");
     }
 }

@@ -8,6 +8,7 @@
 mod hypotheses;
 mod shape;
 
+use crate::model::Op;
 use crate::replay::{Held, Judge, Local, Place, Step};
 use crate::trace::Trace;
 use hypotheses::Hypothesis;
@@ -51,19 +52,30 @@ pub struct Diagnosed {
     pub shape: String,
 }
 
+/// The formulas that are known for a kind of component: short name, and what was written.
+pub fn known(op: Op) -> Vec<(&'static str, &'static str)> {
+    hypotheses::of(op).map(|h| (h.id, h.name)).collect()
+}
+
 /// Diagnoses components of a candidate's trace, in parallel across them.
 ///
 /// Each is given with all steps and prompts where it is faulty that shall be looked at: a formula must
-/// reproduce all of them, and the first is described. None where a component cannot be replayed.
-pub fn diagnose(trace: &Trace, held: &Held, components: &[Vec<Place<'_>>]) -> Vec<Option<Diagnosed>> {
+/// reproduce all of them, and the first is described. None where a component cannot be replayed. Formulas of
+/// the short names in `without` are taken to be unknown, to learn what is said of a fault that is in no list.
+pub fn diagnose(
+    trace: &Trace,
+    held: &Held,
+    components: &[Vec<Place<'_>>],
+    without: &[&str],
+) -> Vec<Option<Diagnosed>> {
     let one = |places: &Vec<Place<'_>>| {
         let steps: Vec<Step<'_>> = places.iter().filter_map(|place| held.step(trace, place)).collect();
-        component(&steps)
+        component(&steps, without)
     };
     components.par_iter().map(one).collect()
 }
 
-fn component(steps: &[Step<'_>]) -> Option<Diagnosed> {
+fn component(steps: &[Step<'_>], without: &[&str]) -> Option<Diagnosed> {
     let first = steps.first()?;
     let output = first.output().ok()?;
     let mut judge = Judge::new(output).keeping(MOST);
@@ -75,7 +87,7 @@ fn component(steps: &[Step<'_>]) -> Option<Diagnosed> {
         crate::replay::ops::formula(step, &mut judge).ok()?;
         right.push(judge.finish());
     }
-    let all = hypotheses::of(first.component.op);
+    let all = hypotheses::of(first.component.op).filter(|h| !without.contains(&h.id));
     let mut names: Vec<Named> = all.filter_map(|hypothesis| attempt(steps, &right, hypothesis)).collect();
     names.sort_by(|a, b| {
         (!a.to_rounding, a.residual_ratio).partial_cmp(&(!b.to_rounding, b.residual_ratio)).unwrap()
@@ -124,5 +136,7 @@ fn reproduces(local: &Local, right: &Local) -> bool {
 }
 
 fn mostly(local: &Local, right: &Local) -> bool {
-    reproduces(local, right) || local.rel_l2 <= LEFT * right.rel_l2
+    // Where numbers are not finite on one side only, both errors are infinite.
+    let finite = local.rel_l2.is_finite() && right.rel_l2.is_finite();
+    reproduces(local, right) || (finite && local.rel_l2 <= LEFT * right.rel_l2)
 }

@@ -458,6 +458,7 @@ pub const CASES: &[(&str, &str, Formula)] = &[
     ("scale-missing", SCORES, |n| scores(n, grouped, 1.0, |t, u| u <= t)),
     ("scale-twice", SCORES, |n| scores(n, grouped, 1.0 / 64.0, |t, u| u <= t)),
     ("mask-off-by-one", SCORES, |n| scores(n, grouped, 0.125, |t, u| u <= t + 1)),
+    ("output-f16", DECAY, |n| n.right.iter().map(|y| f16::from_f32(*y).to_f32()).collect()),
     ("output-bf16", PROBS, |n| n.right.iter().map(|p| b16(*p)).collect()),
     ("softmax-axis", PROBS, |n| {
         let (rows, seen) = (n.n, n.past + n.n);

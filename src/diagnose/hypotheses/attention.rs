@@ -30,6 +30,12 @@ pub(super) const CACHE: &[Hypothesis] = &[
             rows.copy_within(last.saturating_sub(width)..last, last);
         })
     }),
+    exact("kv-row-before-zero", "the row before the newest one of the cache is not written: 0", |s, j| {
+        cache_by(s, j, |rows, width| {
+            let last = rows.len() - width;
+            rows[last.saturating_sub(width)..last].fill(0.0);
+        })
+    }),
     exact("kv-one-row-late", "rows of the cache one too low", |s, j| {
         cache_by(s, j, |rows, width| one_row_late(rows, width))
     }),
@@ -64,15 +70,7 @@ pub(super) const SCORES: &[Hypothesis] = &[
         scores_by(&s.edited(&edits), j, grouped, |d| 1.0 / d.sqrt())
     }),
     exact("mask-off-by-one", "each token sees the one after it too", |s, j| {
-        let seen = s.past() + s.tokens();
-        let first = s.past();
-        let widen = |mask: &mut [f64]| {
-            for (t, row) in mask.chunks_exact_mut(seen).enumerate() {
-                row.iter_mut().skip(first + t + 1).take(1).for_each(|m| *m = 1.0);
-            }
-        };
-        let edits = Edits::of_input(s, 2, widen)?;
-        scores_by(&s.edited(&edits), j, grouped, |d| 1.0 / d.sqrt())
+        scores_by(&s.edited(&widened(s)?), j, grouped, |d| 1.0 / d.sqrt())
     }),
     exact("mask-strict", "no token sees itself", |s, j| {
         let (seen, first) = (s.past() + s.tokens(), s.past());
@@ -91,6 +89,7 @@ pub(super) const SCORES: &[Hypothesis] = &[
 
 pub(super) const SOFTMAX: &[Hypothesis] = &[
     exact("softmax-axis", "softmax over the queries instead of the keys", over_queries),
+    exact("mask-off-by-one", "each token sees the one after it too", one_more),
     exact("softmax-exp2", "2^x in place of e^x", |s, j| scaled(s, j, LN_2)),
     exact("softmax-scaled-twice", "the scores are scaled once more", |s, j| {
         scaled(s, j, 1.0 / (s.dim("head_dim") as f64).sqrt())
@@ -122,7 +121,7 @@ pub(super) const CONTEXT: &[Hypothesis] = &[
         j.then(move |i, y, bound| if i % d >= d / 2 { (0.0, 0.0) } else { (y, bound) });
         context(s, j)
     }),
-    exact("context-half-zero", "the upper half of the heads is not written: 0", |s, j| {
+    exact("context-half-heads-zero", "the upper half of the heads is not written: 0", |s, j| {
         let width = s.dim("heads") * s.dim("head_dim");
         j.then(move |i, y, bound| if i % width >= width / 2 { (0.0, 0.0) } else { (y, bound) });
         context(s, j)
@@ -168,6 +167,33 @@ fn resummed(step: &Step<'_>, judge: &mut Judge<'_>, factor: fn(f64, f64) -> f64)
     let factors: Vec<f64> = s.chunks_exact(seen).map(of_row).collect();
     judge.then(move |i, y, bound| (y * factors[i / seen], bound * factors[i / seen]));
     softmax(step, judge)
+}
+
+/// Opens the mask by one token, as the scores' hypothesis of that name does.
+fn widened(step: &Step<'_>) -> Replayed<Edits> {
+    let (seen, first) = (step.past() + step.tokens(), step.past());
+    Edits::of_input(step, 2, |mask| {
+        for (t, row) in mask.chunks_exact_mut(seen).enumerate() {
+            row.iter_mut().skip(first + t + 1).take(1).for_each(|m| *m = 1.0);
+        }
+    })
+}
+
+/// The softmax over one score more in each row: the masked ones are computed anew, for a trace does not
+/// show what a mask hid.
+fn one_more(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let point = step.component.inputs.first();
+    let component = point.and_then(|point| step.graph.get(point));
+    let component = component.ok_or_else(|| Stop::Missing("it has no scores".into()))?;
+    let before = Step { component, ..*step };
+    let mut all = Judge::new(before.output()?).keeping(usize::MAX);
+    scores_by(&before.edited(&widened(&before)?), &mut all, grouped, |d| 1.0 / d.sqrt())?;
+    let open = all.seen().replayed;
+    let edits = Edits::of_input(step, 0, |scores| {
+        let hidden = scores.iter_mut().zip(&open).filter(|(s, _)| **s == f64::NEG_INFINITY);
+        hidden.for_each(|(s, open)| *s = *open);
+    })?;
+    softmax(&step.edited(&edits), judge)
 }
 
 /// Each column sums to 1 instead of each row.

@@ -33,9 +33,9 @@ fn not_finite(values: &[f64], seen: &Seen) -> Option<String> {
     let (nan, inf) = (lost().filter(|c| c.is_nan()).count(), lost().filter(|c| c.is_infinite()).count());
     match (nan, inf) {
         (0, 0) => None,
-        (nan, 0) => Some(format!("{nan} are NaN.")),
-        (0, inf) => Some(format!("{inf} are infinite.")),
-        (nan, inf) => Some(format!("{nan} are NaN, {inf} infinite.")),
+        (nan, 0) => Some(format!("NaN: {nan}.")),
+        (0, inf) => Some(format!("Infinite: {inf}.")),
+        (nan, inf) => Some(format!("NaN: {nan}, infinite: {inf}.")),
     }
 }
 
