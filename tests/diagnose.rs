@@ -143,15 +143,6 @@ const EQUAL: [&[&str]; 4] = [
     &["l2-no-eps", "l2-eps-1e-12"],
     &["conv-state-ignored", "conv-no-history"],
     &["decay-after-update", "decay-after-reading"],
-]; 8] = [
-    &["norm-no-eps", "norm-eps-1e-12"],
-    &["gated-norm-gate-first", "gated-norm-sum"],
-    &["l2-no-eps", "l2-eps-1e-12", "l2-eps-outside"],
-    &["conv-state-ignored", "conv-no-history"],
-    &["decay-after-update", "decay-after-reading"],
-    &["rope-skipped", "rope-position-zero"],
-    &["q-scale-missing", "q-scale-twice"],
-    &["decay-no-softplus", "decay-relu"],
 ];
 
 #[test]

@@ -147,7 +147,7 @@ impl<'a> Judge<'a> {
         let ratio = difference.abs() / bound;
         if let Some(seen) = self.seen.as_mut().filter(|seen| index < seen.replayed.len()) {
             seen.replayed[index] = replayed;
-            seen.beyond[index] = !same && !(ratio <= 1.0);
+            seen.beyond[index] = !same && (ratio.is_nan() || ratio > 1.0);
         }
         if same {
             return;

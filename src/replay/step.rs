@@ -10,6 +10,8 @@ use crate::tensor::{DType, TensorView};
 use crate::trace::Trace;
 
 /// One step of a prompt in the candidate's trace.
+// `step` is the number that traces call so.
+#[allow(clippy::struct_field_names)]
 #[derive(Clone, Copy)]
 pub(crate) struct Step<'a> {
     pub graph: &'a Graph,

@@ -5,7 +5,9 @@
 
 mod any;
 mod attention;
+mod cache;
 mod convolution;
+mod decay;
 mod delta_rule;
 mod gates;
 mod linear;
@@ -53,13 +55,13 @@ pub(super) fn of(op: Op) -> impl Iterator<Item = &'static Hypothesis> {
         Op::Rope => rope::ROPE,
         Op::SplitHeads => gates::SPLIT,
         Op::SigmoidGate => gates::GATE,
-        Op::Sigmoid => gates::SIGMOID,
+        Op::Sigmoid => decay::SIGMOID,
         Op::SiluMul => gates::MLP,
         Op::Add => gates::ADD,
         Op::AddScaled => gates::ADD_SCALED,
-        Op::GdnDecay => gates::DECAY,
-        Op::CausalMask => attention::MASK,
-        Op::KvCache => attention::CACHE,
+        Op::GdnDecay => decay::DECAY,
+        Op::CausalMask => cache::MASK,
+        Op::KvCache => cache::CACHE,
         Op::AttentionScores => attention::SCORES,
         Op::Softmax => attention::SOFTMAX,
         Op::AttentionContext => attention::CONTEXT,

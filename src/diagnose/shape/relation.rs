@@ -59,9 +59,13 @@ fn order(values: &[f64], axis: Axis, word: &str, seen: &Seen) -> Option<String> 
     let sources: Vec<(usize, Option<usize>)> = wrong.iter().map(|at| (*at, from(*at))).collect();
     let found: Vec<(usize, usize)> = sources.iter().filter_map(|(at, from)| Some((*at, (*from)?))).collect();
     let lost = sources.len() - found.len();
-    let shift = found.first().map(|(at, from)| *from as i64 - *at as i64)?;
-    if found.len() > 1 && lost <= 1 && found.iter().all(|(at, from)| *from as i64 - *at as i64 == shift) {
-        let by = if shift < 0 { format!("{} before", -shift) } else { format!("{shift} after") };
+    let distance = |(at, from): &(usize, usize)| (from.checked_sub(*at), at.checked_sub(*from));
+    let shift = distance(found.first()?);
+    if found.len() > 1 && lost <= 1 && found.iter().all(|pair| distance(pair) == shift) {
+        let by = match shift {
+            (Some(after), _) => format!("{after} after"),
+            (None, before) => format!("{} before", before.unwrap_or_default()),
+        };
         return Some(format!("The {word} hold what belongs {by} them."));
     }
     if lost > 0 {
