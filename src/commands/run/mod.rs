@@ -92,7 +92,7 @@ impl Job<'_> {
             return self.judge_by_itself(engine.as_mut(), own, &work);
         };
         let weights = dequantized(engine.as_ref(), model, &work.join("dequantized"))?;
-        let held = self.held(engine.as_ref(), own, weights.as_ref(), &work)?;
+        let held = Self::held(engine.as_ref(), own, weights.as_ref(), &work)?;
         let activation_bits = engine.activation_bits();
         let mut arm = match &weights {
             Some(weights) => sources.stored_arm(weights, activation_bits)?,
@@ -130,7 +130,6 @@ impl Job<'_> {
 
     /// The weights that the engine computes with, in the basis in which it does.
     fn held(
-        &self,
         engine: &dyn Engine,
         own: &ModelDir,
         dequantized: Option<&ModelDir>,

@@ -68,7 +68,7 @@ pub(crate) fn linear(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     if let Some(bits) = step.activation_bits {
         x.chunks_exact_mut(k).for_each(|row| round_to_codes(row, bits));
     }
-    let norms: Vec<f64> = x.chunks_exact(k).map(|row| norm(row)).collect();
+    let norms: Vec<f64> = x.chunks_exact(k).map(norm).collect();
     let x = Tensor::from_vec(x, (tokens, k), &Device::Cpu).map_err(candle)?;
     let factor = precision.gamma(k + 2) * if step.quantized { CODES } else { 1.0 };
     for start in (0..n).step_by((CHUNK / k.max(1)).max(1)) {
