@@ -10,7 +10,7 @@ use layerdiff::engine;
 use layerdiff::error::Result;
 use layerdiff::floor::Floor;
 use layerdiff::hook::{At, CaptureHook, Chain, Hook};
-use layerdiff::localize::{CAP, Judgement, MARGIN, State, Storage, localize};
+use layerdiff::localize::{CAP, Evidence, Judgement, MARGIN, State, Storage, localize};
 use layerdiff::metrics::{self, Metrics};
 use layerdiff::model::{Graph, ModelConfig, PointFilter, layer_of};
 use layerdiff::tensor::{DType, Tensor, TensorView, Values};
@@ -387,7 +387,8 @@ fn judge(floors: &[(&str, f64)], errors: &[(&str, f64)], parameter_error: &[(&st
     let metrics: Vec<Metrics> = errors.iter().map(|(_, error)| with_error(*error)).collect();
     let parameter_error: BTreeMap<String, f64> =
         parameter_error.iter().map(|(n, e)| ((*n).to_owned(), *e)).collect();
-    let step: Vec<_> = pairs.iter().zip(&metrics).map(|(pair, m)| (pair, Some(m))).collect();
+    let evidence = |(pair, metrics)| Evidence { pair, metrics: Some(metrics), local: None };
+    let step: Vec<Evidence<'_>> = pairs.iter().zip(&metrics).map(evidence).collect();
     let storage = Storage { parameter_error, ..Storage::default() };
     localize(&graph, &floor, &storage, &step).into_iter().map(Option::unwrap).collect()
 }
