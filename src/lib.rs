@@ -2,7 +2,7 @@
 //! computes something else than it should.
 //!
 //! The way of the data, and of the imports, is one: prompt → trace → align → compare → replay →
-//! localize → report.
+//! localize → diagnose → report.
 
 #![deny(missing_docs)]
 #![warn(clippy::pedantic)]

@@ -230,7 +230,8 @@ fn conv(now: &Now<'_>, distance: impl Fn(i64) -> Option<i64>, activation: impl F
     out
 }
 
-fn decay(now: &Now<'_>, g: impl Fn(f32, f32, f32) -> f32) -> Vec<f32> {
+/// exp(g), of a, A_log and dt_bias.
+pub fn decay(now: &Now<'_>, g: impl Fn(f32, f32, f32) -> f32) -> Vec<f32> {
     let (a_log, dt) = (&now.w[0], &now.w[1]);
     now.x[0].iter().enumerate().map(|(i, a)| g(*a, a_log[i % 4], dt[i % 4])).collect()
 }
@@ -339,7 +340,8 @@ fn grouped(h: usize) -> usize {
     h / 2
 }
 
-fn linear(x: &[f32], k: usize, weight: impl Fn(usize, usize) -> f32, n: usize) -> Vec<f32> {
+/// `x Wᵀ` for n outputs, of rows of k.
+pub fn linear(x: &[f32], k: usize, weight: impl Fn(usize, usize) -> f32, n: usize) -> Vec<f32> {
     let rows = x.chunks_exact(k);
     rows.flat_map(|x| (0..n).map(|j| (0..k).map(|i| x[i] * weight(j, i)).sum()).collect::<Vec<f32>>())
         .collect()
