@@ -29,11 +29,7 @@ pub(super) const RMS_NORM: &[Hypothesis] = &[
     exact("norm-eps-1e-12", "epsilon 1e-12", |s, j| number(s, j, "eps", 1e-12)),
     exact("norm-no-eps", "no epsilon", |s, j| number(s, j, "eps", 0.0)),
     exact("norm-sum", "the sum of squares instead of their mean", |s, j| rms_norm_by(s, j, of_sum)),
-    exact("norm-centered", "layer norm: the mean is subtracted first", |s, j| {
-        let width = s.parameter(0)?.len();
-        let edits = Edits::of_input(s, 0, |x| center(x, width))?;
-        rms_norm(&s.edited(&edits), j)
-    }),
+    exact("norm-centered", "layer norm: the mean is subtracted first", centered),
     exact("norm-skipped", "not normed: the input times the weight", |s, j| rms_norm_by(s, j, one)),
     coarse("norm-sum-bf16", "the sum of squares taken in bf16", |s, j| rms_norm_by(s, j, in_bf16)),
 ];
@@ -117,6 +113,23 @@ fn outside(row: &[f64], eps: f64) -> f64 {
 fn in_bf16(row: &[f64], eps: f64) -> f64 {
     let sum = row.iter().fold(0.0, |sum, x| to_bf16(sum + to_bf16(x * x)));
     1.0 / (sum / row.len() as f64 + eps).sqrt()
+}
+
+/// The mean is a sum too, and its rounding is one of `γ_n mean|x|` before the row is scaled.
+fn centered(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let (x, w) = (step.input(0)?.to_f64(), step.parameter(0)?.to_f64());
+    let (width, shift, eps) = (w.len(), step.number("shift")?, step.number("eps")?);
+    let precision = step.precision()?;
+    let rounding = |row: &[f64]| {
+        let size = row.iter().map(|x| x.abs()).sum::<f64>() / width as f64;
+        let mut row = row.to_vec();
+        center(&mut row, width);
+        (precision.gamma(width) + precision.unit) * size * of_mean(&row, eps)
+    };
+    let sizes: Vec<f64> = x.chunks_exact(width).map(rounding).collect();
+    judge.then(move |i, y, bound| (y, bound + sizes[i / width] * (shift + w[i % width]).abs()));
+    let edits = Edits::of_input(step, 0, |x| center(x, width))?;
+    rms_norm(&step.edited(&edits), judge)
 }
 
 fn center(x: &mut [f64], width: usize) {
