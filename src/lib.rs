@@ -2,7 +2,7 @@
 //! computes something else than it should.
 //!
 //! The way of the data, and of the imports, is one: prompt → trace → align → compare → replay →
-//! localize → report.
+//! localize → diagnose → report.
 
 #![deny(missing_docs)]
 #![warn(clippy::pedantic)]
@@ -36,6 +36,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod commands;
 pub mod compare;
+pub mod diagnose;
 pub mod engine;
 pub mod error;
 mod files;

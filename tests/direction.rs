@@ -19,7 +19,7 @@ enum Part {
 use Part::{Analysis, Front, Production, Shared};
 
 /// The modules of the crate in ranks, lowest first. Those of one rank do not know each other.
-const RANKS: [(Part, &[&str]); 22] = [
+const RANKS: [(Part, &[&str]); 23] = [
     (Shared, &["error"]),
     (Shared, &["number", "progress", "files"]),
     (Shared, &["tensor"]),
@@ -37,6 +37,7 @@ const RANKS: [(Part, &[&str]); 22] = [
     (Analysis, &["floor"]),
     (Analysis, &["replay"]),
     (Analysis, &["localize"]),
+    (Analysis, &["diagnose"]),
     (Analysis, &["arms"]),
     (Analysis, &["report"]),
     (Front, &["bundle", "cli"]),

@@ -388,7 +388,7 @@ fn judge(floors: &[(&str, f64)], errors: &[(&str, f64)], parameter_error: &[(&st
     let parameter_error: BTreeMap<String, f64> =
         parameter_error.iter().map(|(n, e)| ((*n).to_owned(), *e)).collect();
     let evidence = |(pair, metrics)| Evidence { pair, metrics: Some(metrics), local: None };
-    let step: Vec<_> = pairs.iter().zip(&metrics).map(evidence).collect();
+    let step: Vec<Evidence<'_>> = pairs.iter().zip(&metrics).map(evidence).collect();
     let storage = Storage { parameter_error, ..Storage::default() };
     localize(&graph, &floor, &storage, &step).into_iter().map(Option::unwrap).collect()
 }

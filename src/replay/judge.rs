@@ -44,18 +44,71 @@ impl Local {
 }
 
 /// Collects the local error of one captured tensor.
-pub(super) struct Judge<'a> {
+pub(crate) struct Judge<'a> {
     captured: TensorView<'a>,
     differences: f64,
     norm: f64,
     mismatch: bool,
     local: Local,
+    after: Option<After<'a>>,
+    hopeless: f64,
+    seen: Option<Seen>,
+}
+
+/// What becomes of a replayed element before it is held against the captured one: of index, value and
+/// bound, value and bound.
+type After<'a> = Box<dyn Fn(usize, f64, f64) -> (f64, f64) + 'a>;
+
+/// What was held against the captured elements, in their order, as far as it was kept.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    /// Replayed values; those that were not replayed are NaN.
+    pub replayed: Vec<f64>,
+    /// Whether the captured ones are beyond their bounds.
+    pub beyond: Vec<bool>,
 }
 
 impl<'a> Judge<'a> {
     pub fn new(captured: TensorView<'a>) -> Self {
         let local = Local { ratio: 0.0, rel_l2: 0.0, elements: 0, beyond: 0, worst: None };
-        Self { captured, differences: 0.0, norm: 0.0, mismatch: false, local }
+        Self {
+            captured,
+            differences: 0.0,
+            norm: 0.0,
+            mismatch: false,
+            local,
+            after: None,
+            hopeless: f64::INFINITY,
+            seen: None,
+        }
+    }
+
+    /// Changes each replayed element before it is held against the captured one.
+    pub fn then(&mut self, after: impl Fn(usize, f64, f64) -> (f64, f64) + 'a) {
+        self.after = Some(Box::new(after));
+    }
+
+    /// Lets a formula that works in pieces end early: nobody asks for ratios beyond this.
+    pub fn until(mut self, hopeless: f64) -> Self {
+        self.hopeless = hopeless;
+        self
+    }
+
+    /// True when the ratio is beyond what anybody asks for.
+    pub fn is_hopeless(&self) -> bool {
+        self.local.ratio > self.hopeless
+    }
+
+    /// Keeps what the first elements are held against.
+    pub fn keeping(mut self, most: usize) -> Self {
+        let kept = self.len().min(most);
+        self.seen = Some(Seen { replayed: vec![f64::NAN; kept], beyond: vec![false; kept] });
+        self
+    }
+
+    /// What was kept.
+    pub fn seen(&mut self) -> Seen {
+        self.seen.take().unwrap_or_default()
     }
 
     /// Number of elements to check.
@@ -79,6 +132,8 @@ impl<'a> Judge<'a> {
     }
 
     fn element(&mut self, index: usize, captured: f64, replayed: f64, bound: f64) {
+        let (replayed, bound) =
+            self.after.as_ref().map_or((replayed, bound), |after| after(index, replayed, bound));
         self.local.elements += 1;
         let same = captured == replayed || (captured.is_nan() && replayed.is_nan());
         let difference = captured - replayed;
@@ -88,11 +143,15 @@ impl<'a> Judge<'a> {
         } else if !same {
             self.mismatch = true;
         }
+        // A bound that is not a number explains nothing.
+        let ratio = difference.abs() / bound;
+        if let Some(seen) = self.seen.as_mut().filter(|seen| index < seen.replayed.len()) {
+            seen.replayed[index] = replayed;
+            seen.beyond[index] = !same && (ratio.is_nan() || ratio > 1.0);
+        }
         if same {
             return;
         }
-        // A bound that is not a number explains nothing.
-        let ratio = difference.abs() / bound;
         let ratio = if ratio.is_nan() { f64::INFINITY } else { ratio };
         self.local.beyond += u64::from(ratio > 1.0);
         if self.local.worst.is_none() || ratio > self.local.ratio {

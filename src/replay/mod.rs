@@ -7,12 +7,17 @@
 //! a part in it. It is held against the rounding error that a correct kernel of that precision may
 //! make: beyond that, the component computes something else.
 
+mod edits;
 mod judge;
-mod ops;
+pub(crate) mod ops;
 mod precision;
 mod step;
 
+pub(crate) use edits::Edits;
+pub(crate) use judge::{Judge, Seen};
 pub use judge::{Local, Spot};
+pub(crate) use precision::SMALLEST;
+pub(crate) use step::{Replayed, Step, Stop};
 
 use crate::error::Result;
 use crate::model::{Graph, ModelConfig};
@@ -21,7 +26,6 @@ use crate::prompt::Prompt;
 use crate::trace::Trace;
 use rayon::prelude::*;
 use std::path::Path;
-use step::{Step, Stop};
 
 /// What came of the replay of one component.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +60,23 @@ impl Held {
         let parameters = Parameters::open(dir, graph.description())?;
         Ok(Self { graph, config, parameters })
     }
+
+    /// A component's inputs in a trace; none where the architecture does not know the point.
+    pub(crate) fn step<'a>(&'a self, trace: &'a Trace, place: &Place<'a>) -> Option<Step<'a>> {
+        let who = &trace.manifest().provenance;
+        Some(Step {
+            graph: &self.graph,
+            config: &self.config,
+            parameters: &self.parameters,
+            trace,
+            prompt: place.prompt,
+            step: place.step,
+            component: self.graph.get(place.point)?,
+            quantized: who.quantized,
+            activation_bits: who.activation_bits,
+            edits: &edits::NONE,
+        })
+    }
 }
 
 /// A component of a step of a prompt.
@@ -79,21 +100,9 @@ pub fn replay(
     places: &[Place<'_>],
     done: impl Fn() + Sync,
 ) -> Result<Vec<Replay>> {
-    let who = &trace.manifest().provenance;
     let replay = |place: &Place<'_>| {
-        let Some(component) = held.graph.get(place.point) else {
+        let Some(step) = held.step(trace, place) else {
             return Ok(Replay::Unmeasured("the architecture does not know this point".into()));
-        };
-        let step = Step {
-            graph: &held.graph,
-            config: &held.config,
-            parameters: &held.parameters,
-            trace,
-            prompt: place.prompt,
-            number: place.step,
-            component,
-            quantized: who.quantized,
-            activation_bits: who.activation_bits,
         };
         let replayed = ops::replay(&step);
         done();

@@ -10,7 +10,7 @@ use crate::tensor::DType;
 
 /// Unit roundoffs of a component's arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Precision {
+pub(crate) struct Precision {
     /// Of single operations: that of the coarsest element type among inputs and output.
     pub unit: f64,
     /// Of sums: kernels that store 16 bits accumulate in 32.
@@ -38,4 +38,4 @@ impl Precision {
 }
 
 /// Below this f32 keeps fewer digits, and an error is absolute.
-pub(super) const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
+pub(crate) const SMALLEST: f64 = f32::MIN_POSITIVE as f64;

@@ -1,5 +1,6 @@
 //! What a component of one step reads: its inputs as the candidate had them, its parameters, its constants.
 
+use super::edits::Edits;
 use super::precision::Precision;
 use crate::error::{Error, Result};
 use crate::model::{Component, Graph, ModelConfig};
@@ -9,24 +10,27 @@ use crate::tensor::{DType, TensorView};
 use crate::trace::Trace;
 
 /// One step of a prompt in the candidate's trace.
+// `step` is the number that traces call so.
+#[allow(clippy::struct_field_names)]
 #[derive(Clone, Copy)]
-pub(super) struct Step<'a> {
+pub(crate) struct Step<'a> {
     pub graph: &'a Graph,
     pub config: &'a ModelConfig,
     pub parameters: &'a Parameters,
     pub trace: &'a Trace,
     pub prompt: &'a Prompt,
-    /// Its number: 0 is the prefill.
-    pub number: u32,
+    pub step: u32,
     pub component: &'a Component,
     /// True when the parameters are stored as codes of a few bits.
     pub quantized: bool,
     /// How many bits the inputs of products are rounded to.
     pub activation_bits: Option<u32>,
+    /// What is read otherwise than it is; nothing, but for the hypotheses of a diagnosis.
+    pub edits: &'a Edits,
 }
 
 /// Why a component could not be replayed.
-pub(super) enum Stop {
+pub(crate) enum Stop {
     /// Something of it was not captured, in words.
     Missing(String),
     /// The weights or the description do not fit.
@@ -40,22 +44,22 @@ impl From<Error> for Stop {
 }
 
 /// What a replay comes to, if it comes to an end.
-pub(super) type Replayed<T> = std::result::Result<T, Stop>;
+pub(crate) type Replayed<T> = std::result::Result<T, Stop>;
 
 impl<'a> Step<'a> {
     /// Number of tokens of the step.
     pub fn tokens(&self) -> usize {
-        if self.number == 0 { self.prompt.token_ids.len() } else { 1 }
+        if self.step == 0 { self.prompt.token_ids.len() } else { 1 }
     }
 
     /// Number of tokens before the step.
     pub fn past(&self) -> usize {
-        if self.number == 0 { 0 } else { self.prompt.token_ids.len() + self.number as usize - 1 }
+        if self.step == 0 { 0 } else { self.prompt.token_ids.len() + self.step as usize - 1 }
     }
 
     /// The ids of the step's tokens.
     pub fn ids(&self) -> &'a [u32] {
-        match self.number.checked_sub(1) {
+        match self.step.checked_sub(1) {
             None => &self.prompt.token_ids,
             Some(i) => self.prompt.step_token_ids.get(i as usize..=i as usize).unwrap_or_default(),
         }
@@ -63,7 +67,12 @@ impl<'a> Step<'a> {
 
     /// The captured output.
     pub fn output(&self) -> Replayed<TensorView<'a>> {
-        self.captured(self.number, &self.component.point)
+        self.captured(self.step, &self.component.point)
+    }
+
+    /// What was captured at any point of the step.
+    pub fn at(&self, point: &str) -> Replayed<TensorView<'a>> {
+        self.captured(self.step, point)
     }
 
     fn captured(&self, step: u32, point: &str) -> Replayed<TensorView<'a>> {
@@ -71,18 +80,32 @@ impl<'a> Step<'a> {
         entry.map(|e| self.trace.view(e)).ok_or_else(|| Stop::Missing(format!("{point} was not captured")))
     }
 
+    /// The same step, read otherwise.
+    pub fn edited<'b>(&self, edits: &'b Edits) -> Step<'b>
+    where
+        'a: 'b,
+    {
+        Step { edits, ..*self }
+    }
+
     /// The captured input number `i`.
     pub fn input(&self, i: usize) -> Replayed<TensorView<'a>> {
+        self.edits.input(i).map_or_else(|| self.captured_input(i), Ok)
+    }
+
+    fn captured_input(&self, i: usize) -> Replayed<TensorView<'a>> {
         let point = self.component.inputs.get(i);
         self.captured(
-            self.number,
+            self.step,
             point.ok_or_else(|| Stop::Missing(format!("the description has no input {i}")))?,
         )
     }
 
     /// What the step before left at the component's carried point; none in the prefill, which starts empty.
     pub fn carried(&self) -> Replayed<Option<TensorView<'a>>> {
-        let Some(before) = self.number.checked_sub(1) else { return Ok(None) };
+        let Some(before) = self.step.checked_sub(1).filter(|_| !self.edits.is_fresh()) else {
+            return Ok(None);
+        };
         let point =
             self.component.carried.first().ok_or_else(|| Stop::Missing("nothing is carried".into()))?;
         self.captured(before, point).map(Some)
@@ -90,13 +113,20 @@ impl<'a> Step<'a> {
 
     /// The parameter number `i`.
     pub fn parameter(&self, i: usize) -> Replayed<TensorView<'a>> {
+        if let Some(edited) = self.edits.parameter(i) {
+            return Ok(edited);
+        }
         let name = self.component.params.get(i);
         let name = name.ok_or_else(|| Stop::Missing(format!("the description has no parameter {i}")))?;
+        let name = self.edits.name(i).unwrap_or(name);
         self.parameters.view(name).ok_or_else(|| Stop::Missing(format!("the weights lack `{name}`")))
     }
 
     /// A constant of the component: a number, or the configuration's under the key that stands there.
-    pub fn constant(&self, name: &str) -> Result<f64> {
+    pub fn number(&self, name: &str) -> Result<f64> {
+        if let Some(edited) = self.edits.number(name) {
+            return Ok(edited);
+        }
         match self.component.attrs.get(name) {
             Some(serde_json::Value::String(key)) => {
                 self.config.number(&self.graph.description().config_section, key)
@@ -116,7 +146,7 @@ impl<'a> Step<'a> {
 
     /// The rounding of the component's arithmetic.
     pub fn precision(&self) -> Replayed<Precision> {
-        let inputs = (0..self.component.inputs.len()).filter_map(|i| self.input(i).ok());
+        let inputs = (0..self.component.inputs.len()).filter_map(|i| self.captured_input(i).ok());
         let inputs: Vec<DType> = inputs.map(|v| v.dtype).filter(|d| d.is_float()).collect();
         Ok(Precision::new(self.output()?.dtype, inputs.into_iter()))
     }

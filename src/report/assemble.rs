@@ -1,6 +1,7 @@
 //! From two traces to a report.
 
 use super::arms::{Arms, Figures, by_token, figures};
+use super::diagnosis::diagnoses;
 use super::json::{
     Coverage, Fault, FloorReport, Growth, Outcome, PointReport, PromptReport, Report, ReportProvenance, State,
 };
@@ -80,7 +81,8 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
     let all: Vec<(&Row<'_>, Figures)> = all.collect();
     let worst = largest(&all, |f| f.engine.or(f.total));
     let dearest = largest(&all, |f| f.quantization.filter(|price| *price != 0.0));
-    let verdict = super::verdict::verdict(outcome, &faults, &rows, &coverage, quantization);
+    let diagnosis = diagnoses(candidate, &faults, options);
+    let verdict = super::verdict::verdict(outcome, &faults, &diagnosis, &rows, &coverage, quantization);
     let first = faults.first();
     let prompt_id = first.map_or_else(|| worst_prompt(&prompts), |f| f.prompt.clone());
     Ok(Report {
@@ -106,7 +108,7 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
         },
         first_fault: first.cloned(),
         faults,
-        diagnosis: Vec::new(),
+        diagnosis,
         floor: FloorReport {
             kind: options.floor.kind().into(),
             description: if options.floors.iter().any(|f| std::ptr::eq(f, options.floor)) {

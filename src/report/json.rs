@@ -61,7 +61,8 @@ pub struct Report {
     pub first_fault: Option<Fault>,
     /// All faults, in order of execution.
     pub faults: Vec<Fault>,
-    /// Names for the faults, best first.
+    /// What the faulty components compute instead, in the order of the faults; of one component all formulas
+    /// that cannot be told apart.
     pub diagnosis: Vec<Diagnosis>,
     /// Where the total error starts to grow beyond what the floor explains.
     pub growth: Growth,
@@ -156,14 +157,33 @@ pub struct Fault {
     pub reason: String,
 }
 
-/// A name for a fault.
+/// What a faulty component computes instead, or what its error looks like.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct Diagnosis {
+    /// The component's point.
     pub point: String,
+    /// The formula that reproduces its output, in words; `none` where no known one does.
     pub name: String,
+    /// The formula's short name; null where there is none.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// What is left of the error, as a multiple of its bound.
     #[serde(with = "crate::number")]
     pub residual_ratio: f64,
+    /// The share of the error that is left, in relative L2 error.
+    #[serde(with = "crate::number")]
+    pub left: f64,
+    /// True where what is left is rounding.
+    pub to_rounding: bool,
+    /// What the error looks like.
+    pub description: String,
+}
+
+impl Diagnosis {
+    /// True where a known formula reproduces the output.
+    pub fn is_named(&self) -> bool {
+        self.id.is_some()
+    }
 }
 
 /// Where the total error starts to grow.

@@ -56,19 +56,24 @@ fn facts(report: &Report) -> Vec<String> {
     ];
     facts.extend(runs(report).map(|runs| format!("- **Runs:** {}", plain(&runs))));
     facts.extend(rests);
-    if let Some(diagnosis) = report.diagnosis.first() {
-        let more = match report.diagnosis.len() - 1 {
-            0 => String::new(),
-            n => format!("; {n} more in report.json"),
-        };
-        facts.push(format!(
-            "- **Diagnosis:** {} at {} (what remains is {} of its bound{more})",
-            plain(&diagnosis.name),
-            code(&diagnosis.point),
-            multiple(diagnosis.residual_ratio)
-        ));
-    }
+    facts.extend(diagnosis(report));
     facts
+}
+
+/// What the first faulty component computes instead, or what its error looks like.
+fn diagnosis(report: &Report) -> Option<String> {
+    let first = report.diagnosis.first()?;
+    let more = match report.diagnosis.len() - 1 {
+        0 => String::new(),
+        n => format!("; {n} more in report.json"),
+    };
+    let (name, point) = (plain(&first.name), code(&first.point));
+    Some(if first.is_named() {
+        let left = multiple(first.residual_ratio);
+        format!("- **Diagnosis:** {name} at {point} (what remains is {left} of its bound{more})")
+    } else {
+        format!("- **Diagnosis:** {name} at {point}: {}{more}", prose(&first.description))
+    })
 }
 
 /// The table by layer, of at most `room` rows: faults first, then the largest errors.

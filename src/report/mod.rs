@@ -2,6 +2,7 @@
 
 mod arms;
 mod assemble;
+mod diagnosis;
 mod escape;
 mod json;
 mod markdown;

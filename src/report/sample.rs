@@ -279,8 +279,14 @@ pub(super) fn faulty() -> Report {
     report.diagnosis.push(Diagnosis {
         point: "model.layers.3.self_attn.k_rope".to_owned(),
         name: "RoPE pairs interleaved (2i, 2i+1)".to_owned(),
+        id: Some("rope-interleaved".to_owned()),
         residual_ratio: 0.4,
+        left: 1e-7,
+        to_rounding: true,
+        description: "1536 of 2048 values are beyond rounding: tokens 1–7 of 8.".to_owned(),
     });
+    let sentence = super::diagnosis::sentence(&report.diagnosis);
+    report.verdict.reasoning.splice(1..1, sentence);
     report
 }
 

@@ -69,9 +69,6 @@ impl Page<'_> {
         let against = clean(&format!("  {}", sides(report)));
         let mut lines = vec![self.paint(&style, word) + &tail(&against, self.width - word.len())];
         lines.extend(wrap(&clean(short_headline(report)), self.width));
-        for diagnosis in report.diagnosis.iter().take(1) {
-            lines.extend(wrap(&clean(&format!("It looks like: {}.", diagnosis.name)), self.width));
-        }
         let reasons = wrap(&clean(&report.verdict.reasoning.join(" ")), self.width - 2);
         let cut = reasons.len() > REASONS;
         lines.extend(reasons.into_iter().take(REASONS).map(|line| format!("  {line}")));

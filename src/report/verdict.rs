@@ -1,6 +1,7 @@
 //! The verdict in sentences.
 
-use super::json::{Coverage, Fault, Outcome, State, Verdict};
+use super::diagnosis::sentence;
+use super::json::{Coverage, Diagnosis, Fault, Outcome, State, Verdict};
 use super::rows::Row;
 use super::text::multiple;
 use crate::align::Pair;
@@ -71,13 +72,14 @@ fn rests_on(rows: &[Row<'_>]) -> &'static str {
 pub(super) fn verdict(
     outcome: Outcome,
     faults: &[Fault],
+    diagnosis: &[Diagnosis],
     rows: &[Row<'_>],
     coverage: &Coverage,
     quantization: Quantization<'_>,
 ) -> Verdict {
     let (headline, mut reasoning) = match (outcome, faults.first()) {
         (Outcome::Fault, Some(first)) => {
-            (fault_headline(first, is_replayed(first, rows)), fault_reasoning(first, faults, rows))
+            (fault_headline(first, is_replayed(first, rows)), fault_reasoning(first, faults, diagnosis, rows))
         }
         (Outcome::Invalid, _) => {
             ("INVALID: nothing can be said about the candidate; see the warnings".to_owned(), Vec::new())
@@ -118,9 +120,17 @@ fn fault_headline(first: &Fault, replayed: bool) -> String {
     format!("FAULT: {place} is the first point that differs by more than is explained")
 }
 
-fn fault_reasoning(first: &Fault, faults: &[Fault], rows: &[Row<'_>]) -> Vec<String> {
+fn fault_reasoning(
+    first: &Fault,
+    faults: &[Fault],
+    diagnosis: &[Diagnosis],
+    rows: &[Row<'_>],
+) -> Vec<String> {
     let same_step = |row: &&Row<'_>| row.pair.prompt == first.prompt && row.pair.step == first.step;
     let mut sentences = vec![format!("{}: {}.", first.point, first.reason)];
+    if diagnosis.first().is_some_and(|d| d.point == first.point) {
+        sentences.extend(sentence(diagnosis));
+    }
     let judged = rows
         .iter()
         .filter(same_step)

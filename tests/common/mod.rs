@@ -3,6 +3,8 @@
 // Each test binary uses a part of it.
 #![allow(dead_code)]
 
+pub mod planted;
+
 use half::{bf16, f16};
 use lattice_quant::quarot::QuarotTensorReader;
 use layerdiff::model::{Adapter, Component, Description, Graph, LowRank, ModelConfig, Op};

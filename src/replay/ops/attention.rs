@@ -5,22 +5,49 @@ use crate::replay::judge::Judge;
 use crate::replay::precision::SMALLEST;
 use crate::replay::step::{Replayed, Step};
 
+/// Which key head a query head reads, of query and key heads.
+pub(crate) type Group = fn(usize, usize, usize) -> usize;
+
+/// Query heads share key heads in groups of neighbours.
+pub(crate) fn grouped(head: usize, heads: usize, kv: usize) -> usize {
+    head / (heads / kv)
+}
+
 /// 1 where a token may look: at itself and all before it.
-pub(in crate::replay) fn mask(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+pub(crate) fn mask(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    mask_by(step, judge, |position, other| other <= position)
+}
+
+/// [`mask`] by another rule, of a token's position and that of another.
+pub(crate) fn mask_by(
+    step: &Step<'_>,
+    judge: &mut Judge<'_>,
+    sees: fn(usize, usize) -> bool,
+) -> Replayed<()> {
     let context = step.past() + step.tokens();
     sized("the mask", &vec![0.0; judge.len()], step.tokens() * context)?;
     for t in 0..step.tokens() {
-        let row: Vec<f64> = (0..context).map(|u| f64::from(u8::from(u <= step.past() + t))).collect();
+        let row: Vec<f64> = (0..context).map(|u| f64::from(u8::from(sees(step.past() + t, u)))).collect();
         judge.check_exact(t * context, &row);
     }
     Ok(())
 }
 
 /// What the step before left, and the step's own rows behind it.
-pub(in crate::replay) fn cache(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+pub(crate) fn cache(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    cache_by(step, judge, |_, _| ())
+}
+
+/// [`cache`] after a change of its rows, of which each has the given width.
+pub(crate) fn cache_by(
+    step: &Step<'_>,
+    judge: &mut Judge<'_>,
+    change: fn(&mut Vec<f64>, usize),
+) -> Replayed<()> {
     let mut rows = step.carried()?.map(|view| view.to_f64()).unwrap_or_default();
     rows.extend(step.input(0)?.to_f64());
     sized("the cache", &rows, judge.len())?;
+    change(&mut rows, judge.len() / (step.past() + step.tokens()).max(1));
     // A cache of a coarser type rounds what it takes.
     let stored = step.precision()?.stored;
     let bounds: Vec<f64> = rows.iter().map(|v| stored * v.abs()).collect();
@@ -29,7 +56,17 @@ pub(in crate::replay) fn cache(step: &Step<'_>, judge: &mut Judge<'_>) -> Replay
 }
 
 /// `q · k / √d` where the mask allows it, −∞ elsewhere; query heads share key heads in groups.
-pub(in crate::replay) fn scores(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+pub(crate) fn scores(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    scores_by(step, judge, grouped, |d| 1.0 / d.sqrt())
+}
+
+/// [`scores`] with another choice of key heads, and another scale, of the head's size.
+pub(crate) fn scores_by(
+    step: &Step<'_>,
+    judge: &mut Judge<'_>,
+    group: Group,
+    scale: fn(f64) -> f64,
+) -> Replayed<()> {
     let (q, k, mask) = (step.input(0)?.to_f64(), step.input(1)?.to_f64(), step.input(2)?.to_f64());
     let (heads, kv, d) = (step.dim("heads"), step.dim("kv_heads"), step.dim("head_dim"));
     let (n, seen) = (step.tokens(), step.past() + step.tokens());
@@ -38,12 +75,12 @@ pub(in crate::replay) fn scores(step: &Step<'_>, judge: &mut Judge<'_>) -> Repla
     sized("the mask", &mask, n * seen)?;
     sized("the scores", &vec![0.0; judge.len()], heads * n * seen)?;
     let precision = step.precision()?;
-    let scale = 1.0 / (d as f64).sqrt();
+    let scale = scale(d as f64);
     let factor = precision.gamma(d + 3) * scale;
     let norm = |x: &[f64]| x.iter().map(|v| v * v).sum::<f64>().sqrt();
     let norms: Vec<f64> = k.chunks_exact(d).map(norm).collect();
     for h in 0..heads {
-        let group = h / (heads / kv);
+        let group = group(h, heads, kv);
         for t in 0..n {
             let query = &q[(t * heads + h) * d..][..d];
             let size = factor * norm(query);
@@ -66,7 +103,7 @@ fn of_a_probability(distance: f64, farthest: f64, unit: f64, gamma: f64) -> f64 
 }
 
 /// `exp(s − max) / Σ exp(s − max)` over each row; a row without any token is 0.
-pub(in crate::replay) fn softmax(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+pub(crate) fn softmax(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     let s = step.input(0)?.to_f64();
     let seen = step.past() + step.tokens();
     sized("the scores", &s, judge.len())?;
@@ -102,7 +139,12 @@ pub(in crate::replay) fn softmax(step: &Step<'_>, judge: &mut Judge<'_>) -> Repl
 /// `Σ p v` over the tokens of the cache.
 ///
 /// An engine with an online softmax never holds p: its error is that of a probability too.
-pub(in crate::replay) fn context(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+pub(crate) fn context(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    context_by(step, judge, grouped)
+}
+
+/// [`context`] with another choice of value heads.
+pub(crate) fn context_by(step: &Step<'_>, judge: &mut Judge<'_>, group: Group) -> Replayed<()> {
     let (p, v) = (step.input(0)?.to_f64(), step.input(1)?.to_f64());
     let (heads, kv, d) = (step.dim("heads"), step.dim("kv_heads"), step.dim("head_dim"));
     let (n, seen) = (step.tokens(), step.past() + step.tokens());
@@ -115,7 +157,7 @@ pub(in crate::replay) fn context(step: &Step<'_>, judge: &mut Judge<'_>) -> Repl
             let row = &p[(h * n + t) * seen..][..seen];
             let (mut out, mut size) = (vec![0.0; d], vec![0.0; d]);
             for (u, p) in row.iter().enumerate().filter(|(_, p)| **p != 0.0) {
-                let value = &v[(u * kv + h / (heads / kv)) * d..][..d];
+                let value = &v[(u * kv + group(h, heads, kv)) * d..][..d];
                 // −ln p bounds how far the score was below the largest, up to the sum.
                 let error =
                     of_a_probability(-p.ln().min(0.0), 40.0, precision.sum, precision.gamma(2 * seen));

@@ -1,5 +1,6 @@
 //! The causal convolution of a GatedDeltaNet.
 
+use super::norm::silu;
 use super::sized;
 use crate::replay::judge::Judge;
 use crate::replay::precision::SMALLEST;
@@ -25,8 +26,21 @@ fn with_history(step: &Step<'_>, kept: usize) -> Replayed<(usize, Vec<f64>)> {
     Ok((width, all))
 }
 
+/// Which input a tap takes, of token, tap and kernel, from those that are kept on; none is 0.
+pub(crate) type Tap = fn(usize, usize, usize) -> Option<usize>;
+
 /// `silu(Σ_j w_j x_{t−K+1+j})` for each channel, the oldest tap first.
-pub(in crate::replay) fn conv_silu(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+pub(crate) fn conv_silu(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    conv_by(step, judge, |t, j, _| Some(t + j), silu)
+}
+
+/// [`conv_silu`] with other taps and another activation.
+pub(crate) fn conv_by(
+    step: &Step<'_>,
+    judge: &mut Judge<'_>,
+    tap: Tap,
+    activation: fn(f64) -> f64,
+) -> Replayed<()> {
     let w = step.parameter(0)?.to_f64();
     let channels = step.dim("conv_dim");
     let kernel = w.len() / channels.max(1);
@@ -37,9 +51,12 @@ pub(in crate::replay) fn conv_silu(step: &Step<'_>, judge: &mut Judge<'_>) -> Re
     for t in 0..step.tokens() {
         let (mut out, mut bounds) = (Vec::with_capacity(channels), Vec::with_capacity(channels));
         for (line, w) in all.chunks_exact(width).zip(w.chunks_exact(kernel)) {
-            let terms = line[t..t + kernel].iter().zip(w).map(|(x, w)| x * w);
+            let terms = w.iter().enumerate().filter_map(|(j, w)| {
+                let x = line.get(tap(t, j, kernel)?)?;
+                Some(x * w)
+            });
             let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), p: f64| (sum + p, size + p.abs()));
-            let y = sum / (1.0 + (-sum).exp());
+            let y = activation(sum);
             out.push(y);
             // silu has slope at most 1.1; a sum may be rounded to the stored type before it.
             let error = gamma * size + precision.stored * sum.abs();
@@ -51,11 +68,20 @@ pub(in crate::replay) fn conv_silu(step: &Step<'_>, judge: &mut Judge<'_>) -> Re
 }
 
 /// The last inputs of each channel, the oldest first; zeros before the first token.
-pub(in crate::replay) fn state(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+pub(crate) fn state(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    state_by(step, judge, |line, kept| line[line.len() - kept..].to_vec())
+}
+
+/// [`state`] of other inputs: of a channel's old state with the new inputs behind it, and the size of a state.
+pub(crate) fn state_by(
+    step: &Step<'_>,
+    judge: &mut Judge<'_>,
+    keep: fn(&[f64], usize) -> Vec<f64>,
+) -> Replayed<()> {
     let kept = step.dim("conv_tail");
     let (width, all) = with_history(step, kept)?;
     for (channel, line) in all.chunks_exact(width).enumerate() {
-        judge.check_exact(channel * kept, &line[width - kept..]);
+        judge.check_exact(channel * kept, &keep(line, kept));
     }
     Ok(())
 }

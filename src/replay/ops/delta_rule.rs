@@ -6,11 +6,16 @@
 //! of operations that engines use; the larger of the errors that they reach is a measurement of what
 //! rounding does here.
 
+mod recurrence;
+
+pub(crate) use recurrence::{Fading, Memory, RULE, Rule};
+
 use super::sized;
 use crate::replay::judge::Judge;
 use crate::replay::precision::SMALLEST;
-use crate::replay::step::{Replayed, Step};
+use crate::replay::step::{Replayed, Step, Stop};
 use crate::tensor::DType;
+use recurrence::head;
 
 /// How many times the measured error a kernel in another order may err; the chunked form of the rule errs
 /// one to three times as much as the plain recurrence.
@@ -75,80 +80,22 @@ impl Inputs {
     }
 }
 
-/// Numbers that the recurrence can be run in.
-trait Number:
-    Copy + std::ops::Add<Output = Self> + std::ops::Sub<Output = Self> + std::ops::Mul<Output = Self>
-{
-    fn from_f64(value: f64) -> Self;
-    fn to_f64(self) -> f64;
-}
-
-impl Number for f64 {
-    fn from_f64(value: f64) -> Self {
-        value
-    }
-    fn to_f64(self) -> f64 {
-        self
-    }
-}
-
-impl Number for f32 {
-    fn from_f64(value: f64) -> Self {
-        value as f32
-    }
-    fn to_f64(self) -> f64 {
-        f64::from(self)
-    }
-}
-
-/// Which of two equal orders of operations is taken.
-#[derive(Clone, Copy, PartialEq)]
-enum Order {
-    /// The state is decayed, then read.
-    DecayFirst,
-    /// The state is read, and what was read is decayed.
-    ReadFirst,
-}
-
-/// Runs one head over all tokens: outputs `[tokens, dv]` (none without queries), and its state at the end.
-fn head<N: Number>(x: &Inputs, s: Sizes, h: usize, order: Order) -> (Vec<f64>, Vec<f64>) {
-    let (dk, dv) = (s.dk, s.dv);
-    let wide = |values: &[f64]| -> Vec<N> { values.iter().map(|v| N::from_f64(*v)).collect() };
-    let mut state = wide(&x.state[h * dk * dv..(h + 1) * dk * dv]);
-    let scale = N::from_f64(1.0 / (dk as f64).sqrt());
-    let group = h / (s.heads / s.key_heads);
-    let values = 2 * s.key_heads * dk + h * dv;
-    let zero = N::from_f64(0.0);
-    let mut outputs = Vec::new();
-    let read = |state: &[N], x: &[N]| -> Vec<N> {
-        let mut out = vec![zero; dv];
-        for (line, x) in state.chunks_exact(dv).zip(x) {
-            out.iter_mut().zip(line).for_each(|(out, m)| *out = *out + *m * *x);
-        }
-        out
+/// A rule in both orders of operations.
+fn orders(rule: &Rule) -> [Rule; 2] {
+    let other = if rule.memory == Memory::Decayed && rule.fading == Fading::Before {
+        Memory::ReadFirst
+    } else {
+        rule.memory
     };
-    for t in 0..s.tokens {
-        let at = (t * s.key_heads + group) * dk;
-        let k = wide(&x.k[at..at + dk]);
-        let v = wide(&x.conv[t * s.conv + values..][..dv]);
-        let (beta, g) = (N::from_f64(x.beta[t * s.heads + h]), N::from_f64(x.decay[t * s.heads + h]));
-        let delta: Vec<N> = if order == Order::DecayFirst {
-            state.iter_mut().for_each(|m| *m = *m * g);
-            v.iter().zip(read(&state, &k)).map(|(v, m)| (*v - m) * beta).collect()
-        } else {
-            let delta = v.iter().zip(read(&state, &k)).map(|(v, m)| (*v - m * g) * beta).collect();
-            state.iter_mut().for_each(|m| *m = *m * g);
-            delta
-        };
-        for (line, k) in state.chunks_exact_mut(dv).zip(&k) {
-            line.iter_mut().zip(&delta).for_each(|(m, delta)| *m = *m + *k * *delta);
-        }
-        if let Some(q) = &x.q {
-            let q = wide(&q[at..at + dk]);
-            outputs.extend(read(&state, &q).into_iter().map(|o| (o * scale).to_f64()));
-        }
+    [*rule, Rule { memory: other, ..*rule }]
+}
+
+/// Refuses to read a state upside down that is not square.
+fn readable(s: Sizes, rule: &Rule) -> Replayed<()> {
+    if s.dk == s.dv || rule.transposed == [false; 2] {
+        return Ok(());
     }
-    (outputs, state.into_iter().map(Number::to_f64).collect())
+    Err(Stop::Missing(format!("the state is {} × {}, not square", s.dk, s.dv)))
 }
 
 /// Tokens that the chunked form of the rule takes at once: an error of one may show in any of them.
@@ -174,34 +121,49 @@ fn bounds(exact: &[f64], single: [&[f64]; 2], width: usize, terms: usize, unit: 
 }
 
 /// The rule's output.
-pub(in crate::replay) fn output(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+pub(crate) fn output(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    output_by(step, judge, &RULE)
+}
+
+/// The output of another rule.
+pub(crate) fn output_by(step: &Step<'_>, judge: &mut Judge<'_>, rule: &Rule) -> Replayed<()> {
     let s = Sizes::of(step);
+    readable(s, rule)?;
     let x = Inputs::read(step, s, true)?;
     sized("the queries", x.q.as_deref().unwrap_or_default(), s.tokens * s.key_heads * s.dk)?;
     sized("the output", &vec![0.0; judge.len()], s.tokens * s.heads * s.dv)?;
     let unit = step.precision()?.unit;
     for h in 0..s.heads {
-        let (exact, _) = head::<f64>(&x, s, h, Order::DecayFirst);
-        let [a, b] = [Order::DecayFirst, Order::ReadFirst].map(|order| head::<f32>(&x, s, h, order).0);
+        let (exact, _) = head::<f64>(&x, s, h, rule);
+        let [a, b] = orders(rule).map(|rule| head::<f32>(&x, s, h, &rule).0);
         let bounds = bounds(&exact, [&a, &b], s.dv, s.dk, unit);
         for t in 0..s.tokens {
             let row = t * s.dv..(t + 1) * s.dv;
             judge.check((t * s.heads + h) * s.dv, &exact[row.clone()], &bounds[row]);
+        }
+        if judge.is_hopeless() {
+            break;
         }
     }
     Ok(())
 }
 
 /// The memory after the step's last token.
-pub(in crate::replay) fn state(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+pub(crate) fn state(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    state_by(step, judge, &RULE)
+}
+
+/// The memory that another rule leaves.
+pub(crate) fn state_by(step: &Step<'_>, judge: &mut Judge<'_>, rule: &Rule) -> Replayed<()> {
     let s = Sizes::of(step);
+    readable(s, rule)?;
     let x = Inputs::read(step, s, false)?;
     let size = s.dk * s.dv;
     sized("the state", &vec![0.0; judge.len()], s.heads * size)?;
     let unit = step.precision()?.unit;
     for h in 0..s.heads {
-        let (_, exact) = head::<f64>(&x, s, h, Order::DecayFirst);
-        let [a, b] = [Order::DecayFirst, Order::ReadFirst].map(|order| head::<f32>(&x, s, h, order).1);
+        let (_, exact) = head::<f64>(&x, s, h, rule);
+        let [a, b] = orders(rule).map(|rule| head::<f32>(&x, s, h, &rule).1);
         judge.check(h * size, &exact, &bounds(&exact, [&a, &b], size, s.dk, unit));
     }
     Ok(())

@@ -17,7 +17,16 @@ const CHUNK: usize = 1 << 22;
 const CODES: f64 = 17.0;
 
 /// Row `id` of the embedding for each token, as it is stored.
-pub(in crate::replay) fn embedding(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+pub(crate) fn embedding(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    embedding_by(step, judge, |id, _| id)
+}
+
+/// [`embedding`] of another row, of the id and the number of rows.
+pub(crate) fn embedding_by(
+    step: &Step<'_>,
+    judge: &mut Judge<'_>,
+    which: fn(usize, usize) -> usize,
+) -> Replayed<()> {
     let w = step.parameter(0)?;
     let width = w.shape.last().copied().unwrap_or(0);
     let stored = step.precision()?.stored;
@@ -28,10 +37,11 @@ pub(in crate::replay) fn embedding(step: &Step<'_>, judge: &mut Judge<'_>) -> Re
     }
     for (t, id) in step.ids().iter().enumerate() {
         let mut row = vec![0.0; width];
-        if (*id as usize + 1) * width > w.len() {
+        let at = which(*id as usize, w.len() / width.max(1));
+        if (at + 1) * width > w.len() {
             return Err(Stop::Missing(format!("token {id} is beyond the embedding")));
         }
-        w.read_into(*id as usize * width, &mut row);
+        w.read_into(at * width, &mut row);
         let largest = row.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
         let bounds: Vec<f64> = row.iter().map(|v| stored * v.abs() + unit * largest).collect();
         judge.check(t * width, &row, &bounds);
@@ -40,7 +50,7 @@ pub(in crate::replay) fn embedding(step: &Step<'_>, judge: &mut Judge<'_>) -> Re
 }
 
 /// `x Wᵀ`; with x rounded to codes first, where the engine does that.
-pub(in crate::replay) fn linear(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+pub(crate) fn linear(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     let mut x = step.input(0)?.to_f64();
     let w = step.parameter(0)?;
     let [n, k] = *w.shape else {
@@ -75,6 +85,9 @@ pub(in crate::replay) fn linear(step: &Step<'_>, judge: &mut Judge<'_>) -> Repla
                 .map(|(size, y)| size * norm + precision.stored * y.abs() + SMALLEST)
                 .collect();
             judge.check(t * n + start, out, &bounds);
+        }
+        if judge.is_hopeless() {
+            break;
         }
     }
     Ok(())

@@ -1,12 +1,12 @@
 //! The formula of each kind of component, in f64, with the bound of a correct kernel's rounding error.
 
-mod attention;
-mod convolution;
-mod delta_rule;
-mod elementwise;
-mod linear;
-mod norm;
-mod rope;
+pub(crate) mod attention;
+pub(crate) mod convolution;
+pub(crate) mod delta_rule;
+pub(crate) mod elementwise;
+pub(crate) mod linear;
+pub(crate) mod norm;
+pub(crate) mod rope;
 
 use super::judge::{Judge, Local};
 use super::step::{Replayed, Step, Stop};
@@ -15,7 +15,12 @@ use crate::model::Op;
 /// Recomputes a component from the candidate's own inputs and holds its output against that.
 pub(super) fn replay(step: &Step<'_>) -> Replayed<Local> {
     let mut judge = Judge::new(step.output()?);
-    let judged = &mut judge;
+    formula(step, &mut judge)?;
+    Ok(judge.finish())
+}
+
+/// The right formula of a component.
+pub(crate) fn formula(step: &Step<'_>, judged: &mut Judge<'_>) -> Replayed<()> {
     match step.component.op {
         Op::Embedding => linear::embedding(step, judged),
         Op::Linear => linear::linear(step, judged),
@@ -40,12 +45,11 @@ pub(super) fn replay(step: &Step<'_>) -> Replayed<Local> {
         Op::ConvState => convolution::state(step, judged),
         Op::DeltaRule => delta_rule::output(step, judged),
         Op::DeltaRuleState => delta_rule::state(step, judged),
-    }?;
-    Ok(judge.finish())
+    }
 }
 
 /// Refuses a tensor of another size than the formula needs.
-fn sized(what: &str, values: &[f64], wanted: usize) -> Replayed<()> {
+pub(crate) fn sized(what: &str, values: &[f64], wanted: usize) -> Replayed<()> {
     if values.len() == wanted {
         return Ok(());
     }

@@ -5,55 +5,109 @@ use crate::replay::judge::Judge;
 use crate::replay::precision::SMALLEST;
 use crate::replay::step::{Replayed, Step};
 
+/// Roundings of a frequency.
+const FREQUENCY: f64 = 6.0;
+
 /// `cos` or `sin` of `position · θ^(−i/half)`.
 ///
 /// The angle is a product of a rounded frequency (a power: some units) and the position: its absolute
 /// error, and that of its cosine, grows with it.
-pub(in crate::replay) fn table(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
-    const FREQUENCY: f64 = 6.0;
-    let theta = step.constant("theta")?;
+pub(crate) fn table(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let (theta, half) = (step.number("theta")?, step.dim("rope_half"));
+    let first = step.past() as f64;
+    table_by(step, judge, |t, i| (first + t as f64) * theta.powf(-(i as f64) / half as f64))
+}
+
+/// [`table`] with other angles, from token and pair.
+pub(crate) fn table_by(
+    step: &Step<'_>,
+    judge: &mut Judge<'_>,
+    angle: impl Fn(usize, usize) -> f64,
+) -> Replayed<()> {
     let half = step.dim("rope_half");
+    sized("the table", &vec![0.0; judge.len()], step.tokens() * half)?;
     let precision = step.precision()?;
     // The tables are made in 32 bits whatever they are stored in.
     let unit = precision.sum;
     for t in 0..step.tokens() {
-        let position = (step.past() + t) as f64;
-        let angle = |i: usize| position * theta.powf(-(i as f64) / half as f64);
-        let angles: Vec<f64> = (0..half).map(angle).collect();
+        let angles: Vec<f64> = (0..half).map(|i| angle(t, i)).collect();
         let function: fn(f64) -> f64 = if step.word("function") == "sin" { f64::sin } else { f64::cos };
         let out: Vec<f64> = angles.iter().map(|a| function(*a)).collect();
         let bounds: Vec<f64> = angles
             .iter()
             .zip(&out)
-            .map(|(a, y)| unit * (FREQUENCY * a + 2.0) + precision.stored * y.abs() + SMALLEST)
+            .map(|(a, y)| unit * (FREQUENCY * a.abs() + 2.0) + precision.stored * y.abs() + SMALLEST)
             .collect();
         judge.check(t * half, &out, &bounds);
     }
     Ok(())
 }
 
+/// How heads are turned.
+pub(crate) struct Turn<F: Fn(usize, usize) -> (f64, f64, f64)> {
+    /// Number of pairs in a head.
+    pub pairs: usize,
+    /// The two elements of a pair.
+    pub pair: fn(usize, usize) -> (usize, usize),
+    /// Cosine, sine, and the error of both, of token and pair.
+    pub angle: F,
+}
+
+/// The pairs `(i, n + i)` of n.
+pub(crate) fn halves(i: usize, pairs: usize) -> (usize, usize) {
+    (i, pairs + i)
+}
+
+/// Cosine, sine, and their error where the table is no captured one but was made with a unit roundoff.
+pub(crate) fn exact(unit: f64, angle: f64) -> (f64, f64, f64) {
+    (angle.cos(), angle.sin(), unit * (FREQUENCY * angle.abs() + 2.0))
+}
+
 /// `(a cos − b sin, b cos + a sin)` over the pairs `(i, half + i)` of each head; the rest is copied.
-pub(in crate::replay) fn rotate(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
-    let (x, cos, sin) = (step.input(0)?.to_f64(), step.input(1)?.to_f64(), step.input(2)?.to_f64());
-    let (half, dim) = (step.dim("rope_half"), step.dim("head_dim"));
-    let precision = step.precision()?;
-    sized("the input", &x, judge.len())?;
+pub(crate) fn rotate(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    rotate_pairs(step, judge, halves)
+}
+
+/// [`rotate`] over other pairs.
+pub(crate) fn rotate_pairs(
+    step: &Step<'_>,
+    judge: &mut Judge<'_>,
+    pair: fn(usize, usize) -> (usize, usize),
+) -> Replayed<()> {
+    let (cos, sin, half) = (step.input(1)?.to_f64(), step.input(2)?.to_f64(), step.dim("rope_half"));
     sized("the cosines", &cos, step.tokens() * half)?;
     sized("the sines", &sin, step.tokens() * half)?;
+    let angle = |t: usize, i: usize| (cos[t * half + i], sin[t * half + i], 0.0);
+    rotate_by(step, judge, &Turn { pairs: half, pair, angle })
+}
+
+/// [`rotate`] in another way.
+pub(crate) fn rotate_by<F: Fn(usize, usize) -> (f64, f64, f64)>(
+    step: &Step<'_>,
+    judge: &mut Judge<'_>,
+    turn: &Turn<F>,
+) -> Replayed<()> {
+    let (x, dim) = (step.input(0)?.to_f64(), step.dim("head_dim"));
+    let precision = step.precision()?;
+    sized("the input", &x, judge.len())?;
     let row = x.len() / step.tokens().max(1);
     for (i, head) in x.chunks_exact(dim).enumerate() {
         let t = i * dim / row;
-        let (cos, sin) = (&cos[t * half..(t + 1) * half], &sin[t * half..(t + 1) * half]);
         let (mut out, mut bounds) = (head.to_vec(), vec![0.0; dim]);
-        for j in 0..half {
-            let (a, b) = (head[j], head[half + j]);
-            (out[j], out[half + j]) = (a * cos[j] - b * sin[j], b * cos[j] + a * sin[j]);
+        for j in 0..turn.pairs {
+            let (first, second) = (turn.pair)(j, turn.pairs);
+            let (cos, sin, error) = (turn.angle)(t, j);
+            let (a, b) = (head[first], head[second]);
+            (out[first], out[second]) = (a * cos - b * sin, b * cos + a * sin);
             // Two products and a sum; the output is rounded to its type.
-            let size = |a: f64, b: f64, y: f64| {
-                2.0 * precision.unit * (a.abs() + b.abs()) + precision.stored * y.abs() + SMALLEST
+            let size = |p: f64, q: f64, y: f64| {
+                2.0 * precision.unit * (p.abs() + q.abs())
+                    + error * (a.abs() + b.abs())
+                    + precision.stored * y.abs()
+                    + SMALLEST
             };
-            bounds[j] = size(a * cos[j], b * sin[j], out[j]);
-            bounds[half + j] = size(b * cos[j], a * sin[j], out[half + j]);
+            bounds[first] = size(a * cos, b * sin, out[first]);
+            bounds[second] = size(b * cos, a * sin, out[second]);
         }
         judge.check(i * dim, &out, &bounds);
     }

@@ -1,0 +1,179 @@
+//! Scores, probabilities and context of full attention.
+
+use super::{Hypothesis, exact, one_row_late};
+use crate::replay::ops::attention::{context, context_by, grouped, scores_by, softmax};
+use crate::replay::{Edits, Judge, Replayed, Step, Stop};
+use std::f64::consts::LN_2;
+
+pub(super) const SCORES: &[Hypothesis] = &[
+    exact("gqa-tiled", "key heads tiled: query head h reads key head h % n", |s, j| {
+        scores_by(s, j, |h, _, kv| h % kv, |d| 1.0 / d.sqrt())
+    }),
+    exact("gqa-first", "every query head reads the first key head", |s, j| {
+        scores_by(s, j, |_, _, _| 0, |d| 1.0 / d.sqrt())
+    }),
+    exact("scale-missing", "the scale d^-½ is left out", |s, j| scores_by(s, j, grouped, |_| 1.0)),
+    exact("scale-twice", "scaled by 1/d instead of d^-½", |s, j| scores_by(s, j, grouped, |d| 1.0 / d)),
+    exact("scale-root", "scaled by d^-¼: on one side of the product only", |s, j| {
+        scores_by(s, j, grouped, |d| d.powf(-0.25))
+    }),
+    exact("scale-inverse", "multiplied by √d", |s, j| scores_by(s, j, grouped, f64::sqrt)),
+    exact("mask-ignored", "the mask is not applied", |s, j| {
+        let edits = Edits::of_input(s, 2, |mask| mask.fill(1.0))?;
+        scores_by(&s.edited(&edits), j, grouped, |d| 1.0 / d.sqrt())
+    }),
+    exact("mask-off-by-one", "each token sees the one after it too", |s, j| {
+        scores_by(&s.edited(&widened(s)?), j, grouped, |d| 1.0 / d.sqrt())
+    }),
+    exact("mask-strict", "no token sees itself", |s, j| {
+        let (seen, first) = (s.past() + s.tokens(), s.past());
+        let narrow = |mask: &mut [f64]| {
+            mask.chunks_exact_mut(seen).enumerate().for_each(|(t, row)| row[first + t] = 0.0);
+        };
+        let edits = Edits::of_input(s, 2, narrow)?;
+        scores_by(&s.edited(&edits), j, grouped, |d| 1.0 / d.sqrt())
+    }),
+    exact("keys-one-row-late", "keys one row too low", |s, j| {
+        let width = s.dim("kv_heads") * s.dim("head_dim");
+        let edits = Edits::of_input(s, 1, |k| one_row_late(k, width))?;
+        scores_by(&s.edited(&edits), j, grouped, |d| 1.0 / d.sqrt())
+    }),
+];
+
+pub(super) const SOFTMAX: &[Hypothesis] = &[
+    exact("softmax-axis", "softmax over the queries instead of the keys", over_queries),
+    exact("mask-off-by-one", "each token sees the one after it too", one_more),
+    exact("softmax-exp2", "2^x in place of e^x", |s, j| scaled(s, j, LN_2)),
+    exact("softmax-scaled-twice", "the scores are scaled once more", |s, j| {
+        scaled(s, j, 1.0 / (s.dim("head_dim") as f64).sqrt())
+    }),
+    exact("softmax-unscaled", "the scale of the scores is taken back", |s, j| {
+        scaled(s, j, (s.dim("head_dim") as f64).sqrt())
+    }),
+    exact("softmax-plus-one", "1 is added to the sum (an attention sink)", |s, j| {
+        resummed(s, j, |max, sum| sum / (sum + (-max).exp()))
+    }),
+    exact("softmax-unnormalized", "not divided by the sum", |s, j| resummed(s, j, |_, sum| sum)),
+    exact("softmax-no-max", "the bare exponentials: neither the maximum nor the sum taken off", |s, j| {
+        resummed(s, j, |max, sum| sum * max.exp())
+    }),
+    exact("softmax-late", "the probabilities of the token before", |s, j| {
+        let seen = s.past() + s.tokens();
+        let edits = Edits::of_input(s, 0, |x| one_row_late(x, seen))?;
+        softmax(&s.edited(&edits), j)
+    }),
+];
+
+pub(super) const CONTEXT: &[Hypothesis] = &[
+    exact("gqa-tiled", "value heads tiled: query head h reads value head h % n", |s, j| {
+        context_by(s, j, |h, _, kv| h % kv)
+    }),
+    exact("gqa-first", "every query head reads the first value head", |s, j| context_by(s, j, |_, _, _| 0)),
+    exact("context-half-zero", "the upper half of each head is not written: 0", |s, j| {
+        let d = s.dim("head_dim");
+        j.then(move |i, y, bound| if i % d >= d / 2 { (0.0, 0.0) } else { (y, bound) });
+        context(s, j)
+    }),
+    exact("context-half-heads-zero", "the upper half of the heads is not written: 0", |s, j| {
+        let width = s.dim("heads") * s.dim("head_dim");
+        j.then(move |i, y, bound| if i % width >= width / 2 { (0.0, 0.0) } else { (y, bound) });
+        context(s, j)
+    }),
+    exact("values-one-row-late", "values one row too low", |s, j| values(s, j, one_row_late)),
+    exact("values-last-row-missing", "the newest row of the values is not read", |s, j| {
+        values(s, j, |v, width| {
+            let last = v.len() - width;
+            v[last..].fill(0.0);
+        })
+    }),
+    exact("values-mean", "the mean of the values: the probabilities are not used", |s, j| {
+        let mask = |p: &mut [f64]| {
+            for row in p.chunks_exact_mut(s.past() + s.tokens()) {
+                let seen = row.iter().filter(|p| **p != 0.0).count() as f64;
+                row.iter_mut().filter(|p| **p != 0.0).for_each(|p| *p = 1.0 / seen);
+            }
+        };
+        let edits = Edits::of_input(s, 0, mask)?;
+        context(&s.edited(&edits), j)
+    }),
+];
+
+fn values(step: &Step<'_>, judge: &mut Judge<'_>, change: fn(&mut [f64], usize)) -> Replayed<()> {
+    let width = step.dim("kv_heads") * step.dim("head_dim");
+    let edits = Edits::of_input(step, 1, |v| change(v, width))?;
+    context(&step.edited(&edits), judge)
+}
+
+/// The softmax of scores times a factor.
+fn scaled(step: &Step<'_>, judge: &mut Judge<'_>, factor: f64) -> Replayed<()> {
+    let edits = Edits::of_input(step, 0, |x| x.iter_mut().for_each(|x| *x *= factor))?;
+    softmax(&step.edited(&edits), judge)
+}
+
+/// The softmax with each row multiplied by a function of its maximum and of the sum of `exp(s − max)`.
+fn resummed(step: &Step<'_>, judge: &mut Judge<'_>, factor: fn(f64, f64) -> f64) -> Replayed<()> {
+    let (s, seen) = (step.input(0)?.to_f64(), step.past() + step.tokens());
+    let of_row = |row: &[f64]| {
+        let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        factor(max, row.iter().map(|s| (s - max).exp()).sum())
+    };
+    let factors: Vec<f64> = s.chunks_exact(seen).map(of_row).collect();
+    judge.then(move |i, y, bound| (y * factors[i / seen], bound * factors[i / seen]));
+    softmax(step, judge)
+}
+
+/// Opens the mask by one token, as the scores' hypothesis of that name does.
+fn widened(step: &Step<'_>) -> Replayed<Edits> {
+    let (seen, first) = (step.past() + step.tokens(), step.past());
+    Edits::of_input(step, 2, |mask| {
+        for (t, row) in mask.chunks_exact_mut(seen).enumerate() {
+            row.iter_mut().skip(first + t + 1).take(1).for_each(|m| *m = 1.0);
+        }
+    })
+}
+
+/// The softmax over one score more in each row: the masked ones are computed anew, for a trace does not
+/// show what a mask hid.
+fn one_more(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let point = step.component.inputs.first();
+    let component = point.and_then(|point| step.graph.get(point));
+    let component = component.ok_or_else(|| Stop::Missing("it has no scores".into()))?;
+    let before = Step { component, ..*step };
+    let mut all = Judge::new(before.output()?).keeping(usize::MAX);
+    scores_by(&before.edited(&widened(&before)?), &mut all, grouped, |d| 1.0 / d.sqrt())?;
+    let open = all.seen().replayed;
+    let edits = Edits::of_input(step, 0, |scores| {
+        let hidden = scores.iter_mut().zip(&open).filter(|(s, _)| **s == f64::NEG_INFINITY);
+        hidden.for_each(|(s, open)| *s = *open);
+    })?;
+    softmax(&step.edited(&edits), judge)
+}
+
+/// Each column sums to 1 instead of each row.
+fn over_queries(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let (n, seen) = (step.tokens(), step.past() + step.tokens());
+    let turn = |x: &mut [f64], rows: usize| {
+        for head in x.chunks_exact_mut(n * seen) {
+            let old = head.to_vec();
+            let columns = head.len() / rows;
+            head.iter_mut().enumerate().for_each(|(i, x)| *x = old[(i % rows) * columns + i / rows]);
+        }
+    };
+    // Only where there are as many queries as keys do the rows of the turned scores have the right length.
+    if n != seen {
+        return Err(Stop::Missing("the scores are not square".into()));
+    }
+    let mut p = step.input(0)?.to_f64();
+    turn(&mut p, n);
+    for row in p.chunks_exact_mut(n) {
+        let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = row.iter().map(|s| (s - max).exp()).sum();
+        row.iter_mut().for_each(|s| *s = (*s - max).exp() / sum);
+    }
+    turn(&mut p, n);
+    // The bound of a probability, as of one that lies 40 below the largest.
+    let unit = step.precision()?.gamma(n + 100);
+    let bounds: Vec<f64> = p.iter().map(|p| unit * p).collect();
+    judge.check(0, &p, &bounds);
+    Ok(())
+}
