@@ -38,6 +38,7 @@ pub mod commands;
 pub mod compare;
 pub mod engine;
 pub mod error;
+pub mod faults;
 mod files;
 pub mod floor;
 pub mod hook;

@@ -33,14 +33,21 @@ pub(super) const FAULTS: &[Fault] = &[
     })
     .quiet()
     .quantized(),
-    Fault::new("q4-bias-missing", LINEAR, "code · scale + bias", "code · scale", "Q4_1 read as Q4_0", |c| {
-        let mut w = c.param(0)?;
-        for block in w.chunks_mut(BLOCK) {
-            let least = block.iter().copied().fold(f32::INFINITY, f32::min);
-            block.iter_mut().for_each(|v| *v -= least);
-        }
-        product(c, c.input(0)?, &w)
-    })
+    Fault::new(
+        "q4-bias-missing",
+        LINEAR,
+        "code · scale + bias",
+        "code · scale",
+        "Q4_1 read as Q4_0",
+        |c| {
+            let mut w = c.param(0)?;
+            for block in w.chunks_mut(BLOCK) {
+                let least = block.iter().copied().fold(f32::INFINITY, f32::min);
+                block.iter_mut().for_each(|v| *v -= least);
+            }
+            product(c, c.input(0)?, &w)
+        },
+    )
     .quantized(),
     Fault::new(
         "linear-tail-dropped",
@@ -108,9 +115,14 @@ pub(super) const FAULTS: &[Fault] = &[
             Ok(c.output.iter().map(|v| v * scale).collect())
         },
     ),
-    Fault::new("embedding-f16", EMBEDDING, "E[id]", "fp8-like E[id]: 4 bits of mantissa", "quantized embedding undeclared", |c| {
-        Ok(c.output.iter().map(|v| f32::from_bits(v.to_bits() & !0x7_ffff)).collect())
-    })
+    Fault::new(
+        "embedding-e5m4",
+        EMBEDDING,
+        "E[id]",
+        "E[id] with 4 bits of mantissa",
+        "quantized embedding undeclared",
+        |c| Ok(c.output.iter().map(|v| f32::from_bits(v.to_bits() & !0x7_ffff)).collect()),
+    )
     .quiet(),
 ];
 
@@ -118,7 +130,9 @@ pub(super) const FAULTS: &[Fault] = &[
 pub(super) fn sums(c: &Call<'_>, x: &[f32], w: &[f32], add: impl Fn(f32, f32) -> f32) -> Result<Vec<f32>> {
     let width = c.input(0)?.len() / c.tokens;
     let one = |row: &[f32], w: &[f32]| row.iter().zip(w).fold(0.0, |sum, (x, w)| add(sum, x * w));
-    Ok(x.chunks_exact(width).flat_map(|row| w.chunks_exact(width).map(|w| one(row, w)).collect::<Vec<_>>()).collect())
+    Ok(x.chunks_exact(width)
+        .flat_map(|row| w.chunks_exact(width).map(|w| one(row, w)).collect::<Vec<_>>())
+        .collect())
 }
 
 fn product(c: &Call<'_>, x: &[f32], w: &[f32]) -> Result<Vec<f32>> {

@@ -90,12 +90,22 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::new("gated-norm-sigmoid", GATED, "silu(z)", "sigmoid(z)", LIST, |c| {
         normed(c, c.input(0)?, root, |w| w, sigmoid)
     }),
-    Fault::new("gated-norm-shifted", GATED, "w", "(1 + w)", "Qwen3-Next ports: one norm for both kinds", |c| {
-        normed(c, c.input(0)?, root, |w| 1.0 + w, silu)
-    }),
-    Fault::new("gated-norm-ungated", GATED, "norm(o) · silu(z)", "norm(o)", "a gate forgotten in a port", |c| {
-        normed(c, c.input(0)?, root, |w| w, |_| 1.0)
-    }),
+    Fault::new(
+        "gated-norm-shifted",
+        GATED,
+        "w",
+        "(1 + w)",
+        "Qwen3-Next ports: one norm for both kinds",
+        |c| normed(c, c.input(0)?, root, |w| 1.0 + w, silu),
+    ),
+    Fault::new(
+        "gated-norm-ungated",
+        GATED,
+        "norm(o) · silu(z)",
+        "norm(o)",
+        "a gate forgotten in a port",
+        |c| normed(c, c.input(0)?, root, |w| w, |_| 1.0),
+    ),
     Fault::new(
         "gated-norm-gate-first",
         GATED,

@@ -35,9 +35,14 @@ pub(super) const FAULTS: &[Fault] = &[
         "a sign lost in `rotate_half`",
         |c| rotated(c, |i, half, _| (i, half + i), -1.0),
     ),
-    Fault::new("rope-last-dims", ROTATION, "rotate the first dims", "rotate the last", "ports of partial RoPE", |c| {
-        rotated(c, |i, half, dim| (dim - 2 * half + i, dim - half + i), 1.0)
-    }),
+    Fault::new(
+        "rope-last-dims",
+        ROTATION,
+        "rotate the first dims",
+        "rotate the last",
+        "ports of partial RoPE",
+        |c| rotated(c, |i, half, dim| (dim - 2 * half + i, dim - half + i), 1.0),
+    ),
     Fault::new(
         "rope-key-skipped",
         ROTATION,
@@ -47,9 +52,14 @@ pub(super) const FAULTS: &[Fault] = &[
         |c| Ok(c.input(0)?.to_vec()),
     )
     .lives(of_keys),
-    Fault::new("rope-output-bf16", ROTATION, "q, k", "bf16(q), bf16(k)", "autocast around the rotation", |c| {
-        Ok(c.output.iter().map(|v| to_bf16(*v)).collect())
-    })
+    Fault::new(
+        "rope-output-bf16",
+        ROTATION,
+        "q, k",
+        "bf16(q), bf16(k)",
+        "autocast around the rotation",
+        |c| Ok(c.output.iter().map(|v| to_bf16(*v)).collect()),
+    )
     .quiet(),
     Fault::new("rope-theta-1e6", TABLE, "θ = 1e7", "θ = 1e6", LIST, |c| {
         table(c, |t, i, half, _| t * 1e6f64.powf(-(i / half)))
@@ -75,9 +85,14 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     )
     .quiet(),
-    Fault::new("rope-table-bf16", TABLE, "cos, sin", "bf16(cos), bf16(sin)", "tables kept in the model's type", |c| {
-        Ok(c.output.iter().map(|v| to_bf16(*v)).collect())
-    })
+    Fault::new(
+        "rope-table-bf16",
+        TABLE,
+        "cos, sin",
+        "bf16(cos), bf16(sin)",
+        "tables kept in the model's type",
+        |c| Ok(c.output.iter().map(|v| to_bf16(*v)).collect()),
+    )
     .quiet(),
     Fault::new("rope-scaled", TABLE, "position t", "t / 2", "linear scaling of long context left on", |c| {
         table(c, |t, i, half, theta| 0.5 * t * theta.powf(-(i / half)))
@@ -108,7 +123,11 @@ pub(super) fn table(c: &Call<'_>, angle: impl Fn(f64, f64, f64, f64) -> f64) -> 
 }
 
 /// The engine's own tables on other pairs, `pair(i, half, dim)`, or with another sign.
-fn rotated(c: &Call<'_>, pair: impl Fn(usize, usize, usize) -> (usize, usize), sign: f32) -> Result<Vec<f32>> {
+fn rotated(
+    c: &Call<'_>,
+    pair: impl Fn(usize, usize, usize) -> (usize, usize),
+    sign: f32,
+) -> Result<Vec<f32>> {
     let (half, dim) = (c.dim("rope_half"), c.dim("head_dim"));
     let (cos, sin) = (c.input(1)?, c.input(2)?);
     let mut out = c.input(0)?.to_vec();
