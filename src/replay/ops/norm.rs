@@ -12,6 +12,13 @@ fn inverse_root(precision: Precision, n: usize) -> f64 {
     0.5 * precision.gamma(n + 3) + 4.0 * precision.sum
 }
 
+/// Infinite where the squares of a row leave the range of 32 bits, in which engines add them; else 1.
+fn overflow(row: &[f64]) -> f64 {
+    // In any order: half the range is safe from what rounding adds.
+    let sum: f64 = row.iter().map(|v| v * v).sum();
+    if sum > f64::from(f32::MAX) / 2.0 { f64::INFINITY } else { 1.0 }
+}
+
 /// `x · 1/√(mean x² + ε) · (shift + w)` over rows as wide as w.
 pub(in crate::replay) fn rms_norm(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     let (x, w) = (step.input(0)?.to_f64(), step.parameter(0)?.to_f64());
@@ -22,6 +29,7 @@ pub(in crate::replay) fn rms_norm(step: &Step<'_>, judge: &mut Judge<'_>) -> Rep
     let relative = inverse_root(precision, w.len()) + 3.0 * precision.unit + precision.stored;
     for (i, row) in x.chunks_exact(w.len()).enumerate() {
         let mean = row.iter().map(|v| v * v).sum::<f64>() / w.len() as f64;
+        let overflow = overflow(row);
         let inverse = 1.0 / (mean + eps).sqrt();
         let out: Vec<f64> = row.iter().zip(&w).map(|(v, w)| v * inverse * (shift + w)).collect();
         // The shift may cancel: its rounding is relative to the larger of its terms.
@@ -29,7 +37,8 @@ pub(in crate::replay) fn rms_norm(step: &Step<'_>, judge: &mut Judge<'_>) -> Rep
             .iter()
             .zip(row.iter().zip(&w))
             .map(|(y, (v, w))| {
-                relative * y.abs() + precision.unit * (v * inverse).abs() * (shift.abs() + w.abs()) + SMALLEST
+                let shifted = precision.unit * (v * inverse).abs() * (shift.abs() + w.abs());
+                overflow * (relative * y.abs() + shifted + SMALLEST)
             })
             .collect();
         judge.check(i * w.len(), &out, &bounds);
@@ -48,6 +57,7 @@ pub(in crate::replay) fn gated_rms_norm(step: &Step<'_>, judge: &mut Judge<'_>) 
     let relative = inverse_root(precision, w.len()) + 10.0 * precision.unit + precision.stored;
     for (i, (row, gates)) in o.chunks_exact(w.len()).zip(z.chunks_exact(w.len())).enumerate() {
         let mean = row.iter().map(|v| v * v).sum::<f64>() / w.len() as f64;
+        let overflow = overflow(row);
         let inverse = 1.0 / (mean + eps).sqrt();
         let out: Vec<f64> = row
             .iter()
@@ -55,7 +65,7 @@ pub(in crate::replay) fn gated_rms_norm(step: &Step<'_>, judge: &mut Judge<'_>) 
             .zip(&w)
             .map(|((v, z), w)| (shift + w) * v * inverse * z / (1.0 + (-z).exp()))
             .collect();
-        let bounds: Vec<f64> = out.iter().map(|y| relative * y.abs() + SMALLEST).collect();
+        let bounds: Vec<f64> = out.iter().map(|y| overflow * (relative * y.abs() + SMALLEST)).collect();
         judge.check(i * w.len(), &out, &bounds);
     }
     Ok(())
@@ -75,7 +85,8 @@ pub(in crate::replay) fn l2_norm(step: &Step<'_>, judge: &mut Judge<'_>) -> Repl
         for (h, head) in row[start..start + heads * dim].chunks_exact(dim).enumerate() {
             let inverse = 1.0 / (head.iter().map(|v| v * v).sum::<f64>() + eps).sqrt();
             let out: Vec<f64> = head.iter().map(|v| v * inverse).collect();
-            let bounds: Vec<f64> = out.iter().map(|y| relative * y.abs() + SMALLEST).collect();
+            let overflow = overflow(head);
+            let bounds: Vec<f64> = out.iter().map(|y| overflow * (relative * y.abs() + SMALLEST)).collect();
             judge.check((t * heads + h) * dim, &out, &bounds);
         }
     }
