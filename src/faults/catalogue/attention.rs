@@ -32,11 +32,11 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     ),
     Fault::new("mask-off-by-one", MASK, "row t sees 0..t", "0..t + 1", LIST, |c| {
-        masked(c, |t, u| u <= t + 1)
+        Ok(masked(c, |t, u| u <= t + 1))
     })
     .when(When::Prefill),
     Fault::new("mask-not-causal", MASK, "row t sees 0..t", "all", "`is_causal` not passed on", |c| {
-        masked(c, |_, _| true)
+        Ok(masked(c, |_, _| true))
     })
     .when(When::Prefill),
     Fault::new(
@@ -45,7 +45,7 @@ pub(super) const FAULTS: &[Fault] = &[
         "row t sees 0..t",
         "1..t",
         "a first token taken for padding, where pad and BOS share an id",
-        |c| masked(c, |t, u| u <= t && (u > 0 || t == 0)),
+        |c| Ok(masked(c, |t, u| u <= t && (u > 0 || t == 0))),
     ),
     Fault::new(
         "mask-window-leaked",
@@ -53,7 +53,7 @@ pub(super) const FAULTS: &[Fault] = &[
         "row t sees 0..t",
         "the last 16",
         "a sliding window applied to layers of full attention (Gemma 2, Qwen2 ports)",
-        |c| masked(c, |t, u| u <= t && u + 16 > t),
+        |c| Ok(masked(c, |t, u| u <= t && u + 16 > t)),
     ),
     Fault::new("gqa-tiled", HEADS, "kv head = h / groups", "h % kv heads", LIST, |c| {
         if c.component.op == Op::AttentionScores { scores(c, tiled, scale(c)) } else { context(c, tiled) }
@@ -161,9 +161,9 @@ fn scale(c: &Call<'_>) -> f32 {
     (c.dim("head_dim") as f32).sqrt().recip()
 }
 
-fn masked(c: &Call<'_>, allowed: impl Fn(usize, usize) -> bool) -> Result<Vec<f32>> {
+fn masked(c: &Call<'_>, allowed: impl Fn(usize, usize) -> bool) -> Vec<f32> {
     let rows = (0..c.tokens).flat_map(|t| (0..c.seen()).map(move |u| (c.past + t, u)));
-    Ok(rows.map(|(t, u)| f32::from(u8::from(allowed(t, u)))).collect())
+    rows.map(|(t, u)| f32::from(u8::from(allowed(t, u)))).collect()
 }
 
 /// Scores with another choice of key heads, or another scale.

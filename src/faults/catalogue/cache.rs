@@ -3,14 +3,13 @@
 use super::super::number::{to_bf16, to_int8};
 use super::super::{Call, Fault, When};
 use super::LIST;
-use crate::error::Result;
 use crate::model::{Component, Graph, Op};
 
 const CACHE: &[Op] = &[Op::KvCache];
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault::new("kv-stale-row", CACHE, "all rows written", "the prompt's last row unwritten", LIST, |c| {
-        rows(c, |all, width, past| all[(past - 1) * width..past * width].fill(0.0))
+        Ok(rows(c, |all, width, past| all[(past - 1) * width..past * width].fill(0.0)))
     })
     .quiet()
     .when(When::FirstDecode),
@@ -21,10 +20,10 @@ pub(super) const FAULTS: &[Fault] = &[
         "in place of the last",
         "a cache position that is one too small when decoding starts",
         |c| {
-            rows(c, |all, width, past| {
+            Ok(rows(c, |all, width, past| {
                 let (old, new) = all.split_at_mut(past * width);
                 old[(past - 1) * width..].copy_from_slice(&new[..width]);
-            })
+            }))
         },
     )
     .when(When::FirstDecode),
@@ -34,7 +33,7 @@ pub(super) const FAULTS: &[Fault] = &[
         "rows in order",
         "rolled by one",
         "ring buffers read from the wrong start (sliding-window caches in Transformers)",
-        |c| rows(c, |all, width, _| all.rotate_left(width)),
+        |c| Ok(rows(c, |all, width, _| all.rotate_left(width))),
     )
     .when(When::FirstDecode),
     Fault::new(
@@ -45,7 +44,7 @@ pub(super) const FAULTS: &[Fault] = &[
         "a quantized cache without anybody's wish",
         |c| {
             let dim = c.dim("head_dim");
-            newest(c, |row| row.chunks_exact_mut(dim).for_each(to_int8))
+            Ok(newest(c, |row| row.chunks_exact_mut(dim).for_each(to_int8)))
         },
     )
     .quiet(),
@@ -55,7 +54,7 @@ pub(super) const FAULTS: &[Fault] = &[
         "k, v",
         "bf16(k), bf16(v), undeclared",
         "a cache in the model's type",
-        |c| newest(c, |row| row.iter_mut().for_each(|v| *v = to_bf16(*v))),
+        |c| Ok(newest(c, |row| row.iter_mut().for_each(|v| *v = to_bf16(*v)))),
     )
     .quiet(),
     Fault::new(
@@ -64,7 +63,7 @@ pub(super) const FAULTS: &[Fault] = &[
         "v",
         "v / 2",
         "vLLM's 8-bit caches: a checkpoint's scale not loaded, 1 taken for it",
-        |c| newest(c, |row| row.iter_mut().for_each(|v| *v *= 0.5)),
+        |c| Ok(newest(c, |row| row.iter_mut().for_each(|v| *v *= 0.5))),
     )
     .lives(of_values),
 ];
@@ -76,14 +75,14 @@ fn of_values(graph: &Graph, component: &Component) -> bool {
 }
 
 /// Changes any rows of the cache, given their width and how many are from before the step.
-fn rows(c: &Call<'_>, change: impl Fn(&mut [f32], usize, usize)) -> Result<Vec<f32>> {
+fn rows(c: &Call<'_>, change: impl Fn(&mut [f32], usize, usize)) -> Vec<f32> {
     let mut all = c.output.to_vec();
     let width = all.len() / c.seen();
     change(&mut all, width, c.past);
-    Ok(all)
+    all
 }
 
 /// Changes the rows that this step writes.
-fn newest(c: &Call<'_>, change: impl Fn(&mut [f32])) -> Result<Vec<f32>> {
+fn newest(c: &Call<'_>, change: impl Fn(&mut [f32])) -> Vec<f32> {
     rows(c, |all, width, past| all[past * width..].chunks_exact_mut(width).for_each(&change))
 }

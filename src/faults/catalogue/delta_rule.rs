@@ -18,7 +18,7 @@ pub(super) const FAULTS: &[Fault] = &[
     })
     .lives(|graph, _| graph.dim("key_dim") == graph.dim("value_dim")),
     Fault::new("heads-tiled", BOTH, "key head = h / ratio", "h % key heads", LIST, |c| {
-        Rule { tiled: true, ..RIGHT }.run(c)
+        Rule { key: |h, _, keys| h % keys, ..RIGHT }.run(c)
     })
     .lives(grouped),
     Fault::new("memory-undecayed", BOTH, "m = (g S)ᵀ k", "m = Sᵀ k", LIST, |c| {
@@ -36,7 +36,7 @@ pub(super) const FAULTS: &[Fault] = &[
     })
     .quiet(),
     Fault::new("q-scale-missing", OUTPUT, "q · d^-½", "q", LIST, |c| {
-        Rule { scaled: false, ..RIGHT }.run(c)
+        Rule { after: |_| 1.0, ..RIGHT }.run(c)
     })
     .quiet(),
     Fault::new("state-undecayed", BOTH, "S ← g S", "S", "DeltaNet's kernel for the gated one", |c| {
@@ -99,17 +99,18 @@ fn grouped(graph: &Graph, _: &Component) -> bool {
 
 /// The right rule, with the scale on the queries, not on what they read.
 pub(super) fn scaled_queries(c: &Call<'_>) -> Result<Vec<f32>> {
-    Rule { scaled: false, query_scale: (c.dim("key_dim") as f32).sqrt().recip(), ..RIGHT }.run(c)
+    Rule { before: scale, after: |_| 1.0, ..RIGHT }.run(c)
 }
 
 /// The recurrence, with what may be wrong about it.
 #[derive(Clone, Copy)]
 struct Rule {
-    tiled: bool,
+    key: fn(usize, usize, usize) -> usize,
     transposed: bool,
     memory_decay: bool,
-    scaled: bool,
-    query_scale: f32,
+    /// Factor of the queries, and of what they read, for their size.
+    before: fn(usize) -> f32,
+    after: fn(usize) -> f32,
     read_first: bool,
     chunk: usize,
     decay: fn(f32) -> f32,
@@ -118,11 +119,11 @@ struct Rule {
 }
 
 const RIGHT: Rule = Rule {
-    tiled: false,
+    key: |h, heads, keys| h / (heads / keys),
     transposed: false,
     memory_decay: true,
-    scaled: true,
-    query_scale: 1.0,
+    before: |_| 1.0,
+    after: scale,
     read_first: false,
     chunk: usize::MAX,
     decay: |g| g,
@@ -143,13 +144,13 @@ impl Rule {
         let mut all = c.carried(heads * dk * dv);
         let mut out = vec![0.0; c.tokens * heads * dv];
         for (h, state) in all.chunks_exact_mut(dk * dv).enumerate() {
-            let key = if self.tiled { h % keys } else { h / (heads / keys) };
+            let key = (self.key)(h, heads, keys);
             for t in 0..c.tokens {
                 if t > 0 && t % self.chunk == 0 {
                     state.fill(0.0);
                 }
                 let place = (t * keys + key) * dk;
-                let q: Vec<f32> = q[place..place + dk].iter().map(|q| q * self.query_scale).collect();
+                let q: Vec<f32> = q[place..place + dk].iter().map(|q| q * (self.before)(dk)).collect();
                 let (q, k) = (q.as_slice(), &k[place..place + dk]);
                 let v = &conv[t * width + 2 * keys * dk + h * dv..][..dv];
                 let (beta, g) = (beta[t * heads + h], (self.decay)(decay[t * heads + h]));
@@ -163,7 +164,7 @@ impl Rule {
                 }
                 (self.store)(state, dv);
                 let read = if self.read_first { early } else { read(state, q, dv) };
-                let scale = if self.scaled { (dk as f32).sqrt().recip() } else { 1.0 };
+                let scale = (self.after)(dk);
                 let out = &mut out[(t * heads + h) * dv..][..dv];
                 out.iter_mut().zip(read).for_each(|(out, o)| *out = o * scale);
             }
@@ -178,6 +179,10 @@ impl Rule {
             read(state, k, dv)
         }
     }
+}
+
+fn scale(dk: usize) -> f32 {
+    (dk as f32).sqrt().recip()
 }
 
 /// `Sᵀ x`.
