@@ -3,6 +3,7 @@
 mod list;
 mod run;
 mod score;
+mod shrink;
 mod table;
 mod trial;
 

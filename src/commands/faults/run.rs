@@ -1,7 +1,8 @@
 //! `layerdiff faults run`: plants each fault, and scores what is named.
 
 use super::super::{Ui, print_json, print_text, prompts_from};
-use super::score::{Found, Row, Smallest, judge};
+use super::score::{Found, Row, judge};
+use super::shrink::{can_be_blended, shrink};
 use super::table;
 use super::trial::{Bench, Named, Scope};
 use crate::bundle::Bundle;
@@ -10,9 +11,8 @@ use crate::checkpoint::ModelDir;
 use crate::cli::FaultsRunArgs;
 use crate::engine::{Engine, check_known};
 use crate::error::{Error, Result};
-use crate::faults::{Fault, Site, Weight, Weights, catalogue, named, sites};
+use crate::faults::{Fault, Weights, catalogue, named, sites};
 use crate::files::ReplacedDir;
-use crate::model::{Graph, Op};
 use crate::parameters::Parameters;
 use crate::progress;
 use crate::prompt::{Prompt, tokenize};
@@ -25,9 +25,6 @@ use serde_json::json;
 const ENGINES: [&str; 4] = ["lattice-f32", "lattice-f16", "lattice-q8", "lattice-q4"];
 /// What the output says instead of a self-check.
 pub(super) const UNCHECKED: &str = "planted: the self-check is not taken";
-/// Halvings after which every fault has drowned: a blend in 32 bits is right to the last bit long before.
-const HALVINGS: i32 = 80;
-
 pub(super) fn run(args: &FaultsRunArgs, ui: Ui) -> Result<Outcome> {
     check_known(&args.engine, &ENGINES)?;
     let chosen = args.fault.as_deref().map(named).transpose()?;
@@ -103,7 +100,7 @@ pub(super) fn run(args: &FaultsRunArgs, ui: Ui) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn points(named: &[Named]) -> Vec<String> {
+pub(super) fn points(named: &[Named]) -> Vec<String> {
     named.iter().map(|n| format!("{} step {} ratio {:.1e}", n.point, n.step, n.ratio)).collect()
 }
 
@@ -150,39 +147,4 @@ fn row(
         plantings.push(planting);
     }
     Ok(Row { name: fault.name, weight: fault.weight.name(), plantings, smallest, diagnosis: None })
-}
-
-/// A mask has no number between right and wrong.
-fn can_be_blended(fault: &Fault, graph: &Graph, site: &Site<'_>) -> bool {
-    let mask = |point: &str| graph.get(point).is_some_and(|c| c.op == Op::CausalMask);
-    fault.weight != Weight::Harmless && !site.components.iter().any(|c| mask(&c.point))
-}
-
-/// Finds how often a fault can be halved before it drowns in rounding, and looks what is named then.
-///
-/// The ratio grows with the size, so that bisection finds the last halving that shows without trying all.
-fn shrink(
-    bench: &Bench<'_>,
-    engine: &mut dyn Engine,
-    fault: &Fault,
-    site: &Site<'_>,
-    ratio: f64,
-) -> Result<Smallest> {
-    let (mut found, mut drowned) = ((0, ratio), HALVINGS);
-    while drowned - found.0 > 1 {
-        let halvings = found.0.midpoint(drowned);
-        let trial = bench.trial(engine, Some((fault, site, size(halvings))), Scope::Site)?;
-        if trial.ratio > 1.0 {
-            found = (halvings, trial.ratio);
-        } else {
-            drowned = halvings;
-        }
-    }
-    let last = bench.trial(engine, Some((fault, site, size(drowned))), Scope::Model)?;
-    let named_when_drowned = points(&last.named);
-    Ok(Smallest { size: f64::from(size(found.0)), ratio: found.1, named_when_drowned })
-}
-
-fn size(halvings: i32) -> f32 {
-    0.5f32.powi(halvings)
 }

@@ -1,11 +1,11 @@
 //! What must not be reported: other orders of operations, and differences that cancel.
 
 use super::super::Fault;
-use super::attention::probabilities;
 use super::delta_rule::scaled_queries;
 use super::linear::sums;
 use super::norm::scaled;
 use super::rope::table;
+use super::softmax::probabilities;
 use crate::model::Op;
 
 const ORDER: &str = "any other kernel";

@@ -10,6 +10,8 @@ mod harmless;
 mod linear;
 mod norm;
 mod rope;
+mod rule;
+mod softmax;
 
 use super::Fault;
 use crate::error::{Error, Result, nearest};
@@ -24,6 +26,7 @@ pub fn catalogue() -> impl Iterator<Item = &'static Fault> {
         linear::FAULTS,
         rope::FAULTS,
         attention::FAULTS,
+        softmax::FAULTS,
         cache::FAULTS,
         convolution::FAULTS,
         gdn::FAULTS,
