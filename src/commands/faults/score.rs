@@ -138,3 +138,55 @@ impl Row {
         drowned && !self.plantings.iter().any(bad)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::Bundle;
+    use crate::checkpoint::ModelDir;
+    use crate::faults::{Change, named, sites};
+
+    const ACT: &str = "model.layers.2.mlp.act";
+    const DOWN: &str = "model.layers.2.mlp.down_proj";
+
+    /// What becomes of a fault at `ACT` that changes it by `change`, where these points are named.
+    fn found(fault: &str, change: Option<f64>, named_points: &[&str]) -> Found {
+        let bundle = Bundle::unpack().unwrap();
+        let model = ModelDir::open(&bundle.model()).unwrap();
+        let sites = sites(named("gate-up-swapped").unwrap(), model.graph());
+        let site = sites.iter().find(|site| site.has(ACT)).unwrap();
+        let change = change.map(|size| ("p".to_owned(), Change { step: 0, point: ACT.into(), size }));
+        let name = |point: &&str| Named {
+            prompt: "p".into(),
+            step: 0,
+            point: (*point).into(),
+            layer: Some(2),
+            ratio: 9.0,
+        };
+        let named_points = named_points.iter().map(name).collect();
+        let trial = Trial { changes: change.into_iter().collect(), named: named_points, ..Trial::default() };
+        judge(named(fault).unwrap(), site, &trial).found
+    }
+
+    #[test]
+    fn exactly_means_all_that_was_changed_and_nothing_else() {
+        assert_eq!(found("gate-up-swapped", Some(1.0), &[ACT]), Found::Exactly);
+        assert_eq!(found("gate-up-swapped", Some(1.0), &[ACT, DOWN]), Found::Wrong);
+        assert_eq!(found("gate-up-swapped", Some(1.0), &[DOWN]), Found::Wrong);
+        assert_eq!(found("gate-up-swapped", Some(1.0), &[]), Found::Missed);
+    }
+
+    #[test]
+    fn what_does_not_show_is_not_missed() {
+        assert_eq!(found("gate-up-swapped", Some(ROUNDING), &[]), Found::Indistinguishable);
+        assert_eq!(found("gate-up-swapped", None, &[]), Found::NotVisible);
+        // A component that was not changed must not be named, though it has the fault's name.
+        assert_eq!(found("gate-up-swapped", None, &[ACT]), Found::Wrong);
+    }
+
+    #[test]
+    fn whatever_is_named_of_a_harmless_change_is_an_alarm() {
+        assert_eq!(found("norm-other-order", Some(1.0), &[]), Found::Silent);
+        assert_eq!(found("norm-other-order", Some(1.0), &[ACT]), Found::Alarm);
+    }
+}
