@@ -107,16 +107,16 @@ fn tiled(h: usize, _: usize, kv: usize) -> usize {
     h % kv
 }
 
-fn shared(h: usize, heads: usize, kv: usize) -> usize {
+pub(super) fn shared(h: usize, heads: usize, kv: usize) -> usize {
     h / (heads / kv)
 }
 
-fn scale(c: &Call<'_>) -> f32 {
+pub(super) fn scale(c: &Call<'_>) -> f32 {
     (c.dim("head_dim") as f32).sqrt().recip()
 }
 
 /// Scores with another choice of key heads, or another scale.
-fn scores(c: &Call<'_>, head: fn(usize, usize, usize) -> usize, scale: f32) -> Result<Vec<f32>> {
+pub(super) fn scores(c: &Call<'_>, head: fn(usize, usize, usize) -> usize, scale: f32) -> Result<Vec<f32>> {
     let (q, k) = (c.input(0)?, c.input(1)?);
     let (heads, kv, dim) = (c.dim("heads"), c.dim("kv_heads"), c.dim("head_dim"));
     let mut out = c.output.to_vec();
@@ -130,7 +130,7 @@ fn scores(c: &Call<'_>, head: fn(usize, usize, usize) -> usize, scale: f32) -> R
     Ok(out)
 }
 
-fn context(c: &Call<'_>, head: fn(usize, usize, usize) -> usize) -> Result<Vec<f32>> {
+pub(super) fn context(c: &Call<'_>, head: fn(usize, usize, usize) -> usize) -> Result<Vec<f32>> {
     let (p, v) = (c.input(0)?, c.input(1)?);
     let (heads, kv, dim, seen) = (c.dim("heads"), c.dim("kv_heads"), c.dim("head_dim"), c.seen());
     let mut out = vec![0.0; c.output.len()];

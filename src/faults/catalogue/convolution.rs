@@ -85,7 +85,7 @@ pub(super) const FAULTS: &[Fault] = &[
 
 /// `f(Σ_j w[tap] x[at])`, where `taps(j, K, t)` gives the tap and the input's place for token t, counted so
 /// that the state before the step lies at t − K + 1 .. t; both are offset by K − 1 to stay positive.
-fn convolved(
+pub(super) fn convolved(
     c: &Call<'_>,
     taps: impl Fn(usize, usize, usize) -> Option<(usize, usize)>,
     f: impl Fn(f32) -> f32,

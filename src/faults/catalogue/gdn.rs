@@ -117,7 +117,7 @@ pub(super) const FAULTS: &[Fault] = &[
 ];
 
 /// Heads times `factor(Σx², d)`.
-fn lengths(c: &Call<'_>, factor: impl Fn(f32, f32) -> f32) -> Result<Vec<f32>> {
+pub(super) fn lengths(c: &Call<'_>, factor: impl Fn(f32, f32) -> f32) -> Result<Vec<f32>> {
     let (heads, dim, width) = (c.dim("key_heads"), c.dim("key_dim"), c.dim("conv_dim"));
     let start = if c.word("slice") == "key" { heads * dim } else { 0 };
     let rows = c.input(0)?.chunks_exact(width).flat_map(|row| row[start..][..heads * dim].chunks_exact(dim));
@@ -129,7 +129,7 @@ fn lengths(c: &Call<'_>, factor: impl Fn(f32, f32) -> f32) -> Result<Vec<f32>> {
 }
 
 /// `after(exp(rate(A_log) · soft(a + bias(dt_bias))))`.
-fn decay(
+pub(super) fn decay(
     c: &Call<'_>,
     rate: impl Fn(f32) -> f32,
     bias: impl Fn(f32) -> f32,

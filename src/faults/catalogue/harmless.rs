@@ -1,10 +1,14 @@
 //! What must not be reported: other orders of operations, and differences that cancel.
 
 use super::super::Fault;
+use super::super::number::{silu, softplus};
+use super::attention::{context, scale, scores, shared};
+use super::convolution::convolved;
 use super::delta_rule::scaled_queries;
+use super::gdn::{decay, lengths};
 use super::linear::sums;
 use super::norm::scaled;
-use super::rope::table;
+use super::rope::{rotated, table};
 use super::softmax::probabilities;
 use crate::model::Op;
 
@@ -57,5 +61,47 @@ pub(super) const FAULTS: &[Fault] = &[
         "only differences of positions matter",
         |c| table(c, |t, i, half, theta| (t + 1.0) * theta.powf(-(i / half))),
     )
+    .harmless(),
+    Fault::new(
+        "conv-other-order",
+        &[Op::CausalConvSilu],
+        "Σ from the oldest",
+        "from the newest",
+        ORDER,
+        |c| convolved(c, |j, k, t| Some((k - 1 - j, t - j)), silu),
+    )
+    .harmless(),
+    Fault::new(
+        "rope-other-kernel",
+        &[Op::Rope],
+        "pairs (i, half + i)",
+        "the same, written anew",
+        ORDER,
+        |c| rotated(c, |i, half, _| (i, half + i), 1.0),
+    )
+    .harmless(),
+    Fault::new(
+        "attention-other-kernel",
+        &[Op::AttentionScores, Op::AttentionContext],
+        "kv head = h / groups",
+        "the same, written anew",
+        ORDER,
+        |c| {
+            if c.component.op == Op::AttentionScores {
+                scores(c, shared, scale(c))
+            } else {
+                context(c, shared)
+            }
+        },
+    )
+    .harmless(),
+    Fault::new("l2-other-kernel", &[Op::L2Norm], "rsqrt(Σ + ε)", "the same, written anew", ORDER, |c| {
+        let eps = c.number("eps")?;
+        lengths(c, |sum, _| (sum + eps).sqrt().recip())
+    })
+    .harmless(),
+    Fault::new("decay-other-kernel", &[Op::GdnDecay], "e^g", "the same, written anew", ORDER, |c| {
+        decay(c, |a| -a.exp(), |b| b, softplus, |g| g)
+    })
     .harmless(),
 ];

@@ -123,7 +123,7 @@ pub(super) fn table(c: &Call<'_>, angle: impl Fn(f64, f64, f64, f64) -> f64) -> 
 }
 
 /// The engine's own tables on other pairs, `pair(i, half, dim)`, or with another sign.
-fn rotated(
+pub(super) fn rotated(
     c: &Call<'_>,
     pair: impl Fn(usize, usize, usize) -> (usize, usize),
     sign: f32,
