@@ -141,7 +141,9 @@ fn row(
     for site in sites {
         let trial = bench.trial(engine, Some((fault, site, 1.0)), Scope::Model)?;
         let planting = judge(fault, site, &trial);
-        if smallest.is_none() && planting.found == Found::Exactly && can_be_blended(fault, graph, site) {
+        // Between −∞ and a number there is nothing either.
+        let blended = planting.change.is_finite() && can_be_blended(fault, graph, site);
+        if smallest.is_none() && planting.found == Found::Exactly && blended {
             smallest = Some(shrink(bench, engine, fault, site, planting.ratio)?);
         }
         plantings.push(planting);
