@@ -17,7 +17,8 @@ Examples:
   layerdiff compare REFERENCE CANDIDATE           any two traces
   layerdiff inspect TRACE                         what is in a trace
   layerdiff quantize --format q4 MODEL OUT        Q4 weights, as lattice makes them
-  layerdiff dequantize --engine NAME MODEL OUT    the weights that an engine computes with, in float32"
+  layerdiff dequantize --engine NAME MODEL OUT    the weights that an engine computes with, in float32
+  layerdiff faults run                            known bugs planted one by one, and what is named"
 )]
 pub struct Cli {
     /// What to do.
@@ -46,6 +47,8 @@ pub enum Command {
     Quantize(QuantizeArgs),
     /// Write the weights that an engine computes with as a float32 checkpoint.
     Dequantize(DequantizeArgs),
+    /// Plant known bugs into a running engine, and score what is named.
+    Faults(FaultsArgs),
 }
 
 /// What to run the engines on.
@@ -269,6 +272,70 @@ pub struct DequantizeArgs {
     pub model: PathBuf,
     /// Where the checkpoint goes; must not exist.
     pub out: PathBuf,
+}
+
+/// Arguments of `faults`.
+#[derive(Debug, Args)]
+pub struct FaultsArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: FaultsCommand,
+}
+
+/// What can be done with faults.
+#[derive(Debug, Subcommand)]
+pub enum FaultsCommand {
+    /// The catalogue: name, what is right, what was written, where it lives, where it is known from.
+    List(FaultsListArgs),
+    /// Plant each in every layer where it can live, and score what is named.
+    Run(FaultsRunArgs),
+}
+
+/// Arguments of `faults list`.
+#[derive(Debug, Args)]
+pub struct FaultsListArgs {
+    /// The model whose components are named [default: the bundled model].
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+}
+
+/// Arguments of `faults run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit code 0: every fault that this input can show is named exactly, and nothing harmless is reported.
+
+Examples:
+  layerdiff faults run
+  layerdiff faults run --engine lattice-q4 --fault q4-floor
+  layerdiff faults run --fault rope-interleaved --layer 3 --json")]
+pub struct FaultsRunArgs {
+    /// lattice-f32, lattice-f16, lattice-q8 or lattice-q4.
+    #[arg(long, value_name = "NAME", default_value = "lattice-f32")]
+    pub engine: String,
+    /// The engine's numeric path: serial (default), or batched for lattice-f32.
+    #[arg(long, value_name = "NAME")]
+    pub path: Option<String>,
+    /// Only this fault.
+    #[arg(long, value_name = "NAME")]
+    pub fault: Option<String>,
+    /// Only in this layer.
+    #[arg(long, value_name = "N")]
+    pub layer: Option<usize>,
+    /// The model's directory [default: the bundled model].
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// JSONL file of prompts, or a trace [default: the bundled trace's prompts].
+    #[arg(long, value_name = "FILE|TRACE")]
+    pub prompts: Option<PathBuf>,
+    /// Only this prompt; may be given several times.
+    #[arg(long, value_name = "ID")]
+    pub prompt: Vec<String>,
+    /// Decode steps after the prefill.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub steps: usize,
+    /// Where the score goes, as faults.json and faults.txt [default: only stdout].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 /// A seed, decimal or hexadecimal.

@@ -39,6 +39,7 @@ pub mod compare;
 pub mod diagnose;
 pub mod engine;
 pub mod error;
+pub mod faults;
 mod files;
 pub mod floor;
 pub mod hook;

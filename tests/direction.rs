@@ -29,7 +29,7 @@ const RANKS: [(Part, &[&str]); 23] = [
     (Production, &["checkpoint", "hook"]),
     (Production, &["quantize"]),
     (Production, &["engine"]),
-    (Production, &["split"]),
+    (Production, &["split", "faults"]),
     (Production, &["capture"]),
     (Analysis, &["metrics"]),
     (Analysis, &["align"]),

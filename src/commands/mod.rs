@@ -4,6 +4,7 @@ mod arm;
 mod capture;
 mod compare;
 mod dequantize;
+mod faults;
 mod inspect;
 mod quantize;
 mod run;
@@ -37,6 +38,7 @@ pub fn execute(cli: &Cli) -> ExitCode {
         Command::Inspect(args) => inspect::run(args, ui),
         Command::Quantize(args) => quantize::run(args, ui),
         Command::Dequantize(args) => dequantize::run(args, ui),
+        Command::Faults(args) => faults::run(args, ui),
     };
     match result {
         Ok(outcome) => ExitCode::from(outcome.exit_code()),
@@ -117,14 +119,19 @@ fn width() -> usize {
 
 /// The prompts that were asked for, without tokens; none when nothing was asked for.
 fn chosen_prompts(input: &InputArgs) -> Result<Option<Vec<Prompt>>> {
-    let all = match &input.prompts {
+    prompts_from(input.prompts.as_deref(), &input.prompt)
+}
+
+/// The prompts of a file or a trace with these ids; none when nothing was asked for.
+fn prompts_from(from: Option<&Path>, ids: &[String]) -> Result<Option<Vec<Prompt>>> {
+    let all = match from {
         Some(path) if path.is_dir() => Trace::open(path)?.manifest().prompts.clone(),
         Some(path) => read_prompts(path)?,
-        None if input.prompt.is_empty() => return Ok(None),
+        None if ids.is_empty() => return Ok(None),
         None => standard_prompts()?,
     };
-    let chosen = select(all, &input.prompt);
-    chosen.map(Some).map_err(|e| input.prompts.iter().fold(e, Error::at))
+    let chosen = select(all, ids);
+    chosen.map(Some).map_err(|e| from.iter().fold(e, Error::at))
 }
 
 fn standard_prompts() -> Result<Vec<Prompt>> {

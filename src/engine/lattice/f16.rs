@@ -105,6 +105,10 @@ impl Engine for F16Engine {
         self.with_model(|model| model.greedy(tokens, count))
     }
 
+    fn run_unchecked(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<()> {
+        self.with_model(|model| model.run(tokens, forced, hook).map(drop))
+    }
+
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
         let pass = self.with_model(|model| model.run(tokens, forced, hook))?;
         let all = [tokens, forced].concat();

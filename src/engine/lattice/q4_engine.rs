@@ -126,6 +126,10 @@ impl Engine for Q4Engine {
         self.with_model(|model| model.greedy(tokens, count))
     }
 
+    fn run_unchecked(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<()> {
+        self.with_model(|model| model.run(tokens, forced, hook).map(drop))
+    }
+
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
         let (mut blocks, mut dense) = (Outputs::default(), Outputs::default());
         self.with_model(|model| model.run(tokens, forced, &mut Chain(vec![hook, &mut blocks])).map(drop))?;

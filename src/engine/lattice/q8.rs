@@ -131,6 +131,10 @@ impl Engine for Q8Engine {
         self.with_model(|model| model.greedy(tokens, count))
     }
 
+    fn run_unchecked(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<()> {
+        self.with_model(|model| model.run(tokens, forced, hook).map(drop))
+    }
+
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
         let mut layers = GdnTap::new(&self.graph);
         let pass = self.with_model(|model| model.run(tokens, forced, &mut Chain(vec![hook, &mut layers])))?;

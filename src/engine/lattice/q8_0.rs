@@ -70,6 +70,10 @@ impl Engine for Q8_0Engine {
         self.with_model(|model| model.greedy(tokens, count))
     }
 
+    fn run_unchecked(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<()> {
+        self.with_model(|model| model.run(tokens, forced, hook).map(drop))
+    }
+
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
         self.with_model(|model| model.run(tokens, forced, hook).map(drop))?;
         let (tokenizer, text) = text_for(tokens)?;

@@ -112,7 +112,11 @@ fn bounds(exact: &[f64], single: [&[f64]; 2], width: usize, terms: usize, unit: 
     for (c, chunk) in exact.chunks(CHUNK * width).enumerate() {
         for (i, value) in chunk.iter().enumerate() {
             let at = c * CHUNK * width + i;
-            let error = single.iter().map(|other| (other[at] - value).abs()).fold(0.0, f64::max);
+            // A state that has left the range of 32 bits explains everything from there on.
+            let error = |other: &&[f64]| {
+                if other[at].is_finite() { (other[at] - value).abs() } else { f64::INFINITY }
+            };
+            let error = single.iter().map(error).fold(0.0, f64::max);
             reached = reached.max(ratio * error).max(least * value.abs());
         }
         bounds.extend(std::iter::repeat_n(MARGIN * reached + SMALLEST, chunk.len()));

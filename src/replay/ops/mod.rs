@@ -13,10 +13,31 @@ use super::step::{Replayed, Step, Stop};
 use crate::model::Op;
 
 /// Recomputes a component from the candidate's own inputs and holds its output against that.
+///
+/// Where an input is not finite, a fault is upstream, and engines differ in what they make of it (lattice's
+/// softmax fails closed): such a component is not judged unless it agrees.
 pub(super) fn replay(step: &Step<'_>) -> Replayed<Local> {
     let mut judge = Judge::new(step.output()?);
     formula(step, &mut judge)?;
-    Ok(judge.finish())
+    let local = judge.finish();
+    if local.is_rounding() {
+        return Ok(local);
+    }
+    match (0..step.component.inputs.len()).find(|i| undefined(step, *i)) {
+        Some(i) => Err(Stop::Missing(format!(
+            "its input {} is not finite, and what a kernel makes of that is no formula's",
+            step.component.inputs[i]
+        ))),
+        None => Ok(local),
+    }
+}
+
+/// True for an input with NaN or an infinity, or, where infinities have a meaning, with NaN or +∞.
+fn undefined(step: &Step<'_>, i: usize) -> bool {
+    let masked = step.component.op == Op::Softmax;
+    let fits = |v: f64| v.is_finite() || (masked && v == f64::NEG_INFINITY);
+    let bad = |view: crate::tensor::TensorView<'_>| !view.to_f64().into_iter().all(fits);
+    step.input(i).is_ok_and(bad) || step.carried().is_ok_and(|view| view.is_some_and(bad))
 }
 
 /// The right formula of a component.

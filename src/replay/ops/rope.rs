@@ -1,6 +1,7 @@
 //! Rotary position embedding.
 
 use super::sized;
+use crate::model::{Component, Op};
 use crate::replay::judge::Judge;
 use crate::replay::precision::SMALLEST;
 use crate::replay::step::{Replayed, Step};
@@ -14,8 +15,53 @@ const FREQUENCY: f64 = 6.0;
 /// error, and that of its cosine, grows with it.
 pub(crate) fn table(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     let (theta, half) = (step.number("theta")?, step.dim("rope_half"));
-    let first = step.past() as f64;
+    let first = (step.past() + shift(step)?) as f64;
     table_by(step, judge, |t, i| (first + t as f64) * theta.powf(-(i as f64) / half as f64))
+}
+
+/// A position's row of a table, with its bounds.
+fn row(step: &Step<'_>, table: &Component, position: f64) -> Replayed<(Vec<f64>, Vec<f64>)> {
+    let theta = step.number("theta")?;
+    let half = step.dim("rope_half");
+    let precision = step.precision()?;
+    // The tables are made in 32 bits whatever they are stored in.
+    let unit = precision.sum;
+    let angles: Vec<f64> = (0..half).map(|i| position * theta.powf(-(i as f64) / half as f64)).collect();
+    let sine = table.attrs.get("function").and_then(serde_json::Value::as_str) == Some("sin");
+    let function: fn(f64) -> f64 = if sine { f64::sin } else { f64::cos };
+    let out: Vec<f64> = angles.iter().map(|a| function(*a)).collect();
+    let bound = |(a, y): (&f64, &f64)| unit * (FREQUENCY * a + 2.0) + precision.stored * y.abs() + SMALLEST;
+    let bounds = angles.iter().zip(&out).map(bound).collect();
+    Ok((out, bounds))
+}
+
+/// The position that the candidate gives the first token of a prompt.
+///
+/// Attention sees differences of positions only, so that an engine may count from 1, or from 2 as OPT does:
+/// if it does so in all tables of the prefill, then that is where it counts from in every step.
+fn shift(step: &Step<'_>) -> Replayed<usize> {
+    let tables = || step.graph.components().iter().filter(|c| c.op == Op::RopeTable);
+    let fits = |table: &Component, shift: usize| -> Replayed<bool> {
+        let Some(entry) = step.trace.find(&step.prompt.id, 0, &table.point) else { return Ok(false) };
+        let values = step.trace.view(entry).to_f64();
+        for (t, captured) in values.chunks_exact(step.dim("rope_half").max(1)).enumerate() {
+            let (out, bounds) = row(step, table, (t + shift) as f64)?;
+            if captured.iter().zip(out).zip(bounds).any(|((c, y), bound)| (c - y).abs() > bound) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    for shift in 1..=2 {
+        let mut all = true;
+        for table in tables() {
+            all = all && fits(table, shift)?;
+        }
+        if all {
+            return Ok(shift);
+        }
+    }
+    Ok(0)
 }
 
 /// [`table`] with other angles, from token and pair.

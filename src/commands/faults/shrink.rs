@@ -1,0 +1,47 @@
+//! How small a fault may be made and still be found.
+
+use super::run::points;
+use super::score::Smallest;
+use super::trial::{Bench, Scope};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::faults::{Fault, Site, Weight};
+use crate::model::{Graph, Op};
+
+/// Halvings after which every fault has drowned: a blend in 32 bits is right to the last bit long before.
+const HALVINGS: i32 = 80;
+
+/// A mask has no number between right and wrong.
+pub(super) fn can_be_blended(fault: &Fault, graph: &Graph, site: &Site<'_>) -> bool {
+    let mask = |point: &str| graph.get(point).is_some_and(|c| c.op == Op::CausalMask);
+    fault.weight != Weight::Harmless && !site.components.iter().any(|c| mask(&c.point))
+}
+
+/// Finds how often a fault can be halved before it drowns in rounding, and looks what is named then.
+///
+/// The ratio grows with the size, so that bisection finds the last halving that shows without trying all.
+pub(super) fn shrink(
+    bench: &Bench<'_>,
+    engine: &mut dyn Engine,
+    fault: &Fault,
+    site: &Site<'_>,
+    ratio: f64,
+) -> Result<Smallest> {
+    let (mut found, mut drowned) = ((0, ratio), HALVINGS);
+    while drowned - found.0 > 1 {
+        let halvings = found.0.midpoint(drowned);
+        let trial = bench.trial(engine, Some((fault, site, size(halvings))), Scope::Site)?;
+        if trial.ratio > 1.0 {
+            found = (halvings, trial.ratio);
+        } else {
+            drowned = halvings;
+        }
+    }
+    let last = bench.trial(engine, Some((fault, site, size(drowned))), Scope::Model)?;
+    let named_when_drowned = points(&last.named);
+    Ok(Smallest { size: f64::from(size(found.0)), ratio: found.1, named_when_drowned })
+}
+
+fn size(halvings: i32) -> f32 {
+    0.5f32.powi(halvings)
+}

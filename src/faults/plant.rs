@@ -1,0 +1,140 @@
+//! The hook that puts a fault into a running engine.
+
+use super::call::{Call, Values, Weights};
+use super::{Fault, Site};
+use crate::error::{Error, Result};
+use crate::hook::{At, Hook};
+use crate::model::Graph;
+use crate::tensor::{Tensor, Values as Numbers};
+use std::collections::HashSet;
+
+/// What a fault changed at one point of one step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The step.
+    pub step: u32,
+    /// The point.
+    pub point: String,
+    /// `‖wrong − right‖ / ‖right‖`; infinite where only one of both is finite.
+    pub size: f64,
+}
+
+/// Replaces the outputs of a fault's components by what its formula gives.
+#[derive(Debug)]
+pub struct Plant<'a> {
+    fault: &'a Fault,
+    graph: &'a Graph,
+    site: &'a Site<'a>,
+    weights: Weights<'a>,
+    /// 1 plants the wrong formula; s plants `right + s (wrong − right)`.
+    size: f32,
+    prompt: usize,
+    reads: HashSet<&'a str>,
+    step: u32,
+    now: Values,
+    before: Values,
+    changes: Vec<Change>,
+}
+
+impl<'a> Plant<'a> {
+    /// Plants `fault` at `site`, for a run whose prefill has `prompt` tokens.
+    pub fn new(
+        fault: &'a Fault,
+        graph: &'a Graph,
+        site: &'a Site<'a>,
+        weights: Weights<'a>,
+        size: f32,
+        prompt: usize,
+    ) -> Self {
+        let reads = site.components.iter().flat_map(|c| c.inputs.iter().chain(&c.carried));
+        Self {
+            fault,
+            graph,
+            site,
+            weights,
+            size,
+            prompt,
+            reads: reads.map(String::as_str).collect(),
+            step: 0,
+            now: Values::new(),
+            before: Values::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// Every point of every step at which a bit was changed.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// What the component at `point` gives with the fault.
+    fn wrong(&self, at: At<'_>, right: &[f32]) -> Result<Vec<f32>> {
+        let component = self.graph.component(at.point)?;
+        let prefill = at.step == 0;
+        let call = Call {
+            graph: self.graph,
+            component,
+            tokens: if prefill { self.prompt } else { 1 },
+            past: if prefill { 0 } else { self.prompt + at.step as usize - 1 },
+            output: right,
+            now: &self.now,
+            before: &self.before,
+            weights: self.weights,
+        };
+        let mut wrong = (self.fault.formula)(&call)?;
+        if wrong.len() != right.len() {
+            return Err(Error::new(format!("`{}` does not fit `{}`", self.fault.name, at.point))
+                .expected(right.len(), wrong.len()));
+        }
+        if self.size != 1.0 {
+            for (wrong, right) in wrong.iter_mut().zip(right).filter(|(w, r)| w.to_bits() != r.to_bits()) {
+                *wrong = right + self.size * (*wrong - right);
+            }
+        }
+        Ok(wrong)
+    }
+
+    fn note(&mut self, at: At<'_>, right: &[f32], wrong: &[f32]) {
+        if right.iter().zip(wrong).all(|(r, w)| r.to_bits() == w.to_bits()) {
+            return;
+        }
+        let (mut difference, mut norm) = (0.0f64, 0.0f64);
+        for (r, w) in right.iter().zip(wrong).filter(|(r, w)| r != w || r.is_finite()) {
+            difference += f64::from(w - r).powi(2);
+            norm += f64::from(*r).powi(2);
+        }
+        let size = (difference / norm).sqrt();
+        let size = if size.is_nan() { f64::INFINITY } else { size };
+        self.changes.push(Change { step: at.step, point: at.point.to_owned(), size });
+    }
+}
+
+impl Hook for Plant<'_> {
+    fn wants(&self, point: &str) -> bool {
+        self.reads.contains(point) || self.site.has(point)
+    }
+
+    fn call(&mut self, at: At<'_>, mut tensor: Tensor) -> Result<Tensor> {
+        if at.step != self.step {
+            self.step = at.step;
+            self.before = std::mem::take(&mut self.now);
+        }
+        let mut values = match &tensor.values {
+            Numbers::F32(values) => values.clone(),
+            Numbers::U8(values) => values.iter().copied().map(f32::from).collect(),
+        };
+        if self.site.has(at.point) && self.fault.when.covers(at.step) {
+            let wrong = self.wrong(at, &values)?;
+            self.note(at, &values, &wrong);
+            values = wrong;
+            match &mut tensor.values {
+                Numbers::F32(out) => out.clone_from(&values),
+                Numbers::U8(out) => *out = values.iter().map(|v| u8::from(*v > 0.5)).collect(),
+            }
+        }
+        if self.reads.contains(at.point) {
+            self.now.insert(at.point.to_owned(), values);
+        }
+        Ok(tensor)
+    }
+}
