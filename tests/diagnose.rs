@@ -32,7 +32,7 @@ struct Bench {
 impl Bench {
     fn open(engine: &str, model: &Path) -> Self {
         let model = ModelDir::open(model).unwrap();
-        let mut engine = open_engine(engine, &model, Some("serial")).unwrap();
+        let engine = open_engine(engine, &model, Some("serial")).unwrap();
         let work = tempfile::tempdir().unwrap();
         let own = work.path().join("weights");
         let weights = if engine.write_held(&model, &own).unwrap() { own } else { model.path().to_owned() };
