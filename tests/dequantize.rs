@@ -3,16 +3,13 @@
 
 mod common;
 
-use common::{Form, bundled_model, layerdiff, tree};
+use common::{Form, Seen, bundled_model, layerdiff, tree};
 use lattice_compute::forward::cpu::q8_neon::{matmul_q8_neon_into, pack_weights_q8};
 use lattice_quant::quarot::QuarotTensorReader;
 use layerdiff::checkpoint::ModelDir;
 use layerdiff::checkpoint::q4::Q4Dir;
 use layerdiff::engine::open;
-use layerdiff::error::Result;
-use layerdiff::hook::{At, Hook};
 use layerdiff::quantize::{DEFAULT_SEED, Format, quantize};
-use layerdiff::tensor::{Tensor, Values};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -30,21 +27,6 @@ fn dequantized(engine: &str, source: &Path) -> (TempDir, PathBuf) {
     let engine = open(engine, source.path(), source.graph(), None).unwrap();
     assert!(engine.write_dequantized(&source, &out).unwrap());
     (root, out)
-}
-
-/// The values at one point, of all steps.
-struct Seen(&'static str, Vec<f32>);
-
-impl Hook for Seen {
-    fn wants(&self, point: &str) -> bool {
-        point == self.0
-    }
-
-    fn call(&mut self, _at: At<'_>, tensor: Tensor) -> Result<Tensor> {
-        let Values::F32(values) = &tensor.values else { unreachable!() };
-        self.1.extend(values);
-        Ok(tensor)
-    }
 }
 
 /// What a model gives at `point` for some tokens and two decode steps.

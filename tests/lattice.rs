@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::Form;
+use common::{Form, Seen};
 use layerdiff::checkpoint::ModelDir;
 use layerdiff::engine::{Engine, open};
 use layerdiff::error::Result;
@@ -173,21 +173,6 @@ fn the_f16_engine_says_what_its_storage_costs_each_parameter() {
 /// The bundled model in three shards.
 fn sharded() -> tempfile::TempDir {
     Form { dtype: Dtype::BF16, shards: 3, ..Form::F32 }.write(|_, _| ())
-}
-
-/// The values at one point, of all steps.
-struct Seen(&'static str, Vec<f32>);
-
-impl Hook for Seen {
-    fn wants(&self, point: &str) -> bool {
-        point == self.0
-    }
-
-    fn call(&mut self, _at: At<'_>, tensor: Tensor) -> Result<Tensor> {
-        let Values::F32(values) = &tensor.values else { unreachable!() };
-        self.1.extend(values);
-        Ok(tensor)
-    }
 }
 
 #[test]

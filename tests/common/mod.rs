@@ -7,9 +7,10 @@ pub mod planted;
 
 use half::{bf16, f16};
 use lattice_quant::quarot::QuarotTensorReader;
+use layerdiff::hook::{At, Hook};
 use layerdiff::model::{Adapter, Component, Description, Graph, LowRank, ModelConfig, Op};
 use layerdiff::prompt::Prompt;
-use layerdiff::tensor::DType;
+use layerdiff::tensor::{DType, Tensor, Values};
 use layerdiff::trace::{Hashes, MANIFEST, Provenance, SelfCheck, TraceWriter, WriteOptions};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize_to_file};
 use serde_json::{Value, json};
@@ -159,6 +160,21 @@ pub fn copy_adapter(
         serde_json::from_slice(&std::fs::read(bundled.join("adapter_config.json")).unwrap()).unwrap();
     change_config(&mut config);
     std::fs::write(target.join("adapter_config.json"), config.to_string()).unwrap();
+}
+
+/// The values at one point, of all steps.
+pub struct Seen(pub &'static str, pub Vec<f32>);
+
+impl Hook for Seen {
+    fn wants(&self, point: &str) -> bool {
+        point == self.0
+    }
+
+    fn call(&mut self, _at: At<'_>, tensor: Tensor) -> layerdiff::error::Result<Tensor> {
+        let Values::F32(values) = &tensor.values else { unreachable!() };
+        self.1.extend(values);
+        Ok(tensor)
+    }
 }
 
 /// A tensor before it is written.
