@@ -56,6 +56,12 @@ def read_call(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     return Call([int(i) for i in ids[0].tolist()], past)
 
 
+def with_cache(model: nn.Module, cache: object) -> dict[str, object]:
+    """The argument that gives a model its cache, by the name that its version has for it."""
+    named = inspect.signature(model.forward).parameters
+    return {next((name for name in CACHES if name in named), CACHES[-1]): cache}
+
+
 def _refuse_masks(mask: object) -> None:
     if mask is None:
         return

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from layerdiff_hooks.activations import rounded_activations
 from layerdiff_hooks.adapter import put_on, require_adapter
 from layerdiff_hooks.architecture import load_architecture, matching
+from layerdiff_hooks.calls import with_cache
 from layerdiff_hooks.capture import Trace, trace
 from layerdiff_hooks.errors import LayerdiffError
 from layerdiff_hooks.expression import lookup
@@ -106,9 +107,8 @@ def run_prompt(
     for step in range(steps):
         token = int(output.logits[0, -1].argmax()) if forced is None else forced[step]
         fed.append(token)
-        output = model(
-            torch.tensor([[token]]), past_key_values=output.past_key_values, use_cache=True
-        )
+        cache = with_cache(model, output.past_key_values)
+        output = model(torch.tensor([[token]]), use_cache=True, **cache)
     return fed
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 import layerdiff_hooks
+from layerdiff_hooks.command import run_prompt
 from layerdiff_hooks.load import load_text_model
 
 BUNDLE = Path(__file__).parents[2] / "src" / "bundle"
@@ -32,10 +33,8 @@ def main(out: Path) -> None:
             model, out, prompts=described, model_dir=BUNDLE / "model", check=True
         ),
     ):
-        output = model(torch.tensor([prompt["token_ids"]]), use_cache=True)
-        for token in prompt["step_token_ids"]:
-            cache = output.past_key_values
-            output = model(torch.tensor([[token]]), past_key_values=cache, use_cache=True)
+        forced = prompt["step_token_ids"]
+        run_prompt(model, prompt["token_ids"], len(forced), forced)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig
 
 import layerdiff_hooks
+from layerdiff_hooks.calls import with_cache
 
 # Tiny tensors gain nothing from threads, and lose much on a busy machine.
 torch.set_num_threads(1)
@@ -55,7 +56,7 @@ def captured(model: Qwen3_5ForCausalLM, out: Path, ids: Tensor = PROMPT, steps: 
     with torch.no_grad(), layerdiff_hooks.trace(model, out):
         output = model(ids)
         for step in range(steps):
-            output = model(torch.tensor([[step + 3]]), past_key_values=output.past_key_values)
+            output = model(torch.tensor([[step + 3]]), **with_cache(model, output.past_key_values))
     return Read(out)
 
 

@@ -12,6 +12,7 @@ import layerdiff_hooks
 from layerdiff_hooks import LayerdiffError, float64_arithmetic, rounded_activations, to_float64
 from layerdiff_hooks.activations import rounded
 from layerdiff_hooks.architecture import load_architecture
+from layerdiff_hooks.calls import with_cache
 
 
 def by_hand(vector: list[float]) -> list[float]:
@@ -120,7 +121,7 @@ def test_the_self_check_and_the_provenance_are_those_of_the_rounded_model(
         expected = model(PROMPT).logits
         with layerdiff_hooks.trace(model, tmp_path / "t", check=True):
             output = model(PROMPT)
-            model(torch.tensor([[3]]), past_key_values=output.past_key_values)
+            model(torch.tensor([[3]]), **with_cache(model, output.past_key_values))
     read = Read(tmp_path / "t")
     assert read.manifest["self_check"]["status"] == "bit-equal"
     assert read.manifest["provenance"]["activation_bits"] == 8

@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import layerdiff_hooks
 from layerdiff_hooks import LayerdiffError, capture, trace
 from layerdiff_hooks.architecture import load_architecture
+from layerdiff_hooks.calls import with_cache
 from layerdiff_hooks.expression import evaluate
 
 PACKAGE = Path(layerdiff_hooks.__file__).parent
@@ -110,7 +111,7 @@ def test_a_second_architecture_is_one_more_file(
     model = llama()
     with torch.no_grad(), trace(model, tmp_path / "t", check=True):
         output = model(torch.tensor([[1, 2, 3]]))
-        model(torch.tensor([[4]]), past_key_values=output.past_key_values)
+        model(torch.tensor([[4]]), **with_cache(model, output.past_key_values))
     read = Read(tmp_path / "t")
     layer = ["self_attn.q_rope", "self_attn.attention_mask", "self_attn.scores"]
     inner = [[f"model.layers.{i}.{n}" for n in layer] + [f"model.layers.{i}"] for i in range(2)]

@@ -17,6 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from layerdiff_hooks import LayerdiffError, trace
 from layerdiff_hooks.architecture import load_architecture
+from layerdiff_hooks.calls import with_cache
 from layerdiff_hooks.self_check import differing_elements
 
 EAGER = "eager_attention_forward"
@@ -111,10 +112,10 @@ def test_logits_with_hooks_are_bit_for_bit_those_without(tmp_path: Path, attenti
     model = tiny_model(attention)
     with torch.no_grad():
         plain = model(PROMPT)
-        plain_step = model(torch.tensor([[3]]), past_key_values=plain.past_key_values)
+        plain_step = model(torch.tensor([[3]]), **with_cache(model, plain.past_key_values))
         with trace(model, tmp_path / "t", check=True):
             hooked = model(PROMPT)
-            hooked_step = model(torch.tensor([[3]]), past_key_values=hooked.past_key_values)
+            hooked_step = model(torch.tensor([[3]]), **with_cache(model, hooked.past_key_values))
     assert differing_elements(plain.logits, hooked.logits) == 0
     assert differing_elements(plain_step.logits, hooked_step.logits) == 0
     read = Read(tmp_path / "t")
@@ -161,7 +162,7 @@ def test_the_self_check_repeats_each_call_without_taps(
     )
     with trace(model, tmp_path / "t", check=True):
         output = model(PROMPT[:, :5])
-        model(torch.tensor([[3]]), past_key_values=output.past_key_values)
+        model(torch.tensor([[3]]), **with_cache(model, output.past_key_values))
     assert patched == [True, False, True, False]
 
 
@@ -376,7 +377,7 @@ def test_each_call_without_a_filled_cache_is_a_new_prompt(
     prompts = [{"id": "a-1", "category": "code", "text": "x"}, {"id": "b_2.c"}]
     with torch.no_grad(), trace(model, tmp_path / "t", prompts=prompts):
         model(PROMPT[:, :5])
-        model(input_ids=PROMPT[:, 5:8], past_key_values=DynamicCache(config=model.config))
+        model(input_ids=PROMPT[:, 5:8], **with_cache(model, DynamicCache(config=model.config)))
     assert Read(tmp_path / "t").manifest["prompts"] == [
         {"id": "a-1", "category": "code", "text": "x", "token_ids": PROMPT[0, :5].tolist()},
         {"id": "b_2.c", "category": None, "text": None, "token_ids": PROMPT[0, 5:8].tolist()},
@@ -433,12 +434,12 @@ def test_a_cache_that_the_trace_has_not_seen_is_refused(
         pytest.raises(LayerdiffError, match="holds 70 tokens that this trace has not seen"),
         trace(model, tmp_path / "t"),
     ):
-        model(torch.tensor([[3]]), past_key_values=cache)
+        model(torch.tensor([[3]]), **with_cache(model, cache))
     with (
         pytest.raises(LayerdiffError, match="decodes one token, got 2"),
         trace(model, tmp_path / "t"),
     ):
-        model(torch.tensor([[3, 4]]), past_key_values=cache)
+        model(torch.tensor([[3, 4]]), **with_cache(model, cache))
 
 
 def test_a_model_in_training_mode_is_refused(tmp_path: Path, model: Qwen3_5ForCausalLM) -> None:

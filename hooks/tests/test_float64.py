@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from layerdiff_hooks import float64_arithmetic, to_float64
+from layerdiff_hooks.calls import with_cache
 
 
 class Watch(TorchDispatchMode):
@@ -38,7 +39,7 @@ def test_no_operation_of_a_float64_run_makes_a_float32_tensor(attention: str) ->
     model = to_float64(tiny_model(attention))
     with float64_arithmetic(), Watch() as watch:
         output = model(PROMPT)
-        model(torch.tensor([[3]]), past_key_values=output.past_key_values)
+        model(torch.tensor([[3]]), **with_cache(model, output.past_key_values))
     assert torch.float64 in watch.dtypes
     assert not watch.dtypes & {torch.float32, torch.bfloat16, torch.float16}
 
