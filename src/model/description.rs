@@ -132,6 +132,14 @@ impl Description {
         toml::from_str(text).map_err(|e| Error::new(format!("malformed architecture description: {e}")))
     }
 
+    /// The parameter that a tied checkpoint does without, and the key that says that it does:
+    /// `lm_head.weight`, `tie_word_embeddings`.
+    pub fn tied(&self) -> Option<(&str, &str)> {
+        self.components
+            .iter()
+            .find_map(|t| Some((t.params.first()?.as_str(), t.tied.as_ref()?.flag.as_str())))
+    }
+
     /// The names under which a checkpoint may keep a parameter, the usual one first.
     pub fn stored_names(&self, param: &str) -> impl Iterator<Item = String> {
         let names: Vec<String> = match param.strip_prefix("model.") {

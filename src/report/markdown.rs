@@ -124,9 +124,14 @@ fn layers(report: &Report, room: usize) -> Vec<String> {
 
 /// What became of a layer: a fault that is born in it, else the state of its worst point.
 fn state(stop: &Stop) -> String {
-    let mut born = stop.born().map(stops::local);
-    let state = match (born.next(), stop.worst()) {
-        (Some(first), _) => match born.count() {
+    let mut born: Vec<&str> = Vec::new();
+    for point in stop.born().map(stops::local) {
+        if !born.contains(&point) {
+            born.push(point);
+        }
+    }
+    let state = match (born.first(), stop.worst()) {
+        (Some(first), _) => match born.len() - 1 {
             0 => format!("**born** at {}", code(first)),
             n => format!("**born** at {} and {n} more", code(first)),
         },

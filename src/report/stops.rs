@@ -66,7 +66,12 @@ impl<'a> Stop<'a> {
         worst(outputs.filter(|p| p.layer.is_none() || local(p) == "layer output"))
     }
 
-    /// The points where a fault starts.
+    /// The point of this name at the step with the largest error.
+    pub(super) fn at_worst(&self, name: &str) -> Option<&'a PointReport> {
+        worst(self.points.iter().copied().filter(|p| p.point == name))
+    }
+
+    /// The points where a fault starts, at each step where it does.
     pub(super) fn born(&self) -> impl Iterator<Item = &'a PointReport> {
         self.points.iter().copied().filter(|p| p.state == State::Born)
     }
