@@ -304,8 +304,9 @@ fn judge(
         }
         (true, false) if explained > LIMIT && metrics.rel_l2 > 0.0 => State::Unmeasured,
         (true, false) => State::Explained,
-        (true, true) => State::Absorbed,
-        (false, true) => State::Inherited,
+        // What so much would explain cannot be called gone.
+        (true, true) if explained <= LIMIT || metrics.rel_l2 == 0.0 => State::Absorbed,
+        (_, true) => State::Inherited,
         (false, false) => State::Born,
     };
     let cause = if from_inputs > MARGIN * causes {

@@ -216,9 +216,10 @@ fn faults(report: &Report) -> Vec<String> {
     if report.faults.is_empty() {
         return Vec::new();
     }
+    let points = stops::faulty_points(report);
     // A crowded page keeps some room for the layers.
     let most = if report.prompts.len() > 1 { FAULTS - 3 } else { FAULTS };
-    let left_out = match report.faults.len().saturating_sub(most) {
+    let left_out = match points.len().saturating_sub(most) {
         0 => String::new(),
         n => format!(", the first {most} of {}; {n} left out", most + n),
     };
@@ -226,15 +227,15 @@ fn faults(report: &Report) -> Vec<String> {
         String::new(),
         format!("**Faults**{left_out}"),
         String::new(),
-        "| point | step | prompt | rel L2 | × explained | why |".to_owned(),
+        "| point | worst at | prompts and steps | rel L2 | × explained | why |".to_owned(),
         "|---|---|---|---|---|---|".to_owned(),
     ];
-    lines.extend(report.faults.iter().take(most).map(|f| {
+    lines.extend(points.iter().take(most).map(|(f, often)| {
         format!(
-            "| {} | {} | {} | {} | {} | {} |",
+            "| {} | {}, step {} | {often} | {} | {} | {} |",
             code(&f.point),
-            f.step,
             code(&f.prompt),
+            f.step,
             number(f.rel_l2),
             multiple(f.ratio),
             prose(&f.reason)

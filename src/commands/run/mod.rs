@@ -82,8 +82,10 @@ impl Job<'_> {
     /// Runs one engine and compares it with the reference.
     fn judge(&self, name: &str) -> Result<Report> {
         let Self { args, model, points, sources, ui, .. } = *self;
-        let work = self.work.join(name);
-        std::fs::create_dir(&work).map_err(|e| Error::io("create a temporary directory", &work, &e))?;
+        // Its traces go when it has been judged: those of all engines together would fill a disk.
+        let work = tempfile::tempdir_in(self.work)
+            .map_err(|e| Error::io("create a temporary directory", self.work, &e))?;
+        let work = work.path();
         let lora = args.input.lora.as_deref();
         let own = args.weights.as_deref().map(|dir| ModelDir::open(dir)?.adapted(lora)).transpose()?;
         let own = own.as_ref().unwrap_or(model);
@@ -94,10 +96,10 @@ impl Job<'_> {
         }
         let mut engine = open_engine(name, own, args.path.as_deref())?;
         let Some(against) = &sources.against else {
-            return self.judge_by_itself(engine.as_mut(), own, &work);
+            return self.judge_by_itself(engine.as_mut(), own, work);
         };
         let weights = dequantized(engine.as_ref(), model, &work.join("dequantized"))?;
-        let held = held(engine.as_ref(), own, weights.as_ref(), &work)?;
+        let held = held(engine.as_ref(), own, weights.as_ref(), work)?;
         let activation_bits = engine.activation_bits();
         let mut arm = match &weights {
             Some(weights) => sources.stored_arm(weights, activation_bits)?,
@@ -128,7 +130,7 @@ impl Job<'_> {
             let model = weights;
             let request =
                 torch::Request { model, prompts: &prompts, points, dtype, activation_bits, steps, quiet };
-            arm = Some(Arm::capture(python, &request, &work)?);
+            arm = Some(Arm::capture(python, &request, work)?);
         }
         self.compare(against, &Trace::open(&candidate)?, &prompts, arm, Some(&held))
     }
