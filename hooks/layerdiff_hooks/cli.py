@@ -43,6 +43,14 @@ def _capture(options: argparse.Namespace) -> int:
     return capture(options)
 
 
+def _generate(options: argparse.Namespace) -> int:
+    try:
+        from layerdiff_hooks.generate import generate
+    except ImportError as error:
+        return _fail(f"cannot generate: {error}", INSTALL_HINT)
+    return generate(options)
+
+
 def _doctor(options: argparse.Namespace) -> int:
     found = examine()
     if options.json:
@@ -77,10 +85,35 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     capture = commands.add_parser("capture", help="run prompts and write a trace")
-    add = capture.add_argument
+    capture.add_argument(
+        "--out", type=Path, required=True, metavar="TRACE", help="the trace; must not exist"
+    )
+    _add_common(capture)
+    capture.set_defaults(run=_capture)
+
+    generate = commands.add_parser(
+        "generate", help="run prompts and write a trace for each; goes on where it was interrupted"
+    )
+    add = generate.add_argument
+    add(
+        "--out", type=Path, required=True, metavar="DIR", help="the traces, each by its prompt's id"
+    )
+    add("--temperature", type=float, metavar="T", help="sample (default: the likeliest token)")
+    add("--seed", type=_not_negative, default=0, metavar="N", help="of the sampling (default 0)")
+    _add_common(generate)
+    generate.set_defaults(run=_generate)
+
+    doctor = commands.add_parser("doctor", help="say whether this Python can capture")
+    doctor.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    """Say what both commands take."""
+    add = parser.add_argument
     add("--model", type=Path, required=True, metavar="DIR", help="checkpoint directory")
     add("--prompts", type=Path, required=True, metavar="FILE", help="prompts, one JSON a line")
-    add("--out", type=Path, required=True, metavar="TRACE", help="the trace; must not exist")
     add("--lora", type=Path, metavar="DIR", help="PEFT adapter to put on the model")
     add("--prompt", action="append", default=[], metavar="ID", help="only this prompt; repeatable")
     add(
@@ -111,9 +144,3 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps", type=_not_negative, default=0, metavar="N", help="tokens to decode (default 0)")
     add("--threads", type=_positive, metavar="N", help="torch threads")
     add("--progress", choices=["auto", "json"], default="auto", help="talk on stderr")
-    capture.set_defaults(run=_capture)
-
-    doctor = commands.add_parser("doctor", help="say whether this Python can capture")
-    doctor.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    doctor.set_defaults(run=_doctor)
-    return parser

@@ -6,6 +6,7 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,31 @@ from layerdiff_hooks.expression import lookup
 from layerdiff_hooks.float64 import float64_arithmetic, to_float64
 from layerdiff_hooks.load import CheckpointError, load_text_model
 from layerdiff_hooks.prompts import Prompt, read_prompts, token_ids
+from layerdiff_hooks.sampler import Choose, likeliest
 from layerdiff_hooks.writer import require_absent
+
+
+@dataclass(frozen=True)
+class Job:
+    """A loaded model, and the prompts that it is to run."""
+
+    model: PreTrainedModel
+    prompts: list[Prompt]
+    ids: list[list[int]]
+    points: str | list[str]
+    options: Namespace
+
+    def trace(self, out: Path, prompts: Sequence[Prompt]) -> Trace:
+        """Record these prompts, in this order, as a trace at `out`."""
+        return trace(
+            self.model,
+            out,
+            points=self.points,
+            prompts=[{"id": p.id, "category": p.category, "text": p.text} for p in prompts],
+            model_dir=self.options.model,
+            adapter_dir=self.options.lora,
+            check=True,
+        )
 
 
 def capture(options: Namespace) -> int:
@@ -32,9 +57,39 @@ def capture(options: Namespace) -> int:
     Raises:
         LayerdiffError: bad input, or a failed self-check.
     """
+    with ExitStack() as stack:
+        require_absent(options.out)
+        job = prepare(options, stack)
+        recording = stack.enter_context(job.trace(options.out, job.prompts))
+        for number, (prompt, tokens) in enumerate(zip(job.prompts, job.ids, strict=True), start=1):
+            before, begin = recording.tensors, time.monotonic()
+            decoded = run_prompt(job.model, tokens, options.steps, prompt.forced_ids)
+            report(
+                options.progress,
+                {
+                    "event": "prompt",
+                    "id": prompt.id,
+                    "number": number,
+                    "of": len(job.prompts),
+                    "tokens": len(tokens),
+                    "steps": len(decoded),
+                    "tensors": recording.tensors - before,
+                    "expected_tensors": recording.expected_points * (1 + len(decoded)),
+                    "seconds": round(time.monotonic() - begin, 3),
+                },
+            )
+    print(_summary(options.out, recording, len(job.prompts)))
+    return 0
+
+
+def prepare(options: Namespace, stack: ExitStack) -> Job:
+    """Check what was asked for, load the model, and put its arithmetic on `stack`.
+
+    Raises:
+        LayerdiffError: bad input.
+    """
     transformers.logging.set_verbosity_error()
     prompts = read_prompts(options.prompts, options.prompt)
-    require_absent(options.out)
     config = _config(options.model)
     architecture = load_architecture(_model_type(config))
     points = options.points or "*"
@@ -48,48 +103,16 @@ def capture(options: Namespace) -> int:
     _require_forced(prompts, options.steps)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-
-    with ExitStack() as stack:
-        model = _load(options.model, options.dtype, options.attention)
-        if options.lora is not None:
-            put_on(model, options.lora)
-        if options.dtype == "float64":
-            to_float64(model)
-            stack.enter_context(float64_arithmetic())
-        if options.activation_bits is not None:
-            stack.enter_context(rounded_activations(model, options.activation_bits))
-        stack.enter_context(torch.no_grad())
-        described = [{"id": p.id, "category": p.category, "text": p.text} for p in prompts]
-        recording = stack.enter_context(
-            trace(
-                model,
-                options.out,
-                points=points,
-                prompts=described,
-                model_dir=options.model,
-                adapter_dir=options.lora,
-                check=True,
-            )
-        )
-        for number, (prompt, prompt_tokens) in enumerate(zip(prompts, ids, strict=True), start=1):
-            before, begin = recording.tensors, time.monotonic()
-            decoded = run_prompt(model, prompt_tokens, options.steps, prompt.forced_ids)
-            _report(
-                options.progress,
-                {
-                    "event": "prompt",
-                    "id": prompt.id,
-                    "number": number,
-                    "of": len(prompts),
-                    "tokens": len(prompt_tokens),
-                    "steps": len(decoded),
-                    "tensors": recording.tensors - before,
-                    "expected_tensors": recording.expected_points * (1 + len(decoded)),
-                    "seconds": round(time.monotonic() - begin, 3),
-                },
-            )
-    print(_summary(options.out, recording, len(prompts)))
-    return 0
+    model = _load(options.model, options.dtype, options.attention)
+    if options.lora is not None:
+        put_on(model, options.lora)
+    if options.dtype == "float64":
+        to_float64(model)
+        stack.enter_context(float64_arithmetic())
+    if options.activation_bits is not None:
+        stack.enter_context(rounded_activations(model, options.activation_bits))
+    stack.enter_context(torch.no_grad())
+    return Job(model, prompts, ids, points, options)
 
 
 def run_prompt(
@@ -97,15 +120,16 @@ def run_prompt(
     ids: Sequence[int],
     steps: int,
     forced: Sequence[int] | None = None,
+    choose: Choose = likeliest,
 ) -> list[int]:
     """Prefill in one call, then decode with the cache; return the tokens that were fed.
 
-    Without `forced` the token of the highest logit is fed, the first one of equals.
+    Without `forced` those that `choose` takes are fed.
     """
     output = model(torch.tensor([list(ids)]), use_cache=True)
     fed: list[int] = []
     for step in range(steps):
-        token = int(output.logits[0, -1].argmax()) if forced is None else forced[step]
+        token = choose(output.logits[0, -1], step) if forced is None else forced[step]
         fed.append(token)
         cache = with_cache(model, output.past_key_values)
         output = model(torch.tensor([[token]]), use_cache=True, **cache)
@@ -154,7 +178,8 @@ def _load(model_dir: Path, dtype: str, attention: str) -> PreTrainedModel:
     return model.eval()
 
 
-def _report(progress: str, event: dict[str, Any]) -> None:
+def report(progress: str, event: dict[str, Any]) -> None:
+    """Tell of a prompt that is done."""
     if progress == "json":
         print(json.dumps(event), file=sys.stderr, flush=True)
     elif sys.stderr.isatty():
