@@ -55,4 +55,5 @@ pub mod replay;
 pub mod report;
 pub mod split;
 pub mod tensor;
+pub mod tokens;
 pub mod trace;

@@ -19,7 +19,7 @@ enum Part {
 use Part::{Analysis, Front, Production, Shared};
 
 /// The modules of the crate in ranks, lowest first. Those of one rank do not know each other.
-const RANKS: [(Part, &[&str]); 23] = [
+const RANKS: [(Part, &[&str]); 24] = [
     (Shared, &["error"]),
     (Shared, &["number", "progress", "files"]),
     (Shared, &["tensor"]),
@@ -40,6 +40,7 @@ const RANKS: [(Part, &[&str]); 23] = [
     (Analysis, &["diagnose"]),
     (Analysis, &["arms"]),
     (Analysis, &["report"]),
+    (Analysis, &["tokens"]),
     (Front, &["bundle", "cli"]),
     (Front, &["commands"]),
     (Front, &["main"]),

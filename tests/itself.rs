@@ -192,8 +192,14 @@ impl Engine for Forgetful<'_> {
         self.engine.rotation()
     }
 
-    fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {
-        self.engine.greedy(tokens, count)
+    fn generate(
+        &self,
+        tokens: &[u32],
+        count: usize,
+        choose: &mut dyn FnMut(&[f32], usize) -> u32,
+        hook: &mut dyn Hook,
+    ) -> Result<Vec<u32>> {
+        self.engine.generate(tokens, count, choose, hook)
     }
 
     /// Its self-check would notice, and is not what is tested.

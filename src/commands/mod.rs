@@ -7,7 +7,9 @@ mod dequantize;
 mod faults;
 mod inspect;
 mod quantize;
+mod release;
 mod run;
+mod tokens;
 
 use crate::cli::{Cli, Command, InputArgs};
 use crate::error::{Error, Result};
@@ -39,6 +41,8 @@ pub fn execute(cli: &Cli) -> ExitCode {
         Command::Quantize(args) => quantize::run(args, ui),
         Command::Dequantize(args) => dequantize::run(args, ui),
         Command::Faults(args) => faults::run(args, ui),
+        Command::Tokens(args) => tokens::run(args, ui),
+        Command::Release(args) => release::run(args, ui),
     };
     match result {
         Ok(outcome) => ExitCode::from(outcome.exit_code()),

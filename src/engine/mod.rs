@@ -6,7 +6,7 @@ pub mod torch;
 use crate::checkpoint::q4::Q4Dir;
 use crate::checkpoint::{AdapterDir, ModelDir};
 use crate::error::{Error, Result, nearest};
-use crate::hook::Hook;
+use crate::hook::{Hook, NoHook};
 use crate::model::Graph;
 use crate::trace::{Evidence, Provenance};
 use std::path::Path;
@@ -49,8 +49,20 @@ pub trait Engine {
         self.write_dequantized(source, out)
     }
 
+    /// `count` tokens after `tokens`, one after the other: each is what `choose` takes of the logits of the
+    /// last position, `[vocab]`, in step 0, 1, …. Every point of every step is offered to `hook`.
+    fn generate(
+        &self,
+        tokens: &[u32],
+        count: usize,
+        choose: &mut dyn FnMut(&[f32], usize) -> u32,
+        hook: &mut dyn Hook,
+    ) -> Result<Vec<u32>>;
+
     /// The `count` likeliest tokens after `tokens`, one after the other.
-    fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>>;
+    fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {
+        self.generate(tokens, count, &mut |logits, _| likeliest(logits), &mut NoHook)
+    }
 
     /// One instrumented run: a prefill of `tokens`, then one decode step for each of `forced`. Every
     /// point of every step is offered to `hook`.
@@ -64,6 +76,12 @@ pub trait Engine {
     fn run_unchecked(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<()> {
         self.run(tokens, forced, hook).map(drop)
     }
+}
+
+/// The likeliest token; of equals the first.
+pub fn likeliest(logits: &[f32]) -> u32 {
+    let best = (0..).zip(logits).max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
+    best.map_or(0, |(id, _): (u32, _)| id)
 }
 
 /// The engines that `run` can judge.

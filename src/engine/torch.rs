@@ -79,9 +79,22 @@ impl Python {
 
     /// Captures the prompts into the trace `out`, which must not exist yet.
     pub fn capture(&self, request: &Request<'_>, out: &Path) -> Result<()> {
-        let Request { model, prompts, points, dtype, steps, activation_bits, quiet } = *request;
         // The target is tried first: a bad one must not cost a run.
         drop(crate::files::staging_dir(out)?);
+        self.start("capture", &[], request, out)
+    }
+
+    /// Runs the prompts and leaves a trace of each in the directory `out`, by its id; what is there already
+    /// stays. `sampling` is the temperature and the seed; none takes the likeliest tokens.
+    pub fn generate(&self, request: &Request<'_>, sampling: Option<(f64, u64)>, out: &Path) -> Result<()> {
+        let more = sampling.map_or_else(Vec::new, |(temperature, seed)| {
+            vec!["--temperature".to_owned(), temperature.to_string(), "--seed".to_owned(), seed.to_string()]
+        });
+        self.start("generate", &more, request, out)
+    }
+
+    fn start(&self, name: &str, more: &[String], request: &Request<'_>, out: &Path) -> Result<()> {
+        let Request { model, prompts, points, dtype, steps, activation_bits, quiet } = *request;
         let mut file = tempfile::NamedTempFile::new()
             .map_err(|e| Error::io("create a temporary file", std::env::temp_dir(), &e))?;
         for prompt in prompts {
@@ -97,7 +110,8 @@ impl Python {
             command.env("OMP_WAIT_POLICY", "passive");
         }
         command
-            .args(["-m", "layerdiff_hooks", "capture", "--progress", "json", "--dtype", dtype])
+            .args(["-m", "layerdiff_hooks", name, "--progress", "json", "--dtype", dtype])
+            .args(more)
             .arg("--model")
             .arg(model.path())
             .arg("--prompts")

@@ -7,12 +7,14 @@
 
 mod call;
 mod catalogue;
+mod engine;
 mod number;
 mod plant;
 mod site;
 
 pub use call::{Call, Weights};
 pub use catalogue::{catalogue, named};
+pub use engine::FaultyEngine;
 pub use plant::{Change, Plant};
 pub use site::{Site, sites};
 

@@ -3,7 +3,7 @@
 use super::text::clean;
 
 /// A name as code. One that code cannot hold safely in a table cell becomes escaped text.
-pub(super) fn code(name: &str) -> String {
+pub(crate) fn code(name: &str) -> String {
     let name = clean(name);
     let safe = |c: char| !matches!(c, '`' | '|' | '<' | '>' | '&' | '\\');
     let bare = name.trim();
@@ -17,7 +17,7 @@ pub(super) fn code(name: &str) -> String {
 }
 
 /// Text without any markup.
-pub(super) fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let text: Vec<char> = clean(text).chars().collect();
     let mut out = String::with_capacity(text.len());
     for (i, &c) in text.iter().enumerate() {
@@ -40,7 +40,7 @@ pub(super) fn plain(text: &str) -> String {
 }
 
 /// Text in which names stand between backticks.
-pub(super) fn prose(text: &str) -> String {
+pub(crate) fn prose(text: &str) -> String {
     let parts: Vec<&str> = text.split('`').collect();
     // A backtick without a partner opens nothing.
     let paired = parts.len() - (1 - parts.len() % 2);

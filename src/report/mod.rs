@@ -19,12 +19,14 @@ mod write;
 
 pub use arms::{Arm, Arms, Figures, TokenError};
 pub use assemble::{Options, assemble};
+pub(crate) use escape::{code, plain, prose};
 pub use json::{
     Coverage, Diagnosis, Fault, FloorReport, Growth, Outcome, PointReport, PromptReport, Report,
     ReportProvenance, State, Verdict,
 };
 pub use markdown::{markdown, markdown_set};
-pub use plot::{draw_all, draw_engines};
+pub use plot::{draw_all, draw_bars, draw_engines, draw_positions};
 pub use set::{EngineResult, ReportSet};
 pub use terminal::{terminal, terminal_set};
+pub(crate) use text::{check_status, clean, maybe, number, self_check, word, wrap};
 pub use write::write_all;

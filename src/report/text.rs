@@ -5,12 +5,12 @@ use crate::trace::{SelfCheck, Status};
 use console::measure_text_width as columns;
 
 /// `1.2e-6`; `0`, `inf` and `NaN` as such.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value == 0.0 { "0".to_owned() } else { format!("{value:.1e}") }
 }
 
 /// A number, or a dash for one that there is not.
-pub(super) fn maybe(value: Option<f64>) -> String {
+pub(crate) fn maybe(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), number)
 }
 
@@ -25,7 +25,7 @@ pub(super) fn multiple(value: f64) -> String {
 }
 
 /// The outcome as a word.
-pub(super) fn word(outcome: Outcome) -> &'static str {
+pub(crate) fn word(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Pass => "PASS",
         Outcome::Fault => "FAULT",
@@ -36,7 +36,7 @@ pub(super) fn word(outcome: Outcome) -> &'static str {
 
 /// The text on one line, without signs that steer a terminal or turn the direction of writing.
 /// Names come from files that anyone may have written.
-pub(super) fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let steers = |c: char| {
         c.is_control()
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
@@ -55,7 +55,7 @@ pub(super) fn tail(text: &str, room: usize) -> String {
 }
 
 /// The text in lines of at most `room` columns, broken at spaces where there are some.
-pub(super) fn wrap(text: &str, room: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, room: usize) -> Vec<String> {
     let (mut lines, mut line) = (Vec::new(), String::new());
     for word in text.split_whitespace() {
         if !line.is_empty() && columns(&line) + 1 + columns(word) > room {
@@ -110,7 +110,7 @@ pub(super) fn coverage(coverage: Coverage) -> String {
 }
 
 /// The self-check's status in words.
-pub(super) fn check_status(check: &SelfCheck) -> &'static str {
+pub(crate) fn check_status(check: &SelfCheck) -> &'static str {
     match check.status {
         // Tokens are chosen by the largest logit, which says less than the bits do.
         Status::BitEqual if check.evidence.iter().all(|e| e.what.contains("tokens")) => "tokens equal",
@@ -121,7 +121,7 @@ pub(super) fn check_status(check: &SelfCheck) -> &'static str {
 }
 
 /// The self-check's status and what it rests on.
-pub(super) fn self_check(check: &SelfCheck) -> String {
+pub(crate) fn self_check(check: &SelfCheck) -> String {
     let status = check_status(check);
     let evidence: Vec<String> = check
         .evidence

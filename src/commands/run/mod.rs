@@ -25,6 +25,9 @@ use std::path::Path;
 /// The word for every engine that can be judged.
 const ALL: &str = "all";
 
+/// Opens an engine by its name, on one of its paths.
+type Open<'a> = &'a dyn Fn(&str, &ModelDir, Option<&str>) -> Result<Box<dyn Engine>>;
+
 pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
     let known: Vec<&str> = CANDIDATES.into_iter().chain([ALL]).collect();
     check_known(&args.engine, &known)?;
@@ -40,8 +43,49 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
             Error::new("the engines take different weights").hint("name the engine that these belong to")
         );
     }
-    let points = PointFilter::new(&args.input.points)?;
     let out = ReplacedDir::stage(&args.out, "report.json")?;
+    let mut set = ReportSet::new(command_line());
+    let mut only = None;
+    each(args, reference, &open_engine, ui, |engine, report| match report {
+        report if args.engine != ALL => {
+            only = Some(report?);
+            Ok(())
+        }
+        Ok(report) => {
+            set.add(report);
+            Ok(())
+        }
+        Err(error) => {
+            set.add_error(engine, &error.to_string());
+            Ok(())
+        }
+    })?;
+    match only {
+        Some(report) => publish(&report, Some(out), Some(&args.out), ui),
+        None => super::publish_set(&set, out, &args.out, ui),
+    }
+}
+
+/// Judges one engine as `run` does, without writing a report.
+pub(super) fn judge(args: &RunArgs, open: Open<'_>, ui: Ui) -> Result<Report> {
+    let reference = args.reference.as_deref().map(Reference::parse).transpose()?;
+    let mut found = None;
+    each(args, reference, open, ui, |_, report| {
+        found = Some(report?);
+        Ok(())
+    })?;
+    found.ok_or_else(|| Error::new("no engine was run"))
+}
+
+/// Hands the result of each engine that was asked for to `take`.
+fn each(
+    args: &RunArgs,
+    reference: Option<Reference<'_>>,
+    open: Open<'_>,
+    ui: Ui,
+    mut take: impl FnMut(&str, Result<Report>) -> Result<()>,
+) -> Result<()> {
+    let points = PointFilter::new(&args.input.points)?;
     let bundle = Bundle::unpack()?;
     let lora = args.input.lora.as_deref();
     let model = ModelDir::open(&args.model.clone().unwrap_or_else(|| bundle.model()))?.adapted(lora)?;
@@ -52,20 +96,16 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
         .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
     crate::files::remove_on_interrupt(work.path());
     let sources = Sources::new(args, reference, &model, &bundle, &points, work.path(), ui)?;
-    let job = Job { args, model: &model, points: &points, sources: &sources, work: work.path(), ui };
+    let job = Job { args, model: &model, points: &points, sources: &sources, work: work.path(), open, ui };
     if args.engine != ALL {
-        return publish(&job.judge(&args.engine)?, Some(out), Some(&args.out), ui);
+        return take(&args.engine, job.judge(&args.engine));
     }
-    let mut set = ReportSet::new(command_line());
     // The reference's own run says nothing about the candidate that it equals.
     let equals = |engine: &&str| reference.is_some_and(|reference| reference.is_candidate(engine, None));
     for engine in CANDIDATES.into_iter().filter(|engine| !equals(engine)) {
-        match job.judge(engine) {
-            Ok(report) => set.add(report),
-            Err(error) => set.add_error(engine, &error.to_string()),
-        }
+        take(engine, job.judge(engine))?;
     }
-    super::publish_set(&set, out, &args.out, ui)
+    Ok(())
 }
 
 /// Everything that the engines have in common.
@@ -75,6 +115,7 @@ struct Job<'a> {
     points: &'a PointFilter,
     sources: &'a Sources,
     work: &'a Path,
+    open: Open<'a>,
     ui: Ui,
 }
 
@@ -94,7 +135,7 @@ impl Job<'_> {
                 .at(own.path())
                 .hint("name the model that they were made of with --model"));
         }
-        let mut engine = open_engine(name, own, args.path.as_deref())?;
+        let mut engine = (self.open)(name, own, args.path.as_deref())?;
         let Some(against) = &sources.against else {
             return self.judge_by_itself(engine.as_mut(), own, work);
         };

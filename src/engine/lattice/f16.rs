@@ -8,7 +8,7 @@ use super::text::text_for;
 use super::weights::Weights;
 use super::{engine_error, greedy_config, provenance};
 use crate::checkpoint::{Head, ModelDir, merge_shards};
-use crate::engine::Engine;
+use crate::engine::{Engine, likeliest};
 use crate::error::{Error, Result};
 use crate::hook::Hook;
 use crate::model::{Graph, Op};
@@ -102,8 +102,14 @@ impl Engine for F16Engine {
         Ok(true)
     }
 
-    fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {
-        self.with_model(|model| model.greedy(tokens, count))
+    fn generate(
+        &self,
+        tokens: &[u32],
+        count: usize,
+        choose: &mut dyn FnMut(&[f32], usize) -> u32,
+        hook: &mut dyn Hook,
+    ) -> Result<Vec<u32>> {
+        self.with_model(|model| model.generate(tokens, count, choose, hook))
     }
 
     fn run_unchecked(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<()> {
@@ -136,7 +142,12 @@ impl Engine for F16Engine {
                 &hidden,
                 &pass.hidden,
             ),
-            greedy_evidence("generate_f16", &generated.token_ids, &[pass.likeliest()], config.eos_token_id),
+            greedy_evidence(
+                "generate_f16",
+                &generated.token_ids,
+                &[likeliest(pass.last())],
+                config.eos_token_id,
+            ),
         ])
     }
 }

@@ -11,7 +11,7 @@ use super::attention;
 use super::gdn;
 use super::weights::{Matrix, Mixer, Sizes, Weights};
 use crate::error::{Error, Result};
-use crate::hook::{At, Hook, NoHook, offer};
+use crate::hook::{At, Hook, offer};
 use crate::tensor::Tensor;
 use lattice_compute::attention::gdn::{GatedDeltaNetState, GdnGeometry};
 use lattice_compute::forward::cpu::{elementwise_mul, silu_inplace};
@@ -105,16 +105,22 @@ impl Model<'_> {
         Ok(output)
     }
 
-    /// The `count` most likely tokens after `tokens`, one after the other.
-    pub fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {
+    /// `count` tokens after `tokens`, each as `choose` takes it of the logits before it.
+    pub fn generate(
+        &self,
+        tokens: &[u32],
+        count: usize,
+        choose: &mut dyn FnMut(&[f32], usize) -> u32,
+        hook: &mut dyn Hook,
+    ) -> Result<Vec<u32>> {
         let mut state = State::new(self.weights.layers.len(), self.geometry);
-        let mut output = self.pass(self.path, 0, &mut NoHook).run(tokens, &mut state)?;
         let mut ids = Vec::new();
-        while ids.len() < count {
-            let next = output.likeliest();
+        let mut output = self.pass(self.path, 0, hook).run(tokens, &mut state)?;
+        for step in 0..count {
+            let next = choose(output.last(), step);
             ids.push(next);
             if ids.len() < count {
-                output = self.pass(self.path.decode(), 1, &mut NoHook).run(&[next], &mut state)?;
+                output = self.pass(self.path.decode(), ids.len() as u32, hook).run(&[next], &mut state)?;
             }
         }
         Ok(ids)
@@ -156,11 +162,9 @@ pub struct Output {
 }
 
 impl Output {
-    /// The likeliest token after the last position; of equals the first.
-    pub fn likeliest(&self) -> u32 {
-        let last = &self.logits[self.logits.len() - self.vocab..];
-        let best = (0..).zip(last).max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
-        best.map_or(0, |(id, _): (u32, _)| id)
+    /// The logits of the last position.
+    pub fn last(&self) -> &[f32] {
+        &self.logits[self.logits.len() - self.vocab..]
     }
 }
 

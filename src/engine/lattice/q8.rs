@@ -127,8 +127,14 @@ impl Engine for Q8Engine {
         Ok(true)
     }
 
-    fn greedy(&self, tokens: &[u32], count: usize) -> Result<Vec<u32>> {
-        self.with_model(|model| model.greedy(tokens, count))
+    fn generate(
+        &self,
+        tokens: &[u32],
+        count: usize,
+        choose: &mut dyn FnMut(&[f32], usize) -> u32,
+        hook: &mut dyn Hook,
+    ) -> Result<Vec<u32>> {
+        self.with_model(|model| model.generate(tokens, count, choose, hook))
     }
 
     fn run_unchecked(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<()> {

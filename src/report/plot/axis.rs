@@ -147,6 +147,11 @@ impl Frame {
     }
 }
 
+/// Width of a name under a plot.
+pub(super) fn text_width(text: &str) -> f64 {
+    font::width(text, TEXT, false)
+}
+
 /// Exponents of the powers of ten below and above all values; at least two decades apart.
 fn decades(values: &[Value]) -> (i32, i32) {
     let logs = values.iter().filter_map(|v| match v {

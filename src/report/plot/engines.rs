@@ -1,6 +1,6 @@
 //! Several engines on the same model: what each adds, and what its format costs.
 
-use super::figure::Figure;
+use super::figure::{Figure, REL_L2};
 use super::series::{Dash, Series, Style, Value};
 use super::theme;
 use crate::report::stops::{self, Kind, Stop, stops};
@@ -37,6 +37,7 @@ pub(super) fn figure<'a>(
     notes.push("line: the engine, C−Q; dashed: its price of quantization, Q−T".to_owned());
     Figure {
         title: "What each engine adds, by layer output".to_owned(),
+        unit: REL_L2,
         outcome,
         faults: &[],
         growth: None,

@@ -1,6 +1,6 @@
 //! The error of one family of components.
 
-use super::figure::{Figure, title, value};
+use super::figure::{Figure, REL_L2, title, value};
 use super::series::{Series, Value};
 use super::theme;
 use crate::report::stops::{self, Kind, Stop};
@@ -23,6 +23,7 @@ pub(super) fn figure<'a>(
     }
     Figure {
         title: title(report, &format!("Error of {family} points")),
+        unit: REL_L2,
         outcome: report.outcome,
         faults: &report.faults,
         growth: report.growth.first_point.as_deref(),

@@ -15,6 +15,8 @@ use crate::report::{Fault, Outcome, PointReport, Report, stops};
 pub(super) struct Figure<'a> {
     /// What it shows, of what.
     pub title: String,
+    /// What stands on the upright axis.
+    pub unit: &'static str,
     pub outcome: Outcome,
     /// The faults; the first that the picture shows is called out.
     pub faults: &'a [Fault],
@@ -44,7 +46,7 @@ impl Figure<'_> {
         scene.fill(card.corners(), PAPER, 1.0);
         scene.outline(card.grown(-1.0), EDGE, 2.0);
         let inner = card.grown(-MARGIN);
-        self.draw_title(&mut scene, inner);
+        draw_title(&mut scene, inner, &self.title, self.outcome);
         let rings = self.rings();
         let legend = Area { top: inner.top + TITLE + 18.0, ..inner };
         let height = legend::draw(&mut scene, legend, &self.entries(!rings.is_empty()));
@@ -71,19 +73,8 @@ impl Figure<'_> {
         scene
     }
 
-    fn draw_title(&self, scene: &mut Scene, inner: Area) {
-        let badge = word(self.outcome);
-        let width = font::width(badge, TITLE, true) + 28.0;
-        let area = Area { left: inner.right - width, bottom: inner.top + TITLE + 8.0, ..inner };
-        scene.fill(area.corners(), theme::outcome(self.outcome), 1.0);
-        let y = inner.top + TITLE - 1.0;
-        scene.bold((inner.right - width / 2.0, y), badge, TITLE, PAPER, Anchor::Centre);
-        let title = font::fit(&self.title, TITLE, true, inner.right - inner.left - width - 20.0);
-        scene.bold((inner.left, y), &title, TITLE, INK, Anchor::Left);
-    }
-
     fn entries(&self, rings: bool) -> Vec<(Swatch, String)> {
-        let mut entries = vec![(Swatch::None, "rel. L2 error".to_owned())];
+        let mut entries = vec![(Swatch::None, self.unit.to_owned())];
         let visible = self.series.iter().rev().filter(|s| s.is_visible() && !s.name.is_empty());
         entries.extend(visible.map(|s| (Swatch::Series(s.style), s.name.clone())));
         if self.floors.iter().any(Option::is_some) {
@@ -184,6 +175,21 @@ impl Figure<'_> {
         Some((spot, vec![format!("grows from: {}", short(name)), size]))
     }
 }
+
+/// The title and the badge with the outcome.
+pub(super) fn draw_title(scene: &mut Scene, inner: Area, title: &str, outcome: Outcome) {
+    let badge = word(outcome);
+    let width = font::width(badge, TITLE, true) + 28.0;
+    let area = Area { left: inner.right - width, bottom: inner.top + TITLE + 8.0, ..inner };
+    scene.fill(area.corners(), theme::outcome(outcome), 1.0);
+    let y = inner.top + TITLE - 1.0;
+    scene.bold((inner.right - width / 2.0, y), badge, TITLE, PAPER, Anchor::Centre);
+    let title = font::fit(title, TITLE, true, inner.right - inner.left - width - 20.0);
+    scene.bold((inner.left, y), &title, TITLE, INK, Anchor::Left);
+}
+
+/// What most figures show.
+pub(super) const REL_L2: &str = "rel. L2 error";
 
 /// The title of a picture of one report.
 pub(super) fn title(report: &Report, subject: &str) -> String {

@@ -13,6 +13,7 @@ mod font;
 mod labels;
 mod legend;
 mod overview;
+mod positions;
 mod render;
 mod scene;
 mod series;
@@ -36,6 +37,25 @@ pub fn draw_engines(reports: &[Report], outcome: Outcome, dir: &Path) -> Result<
     let (stops, kinds) = (stops(first), kinds(first));
     let scene = engines::figure(reports, outcome, &stops, &kinds).draw();
     draw(vec![("engines".to_owned(), scene)], dir)
+}
+
+/// Draws a curve for each name over positions 0, 1, … as `name.svg` and `name.png` into `dir`, which must
+/// exist. The first curve lies on top.
+pub fn draw_positions(
+    (title, unit, outcome): (&str, &'static str, Outcome),
+    curves: &[(&str, Vec<f64>)],
+    (dir, name): (&Path, &str),
+) -> Result<Vec<PathBuf>> {
+    draw(vec![(name.to_owned(), positions::curves(title, unit, outcome, curves))], dir)
+}
+
+/// Draws a bar for each name, with what stands above and below them, as [`draw_positions`] does.
+pub fn draw_bars(
+    (title, unit, axis, outcome): (&str, &str, &str, Outcome),
+    bars: &[(String, usize)],
+    (dir, name): (&Path, &str),
+) -> Result<Vec<PathBuf>> {
+    draw(vec![(name.to_owned(), positions::bars(title, unit, axis, outcome, bars))], dir)
 }
 
 fn draw(scenes: Vec<(String, scene::Scene)>, dir: &Path) -> Result<Vec<PathBuf>> {

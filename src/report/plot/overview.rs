@@ -1,6 +1,6 @@
 //! The error over the whole model.
 
-use super::figure::{Figure, title};
+use super::figure::{Figure, REL_L2, title};
 use super::series::{Dash, Marker, Series, Style, Value};
 use super::theme;
 use crate::report::stops::{self, Kind, Stop};
@@ -62,6 +62,7 @@ pub(super) fn figure<'a>(report: &'a Report, all: &'a [Stop<'a>], kinds: &'a [Ki
     curves.push(series(own, theme::OUTPUT, &|s| output(s, &stops::error)));
     Figure {
         title: title(report, "Error by layer"),
+        unit: REL_L2,
         outcome: report.outcome,
         faults: &report.faults,
         growth: report.growth.first_point.as_deref(),

@@ -1,6 +1,6 @@
 //! The errors of the logits over the positions of a prompt.
 
-use super::figure::Figure;
+use super::figure::{Figure, REL_L2};
 use super::scene::Scene;
 use super::series::{Series, Style, Value};
 use super::theme;
@@ -30,6 +30,7 @@ pub(super) fn scene(report: &Report) -> Scene {
             "Error of the logits by position: {} against {}, prompt {}",
             report.engine, report.provenance.reference.engine, report.prompt_id
         ),
+        unit: REL_L2,
         outcome: report.outcome,
         faults: &[],
         growth: None,

@@ -1,0 +1,100 @@
+//! `layerdiff release`: layers and tokens of every engine, joined.
+
+use super::tokens::{Candidate, Session};
+use super::{Ui, command_line, print_json, print_text, run, width};
+use crate::bundle::Bundle;
+use crate::capture::open_engine;
+use crate::checkpoint::ModelDir;
+use crate::cli::{InputArgs, ReleaseArgs, RunArgs};
+use crate::engine::{CANDIDATES, check_known};
+use crate::error::{Error, Result};
+use crate::files::ReplacedDir;
+use crate::report::{Outcome, Report, write_all};
+use crate::tokens::{EngineRelease, Release, profile, write_tokens};
+use std::io::Write;
+use std::path::Path;
+
+pub(super) fn run(args: &ReleaseArgs, ui: Ui) -> Result<Outcome> {
+    let known: Vec<&str> = CANDIDATES.into_iter().chain(["all"]).collect();
+    check_known(&args.engine, &known)?;
+    let chosen = CANDIDATES.into_iter().filter(|name| args.engine == "all" || *name == args.engine);
+    let chosen: Vec<&str> = chosen.collect();
+    let profiles =
+        chosen.iter().map(|name| profile(args.on.profile.as_deref(), name)).collect::<Result<Vec<_>>>()?;
+    let out = ReplacedDir::stage(&args.out, "report.json")?;
+    let bundle = Bundle::unpack()?;
+    let session = Session::new(&args.on, &bundle, ui)?;
+    let mut release = Release::new(command_line());
+    for (name, profile) in chosen.iter().zip(&profiles) {
+        let candidate = Candidate { name, path: None, fault: None };
+        let tokens = session.judge(&candidate, profile);
+        let layers = layers(args, name, ui);
+        let dir = out.path().join(name);
+        let mut errors = Vec::new();
+        let (mut both, mut found) = ((None, None), None);
+        match &tokens {
+            Ok(report) => {
+                write_into(&dir.join("tokens"), |dir| write_tokens(report, dir))?;
+                both.0 = Some(report);
+            }
+            Err(e) => errors.push(format!("tokens: {e}")),
+        }
+        match layers {
+            Ok(report) => {
+                write_into(&dir.join("layers"), |dir| write_all(&report, dir).map(drop))?;
+                found = Some(report);
+            }
+            Err(e) => errors.push(format!("layers: {e}")),
+        }
+        both.1 = found.as_ref();
+        release.add(EngineRelease::new(name, both, errors));
+    }
+    release.write(out.path())?;
+    out.publish()?;
+    if ui.json {
+        print_json(&release)?;
+    } else {
+        print_text(&release.terminal(width()))?;
+        print_text(&format!("report: {}", args.out.join("report.md").display()))?;
+    }
+    Ok(release.outcome)
+}
+
+fn write_into(dir: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    std::fs::create_dir_all(dir).map_err(|e| Error::io("make the report's directory", dir, &e))?;
+    write(dir)
+}
+
+/// The comparison by layer, of the same prompts.
+fn layers(args: &ReleaseArgs, name: &str, ui: Ui) -> Result<Report> {
+    let on = &args.on;
+    let mut all = tempfile::NamedTempFile::new()
+        .map_err(|e| Error::io("create a temporary file", std::env::temp_dir(), &e))?;
+    all.write_all(crate::bundle::PROMPTS.as_bytes())
+        .map_err(|e| Error::io("write the prompts", all.path(), &e))?;
+    let prompts = match (&on.prompts, on.prompt.is_empty()) {
+        (Some(path), _) => Some(path.clone()),
+        // The standard set, from which ids are chosen; without a choice all of it.
+        (None, true) => Some(all.path().to_path_buf()),
+        (None, false) => None,
+    };
+    let args = RunArgs {
+        model: on.model.clone(),
+        reference: Some("torch".to_owned()),
+        engine: name.to_owned(),
+        path: None,
+        floor: Vec::new(),
+        quantized: Vec::new(),
+        weights: None,
+        out: "unused".into(),
+        input: InputArgs {
+            prompts,
+            prompt: on.prompt.clone(),
+            steps: Some(args.steps),
+            lora: None,
+            points: "*".to_owned(),
+            python: on.python.clone(),
+        },
+    };
+    run::judge(&args, &|name: &str, model: &ModelDir, path: Option<&str>| open_engine(name, model, path), ui)
+}

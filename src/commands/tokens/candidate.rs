@@ -1,0 +1,204 @@
+//! The candidate's side: what it makes of the reference's tokens, and what it generates itself.
+
+use super::questions::Asked;
+use super::reference::{Reference, check_dir, write_whole};
+use crate::engine::{Engine, likeliest};
+use crate::error::{Error, Result};
+use crate::hook::{At, Hook, NoHook};
+use crate::model::Graph;
+use crate::parameters::Parameters;
+use crate::progress;
+use crate::prompt::Prompt;
+use crate::tensor::Tensor;
+use crate::tokens::{
+    ChoiceResult, Distribution, Divergence, Greedy, Logits, Position, Record, Sampler, Setting, compare,
+};
+use crate::trace::{Evidence, Provenance, Trace};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+use std::path::Path;
+
+/// Keeps the logits of the last token of each pass.
+struct Rows<'a> {
+    point: &'a str,
+    rows: Vec<Vec<f32>>,
+}
+
+impl Hook for Rows<'_> {
+    fn wants(&self, point: &str) -> bool {
+        point == self.point
+    }
+
+    fn call(&mut self, _: At<'_>, tensor: Tensor) -> Result<Tensor> {
+        let vocab = *tensor.shape.last().expect("logits have axes");
+        let values = tensor.clone().into_f32()?;
+        self.rows.push(values[values.len() - vocab..].to_vec());
+        Ok(tensor)
+    }
+}
+
+/// Both sides of a candidate's run.
+pub(super) struct Bench<'a> {
+    pub graph: &'a Graph,
+    /// The weights that the reference ran on.
+    pub parameters: &'a Parameters,
+    pub reference: &'a Reference,
+    pub setting: Setting,
+    pub quiet: bool,
+}
+
+impl Bench<'_> {
+    /// The records of all prompts and the answers to all questions; those that are there already are not
+    /// made again.
+    pub fn run(
+        &self,
+        engine: &mut dyn Engine,
+        name: &str,
+        questions: &[Asked],
+    ) -> Result<(Vec<Record>, Vec<ChoiceResult>, Provenance)> {
+        let provenance = engine.provenance();
+        let dir = self.reference.records(name);
+        check_dir(&dir, &json!({"candidate": provenance, "setting": self.setting}))?;
+        self.check_lengths(engine, questions)?;
+        let prompts = &self.reference.prompts;
+        let bar = progress::bar(name, (prompts.len() + questions.len()) as u64, self.quiet);
+        let mut records = Vec::new();
+        for prompt in prompts {
+            bar.set_message(prompt.id.clone());
+            let file = dir.join(format!("{}.json", prompt.id));
+            records.push(known_or(
+                &file,
+                |known: &Record| known.greedy.reference == prompt.step_token_ids,
+                || self.record(engine, prompt),
+            )?);
+            bar.inc(1);
+        }
+        let mut answers = Vec::new();
+        for asked in questions {
+            bar.set_message(asked.prompt.id.clone());
+            let file = dir.join(format!("{}.answer.json", asked.prompt.id));
+            answers.push(known_or(
+                &file,
+                |known: &ChoiceResult| known.answer == asked.question.answer,
+                || self.answer(engine, asked),
+            )?);
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok((records, answers, provenance))
+    }
+
+    /// The longest that there is must fit before the first is run.
+    fn check_lengths(&self, engine: &dyn Engine, questions: &[Asked]) -> Result<()> {
+        let most = engine.max_tokens();
+        let prompts = self.reference.prompts.iter().map(|p| (p, p.token_ids.len() + self.setting.tokens));
+        let mut all = prompts.chain(questions.iter().map(|q| (&q.prompt, q.prompt.token_ids.len())));
+        match all.find(|(_, length)| *length > most) {
+            Some((long, length)) => {
+                Err(Error::new(format!("prompt `{}` is too long for this engine", long.id))
+                    .expected(format!("at most {most} tokens, generated ones included"), length)
+                    .hint("choose shorter prompts with --prompt ID, or fewer --tokens"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn record(&self, engine: &mut dyn Engine, prompt: &Prompt) -> Result<Record> {
+        let at = |e: Error| Error::new(format!("prompt `{}`: {e}", prompt.id));
+        let (forced, count) = (&prompt.step_token_ids, prompt.step_token_ids.len());
+        let (rows, self_check) = self.rows(engine, &prompt.token_ids, &forced[..count.saturating_sub(1)])?;
+        let greedy_trace = self.reference.greedy(prompt)?;
+        let double_trace = self.reference.double(prompt)?;
+        let reference = self.logits(&greedy_trace)?;
+        let double = self.logits(&double_trace)?;
+        let sampler = Sampler::new(self.setting.temperature, self.setting.seed, &prompt.id);
+        let candidate = engine.generate(&prompt.token_ids, count, &mut |l, _| likeliest(l), &mut NoHook)?;
+        let sampled =
+            engine.generate(&prompt.token_ids, count, &mut |l, step| sampler.draw(l, step), &mut NoHook)?;
+        let mut greedy = Greedy { reference: forced.clone(), candidate, divergence: None };
+        let parts = Some(greedy.prefix()).filter(|place| *place < count);
+        let mut positions: Vec<Position> = Vec::new();
+        let mut floor = Vec::new();
+        for (place, (row, token)) in rows.iter().zip(forced).enumerate() {
+            let (reference, double) = (reference.at(prompt, place)?, double.at(prompt, place)?);
+            let both =
+                |other| compare((&reference, other), *token, place, (&self.setting, &sampler)).map_err(at);
+            positions.push(both(row)?);
+            let least = both(&double)?;
+            floor.push(least.kl);
+            if parts == Some(place) {
+                let top = |logits: &[f32]| Distribution::new(logits, 1.0).map(|d| d.top(5));
+                greedy.divergence = Some(Divergence {
+                    position: place,
+                    reference: top(&reference)?,
+                    candidate: top(row)?,
+                    floor: Some(least.logit_error),
+                });
+            }
+        }
+        let sampled = [self.reference.sampled(prompt)?, sampled];
+        Ok(Record {
+            prompt: prompt.id.clone(),
+            prompt_tokens: prompt.token_ids.len(),
+            greedy,
+            positions,
+            sampled,
+            floor,
+            self_check,
+        })
+    }
+
+    fn answer(&self, engine: &mut dyn Engine, asked: &Asked) -> Result<ChoiceResult> {
+        let (rows, _) = self.rows(engine, &asked.prompt.token_ids, &[])?;
+        let trace = self.reference.question(&asked.prompt)?;
+        let reference = self.logits(&trace)?.at(&asked.prompt, 0)?;
+        ChoiceResult::new(&asked.prompt.id, &asked.question, (&reference, &rows[0]), &asked.letters)
+    }
+
+    /// The logits after the prompt and after each of `forced`, and what the self-check found.
+    fn rows(
+        &self,
+        engine: &mut dyn Engine,
+        tokens: &[u32],
+        forced: &[u32],
+    ) -> Result<(Vec<Vec<f32>>, Vec<Evidence>)> {
+        let point = self.graph.components().last().expect("an architecture has components").point.as_str();
+        let mut hook = Rows { point, rows: Vec::new() };
+        let evidence = engine.run(tokens, forced, &mut hook)?;
+        if let Some(different) = evidence.iter().find(|e| e.mismatches > 0) {
+            return Err(Error::new(
+                "self-check failed: the instrumented engine is not bit-identical to the engine",
+            )
+            .expected(
+                format!("{} as {} gives them", different.what, different.entry_point),
+                format!("{} of {} numbers differ", different.mismatches, different.elements),
+            )
+            .hint(
+                "nothing could be said about the real engine; please report this with your CPU's features",
+            ));
+        }
+        Ok((hook.rows, evidence))
+    }
+
+    fn logits<'b>(&'b self, trace: &'b Trace) -> Result<Logits<'b>> {
+        Logits::new(trace, self.graph, Some(self.parameters))
+    }
+}
+
+/// What a file holds, if it is what is wanted; else what is made now, which is then written there.
+fn known_or<T: Serialize + DeserializeOwned>(
+    file: &Path,
+    wanted: impl Fn(&T) -> bool,
+    make: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    if let Ok(text) = std::fs::read_to_string(file)
+        && let Ok(known) = serde_json::from_str(&text)
+        && wanted(&known)
+    {
+        return Ok(known);
+    }
+    let made = make()?;
+    let text = serde_json::to_string(&made).map_err(|e| Error::new(format!("cannot write a record: {e}")))?;
+    write_whole(file, &text)?;
+    Ok(made)
+}

@@ -1,0 +1,189 @@
+//! `layerdiff tokens`.
+
+mod candidate;
+mod link;
+pub(super) mod questions;
+pub(super) mod reference;
+
+use super::{Ui, command_line, print_json, print_text, prompts_from, standard_prompts, width};
+use crate::bundle::Bundle;
+use crate::capture::open_engine;
+use crate::checkpoint::ModelDir;
+use crate::cli::{TokenArgs, TokensArgs};
+use crate::engine::torch::Python;
+use crate::engine::{CANDIDATES, Engine, check_known};
+use crate::error::{Error, Result};
+use crate::faults::{Fault, FaultyEngine, named};
+use crate::files::ReplacedDir;
+use crate::parameters::Parameters;
+use crate::prompt::tokenize;
+use crate::report::Outcome;
+use crate::tokens::{
+    Choices, Origin, Profile, Setting, TokenReport, profile, tokens_terminal, worst_first, write_tokens,
+};
+use crate::trace::Trace;
+use candidate::Bench;
+use link::Link;
+use questions::Exam;
+use reference::{Reference, Source};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+pub(super) fn run(args: &TokensArgs, ui: Ui) -> Result<Outcome> {
+    check_known(&args.engine, &CANDIDATES)?;
+    let fault = args.fault.as_deref().map(named).transpose()?;
+    let profile = profile(args.on.profile.as_deref(), &args.engine)?;
+    let out = ReplacedDir::stage(&args.out, "report.json")?;
+    let bundle = Bundle::unpack()?;
+    let session = Session::new(&args.on, &bundle, ui)?;
+    let candidate =
+        Candidate { name: &args.engine, path: args.path.as_deref(), fault: fault.map(|f| (f, args.layer)) };
+    let report = session.judge(&candidate, &profile)?;
+    write_tokens(&report, out.path())?;
+    out.publish()?;
+    if ui.json {
+        print_json(&report)?;
+    } else {
+        print_text(&tokens_terminal(&report, width()))?;
+        print_text(&format!("report: {}", args.out.join("report.md").display()))?;
+    }
+    Ok(report.outcome)
+}
+
+/// An engine, as it is asked for.
+pub(super) struct Candidate<'a> {
+    pub name: &'a str,
+    pub path: Option<&'a str>,
+    pub fault: Option<(&'static Fault, Option<usize>)>,
+}
+
+impl Candidate<'_> {
+    /// Loads it.
+    fn open(&self, name: &str, model: &ModelDir, path: Option<&str>) -> Result<Box<dyn Engine>> {
+        let engine = open_engine(name, model, path)?;
+        match self.fault {
+            Some((fault, layer)) => Ok(Box::new(FaultyEngine::new(engine, model, fault, layer)?)),
+            None => Ok(engine),
+        }
+    }
+
+    /// What its records are called.
+    fn records(&self) -> String {
+        let fault = self.fault.map(|(fault, layer)| {
+            format!(".{}.{}", fault.name, layer.map_or_else(|| "all".to_owned(), |layer| layer.to_string()))
+        });
+        format!(
+            "{}{}{}",
+            self.name,
+            self.path.map_or_else(String::new, |p| format!(".{p}")),
+            fault.unwrap_or_default()
+        )
+    }
+}
+
+/// What all engines have in common: PyTorch's side.
+pub(super) struct Session<'a> {
+    args: &'a TokenArgs,
+    model: ModelDir,
+    parameters: Parameters,
+    exam: Exam,
+    reference: Reference,
+    setting: Setting,
+    /// Where the dumps lie that are not kept.
+    _work: Option<TempDir>,
+    ui: Ui,
+}
+
+impl<'a> Session<'a> {
+    /// Checks what was asked for, and runs PyTorch.
+    pub fn new(args: &'a TokenArgs, bundle: &Bundle, ui: Ui) -> Result<Self> {
+        let setting = setting(args)?;
+        let model = ModelDir::open(&args.model.clone().unwrap_or_else(|| bundle.model()))?;
+        if model.is_quantized() {
+            return Err(Error::new("PyTorch cannot run a quantized directory")
+                .at(model.path())
+                .hint("name the original as --model: the engine quantizes it itself"));
+        }
+        let mut prompts = match prompts_from(args.prompts.as_deref(), &args.prompt)? {
+            Some(prompts) => prompts,
+            None => standard_prompts()?,
+        };
+        // They are the reference's own, of another length.
+        prompts.iter_mut().for_each(|p| p.step_token_ids.clear());
+        tokenize(&mut prompts, model.path(), model.graph().dim("vocab"))?;
+        let exam = Exam::new(args, &model)?;
+        let parameters = Parameters::open(model.path(), model.graph().description())?;
+        let python = Python::find(args.python.as_deref());
+        let (work, dir) = dumps(args.dumps.as_deref())?;
+        let source = Source { python: &python, model: &model, setting, quiet: ui.quiet };
+        let reference = source.generate(&prompts, &exam.prompts(), &dir)?;
+        Ok(Self { args, model, parameters, exam, reference, setting, _work: work, ui })
+    }
+
+    /// Runs a candidate, and looks into its worst prompts.
+    pub fn judge(&self, candidate: &Candidate<'_>, profile: &Profile) -> Result<TokenReport> {
+        let mut engine = candidate.open(candidate.name, &self.model, candidate.path)?;
+        let bench = Bench {
+            graph: self.model.graph(),
+            parameters: &self.parameters,
+            reference: &self.reference,
+            setting: self.setting,
+            quiet: self.ui.quiet,
+        };
+        let (records, answers, provenance) =
+            bench.run(engine.as_mut(), &candidate.records(), &self.exam.asked)?;
+        drop(engine);
+        let exam = &self.exam;
+        let choices = (!answers.is_empty()).then(|| Choices::new(&exam.source, exam.shots, &answers));
+        let link = Link {
+            model: &self.model,
+            prompts: &self.reference.prompts,
+            python: self.args.python.as_deref(),
+            ui: self.ui,
+        };
+        let worst = worst_first(&records)
+            .into_iter()
+            .filter(|r| r.greedy.divergence.is_some())
+            .take(self.args.worst)
+            .map(|record| link.look(record, candidate))
+            .collect::<Result<_>>()?;
+        let first =
+            self.reference.prompts.first().ok_or_else(|| Error::new("the set of prompts is empty"))?;
+        let origin = Origin {
+            engine: candidate.name.to_owned(),
+            reference: self.reference_provenance(&self.reference.greedy(first)?),
+            candidate: provenance,
+            command: command_line(),
+        };
+        let gate = profile.judge(&records, choices.as_ref());
+        Ok(TokenReport::new(origin, self.setting, &records, choices, gate, worst))
+    }
+
+    fn reference_provenance(&self, trace: &Trace) -> crate::trace::Provenance {
+        trace.manifest().provenance.clone()
+    }
+}
+
+fn setting(args: &TokenArgs) -> Result<Setting> {
+    if args.tokens == 0 {
+        return Err(Error::new("no token is to be generated").hint("give --tokens a number from 1 on"));
+    }
+    if !(args.temperature.is_finite() && args.temperature > 0.0) {
+        return Err(Error::new("cannot sample at this temperature")
+            .expected("a positive number", args.temperature)
+            .hint("the greedy figures need no temperature: leave --temperature out"));
+    }
+    Ok(Setting { tokens: args.tokens, temperature: args.temperature, seed: args.seed })
+}
+
+/// The directory of dumps that was named, or a temporary one.
+fn dumps(named: Option<&Path>) -> Result<(Option<TempDir>, PathBuf)> {
+    if let Some(named) = named {
+        return Ok((None, named.to_path_buf()));
+    }
+    let dir = tempfile::tempdir()
+        .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
+    crate::files::remove_on_interrupt(dir.path());
+    let path = dir.path().to_path_buf();
+    Ok((Some(dir), path))
+}

@@ -1,0 +1,94 @@
+//! Questions as prompts.
+
+use crate::checkpoint::ModelDir;
+use crate::cli::TokenArgs;
+use crate::error::{Error, Result};
+use crate::prompt::{Prompt, tokenize};
+use crate::tokens::{Question, bundled_questions, read_questions, template};
+use std::path::Path;
+
+/// A question with its prompt.
+pub(in crate::commands) struct Asked {
+    pub question: Question,
+    pub prompt: Prompt,
+    /// The tokens that stand for " A" to " D" after the prompt.
+    pub letters: [u32; 4],
+}
+
+/// Where the questions are from, how many examples precede each, and the questions.
+pub(in crate::commands) struct Exam {
+    pub source: String,
+    pub shots: usize,
+    pub asked: Vec<Asked>,
+}
+
+impl Exam {
+    /// The questions that were asked for.
+    pub fn new(args: &TokenArgs, model: &ModelDir) -> Result<Self> {
+        let (source, questions) = match args.choices.as_deref() {
+            Some("none") => return Ok(Self { source: String::new(), shots: 0, asked: Vec::new() }),
+            Some(path) => (path.to_owned(), read_questions(Path::new(path))?),
+            None => ("60 bundled questions, none of them MMLU's".to_owned(), bundled_questions()?),
+        };
+        let examples = args.shots_from.as_deref().map(read_questions).transpose()?.unwrap_or_default();
+        let shots_of = |question: &Question| -> Vec<Question> {
+            let same = examples.iter().filter(|shot| shot.subject == question.subject);
+            same.take(args.shots).cloned().collect()
+        };
+        let shots = questions.iter().map(|q| shots_of(q).len()).max().unwrap_or(0);
+        let mut asked = Vec::new();
+        for (number, question) in (1..).zip(questions) {
+            let text = template(&question, &shots_of(&question));
+            let id = format!("question-{number:04}");
+            asked.push(ask(id, &text, question, model)?);
+        }
+        Ok(Self { source, shots, asked })
+    }
+
+    /// The prompts.
+    pub fn prompts(&self) -> Vec<Prompt> {
+        self.asked.iter().map(|asked| asked.prompt.clone()).collect()
+    }
+}
+
+/// The tokens of context and answer are those of both together, as lm-evaluation-harness has them. Where the
+/// four answers begin with the same tokens, these belong to the prompt: they add the same to all four.
+fn ask(id: String, text: &str, question: Question, model: &ModelDir) -> Result<Asked> {
+    let whole = |letter: char| {
+        let prompt = Prompt {
+            id: id.clone(),
+            category: None,
+            text: Some(format!("{text} {letter}")),
+            token_ids: Vec::new(),
+            step_token_ids: Vec::new(),
+        };
+        let mut prompts = [prompt];
+        tokenize(&mut prompts, model.path(), model.graph().dim("vocab"))?;
+        let [prompt] = prompts;
+        Ok(prompt.token_ids)
+    };
+    let all: Vec<Vec<u32>> = ['A', 'B', 'C', 'D'].into_iter().map(whole).collect::<Result<_>>()?;
+    let (last, first) = all[0].split_last().unwrap_or((&0, &[]));
+    let letters: Vec<u32> =
+        all.iter().filter(|t| t[..t.len() - 1] == *first).map(|t| t[t.len() - 1]).collect();
+    let distinct = letters.iter().collect::<std::collections::HashSet<_>>().len() == 4;
+    let [_, b, c, d] = letters[..] else { return Err(unfit(model)) };
+    if first.is_empty() || !distinct {
+        return Err(unfit(model));
+    }
+    let prompt = Prompt {
+        id,
+        category: None,
+        text: Some(text.to_owned()),
+        token_ids: first.to_vec(),
+        step_token_ids: Vec::new(),
+    };
+    Ok(Asked { question, prompt, letters: [*last, b, c, d] })
+}
+
+fn unfit(model: &ModelDir) -> Error {
+    Error::new("the four answers do not differ in one token")
+        .expected("` A` to ` D` that end in four different tokens", "others")
+        .at(model.path())
+        .hint("leave the questions out with `--choices none`")
+}

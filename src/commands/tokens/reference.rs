@@ -1,0 +1,149 @@
+//! PyTorch's side: a trace for each prompt, in a directory that an interrupted run goes on with.
+
+use crate::checkpoint::ModelDir;
+use crate::engine::torch::{Python, Request};
+use crate::error::{Error, Result};
+use crate::model::PointFilter;
+use crate::prompt::Prompt;
+use crate::tokens::Setting;
+use crate::trace::Trace;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// More logits than these are not kept: the input of the head is, and they are made anew.
+const MOST_BYTES: usize = 1 << 30;
+
+/// What PyTorch generated.
+pub(in crate::commands) struct Reference {
+    dir: PathBuf,
+    /// With the tokens that it went on with.
+    pub prompts: Vec<Prompt>,
+}
+
+/// The runs of PyTorch, by the directories that hold them.
+const GREEDY: &str = "reference";
+const DOUBLE: &str = "float64";
+const SAMPLED: &str = "sampled";
+const QUESTIONS: &str = "questions";
+
+/// What generates.
+pub(in crate::commands) struct Source<'a> {
+    pub python: &'a Python,
+    pub model: &'a ModelDir,
+    pub setting: Setting,
+    pub quiet: bool,
+}
+
+impl Source<'_> {
+    /// Runs `prompts` greedily, again in f64 on the same tokens, and sampled; and `questions` for the token
+    /// that follows them.
+    pub fn generate(&self, prompts: &[Prompt], questions: &[Prompt], dir: &Path) -> Result<Reference> {
+        check_dir(dir, &self.identity()?)?;
+        let graph = self.model.graph();
+        let head = graph.components().last().expect("an architecture has components");
+        let positions: usize = prompts.iter().map(|p| p.token_ids.len() + self.setting.tokens).sum();
+        let large = positions * graph.dim("vocab") * size_of::<f32>() > MOST_BYTES;
+        let logits = PointFilter::new(if large { &head.inputs[0] } else { &head.point })?;
+        let small = PointFilter::new(&head.inputs[0])?;
+        let request = |prompts, points, dtype, steps| Request {
+            model: self.model,
+            prompts,
+            points,
+            dtype,
+            steps,
+            activation_bits: None,
+            quiet: self.quiet,
+        };
+        let steps = self.setting.tokens;
+        self.python.generate(&request(prompts, &logits, "float32", steps), None, &dir.join(GREEDY))?;
+        let known = prompts.iter().map(|prompt| {
+            let trace = open(&dir.join(GREEDY), prompt)?;
+            Ok(trace.manifest().prompts[0].clone())
+        });
+        let known: Vec<Prompt> = known.collect::<Result<_>>()?;
+        self.python.generate(&request(&known, &logits, "float64", steps), None, &dir.join(DOUBLE))?;
+        let sampling = Some((self.setting.temperature, self.setting.seed));
+        self.python.generate(&request(prompts, &small, "float32", steps), sampling, &dir.join(SAMPLED))?;
+        if !questions.is_empty() {
+            self.python.generate(&request(questions, &small, "float32", 0), None, &dir.join(QUESTIONS))?;
+        }
+        Ok(Reference { dir: dir.to_path_buf(), prompts: known })
+    }
+
+    fn identity(&self) -> Result<Value> {
+        Ok(json!({"layerdiff-dumps": 1, "model": self.model.hashes()?, "setting": self.setting}))
+    }
+}
+
+impl Reference {
+    /// The greedy run of a prompt.
+    pub fn greedy(&self, prompt: &Prompt) -> Result<Trace> {
+        open(&self.dir.join(GREEDY), prompt)
+    }
+
+    /// The same tokens in f64.
+    pub fn double(&self, prompt: &Prompt) -> Result<Trace> {
+        open(&self.dir.join(DOUBLE), prompt)
+    }
+
+    /// The tokens of the sampled run.
+    pub fn sampled(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        Ok(open(&self.dir.join(SAMPLED), prompt)?.manifest().prompts[0].step_token_ids.clone())
+    }
+
+    /// A question's run.
+    pub fn question(&self, prompt: &Prompt) -> Result<Trace> {
+        open(&self.dir.join(QUESTIONS), prompt)
+    }
+
+    /// Where a candidate's records go.
+    pub fn records(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+}
+
+/// The trace of one prompt, which must be of these very tokens.
+fn open(dir: &Path, prompt: &Prompt) -> Result<Trace> {
+    let trace = Trace::open(&dir.join(&prompt.id))?;
+    trace.refuse_failed_self_check()?;
+    match trace.manifest().prompts.as_slice() {
+        [known] if known.id == prompt.id && known.token_ids == prompt.token_ids => Ok(trace),
+        _ => Err(Error::new(format!("the dump of prompt `{}` is of other tokens", prompt.id))
+            .at(trace.path())
+            .hint("the prompts or the tokenizer have changed: choose another --dumps, or remove this one")),
+    }
+}
+
+/// Makes a directory of dumps, or takes one that is of the very same job.
+pub(super) fn check_dir(dir: &Path, identity: &Value) -> Result<()> {
+    let file = dir.join("settings.json");
+    let io = |e: &std::io::Error| Error::io("make the directory of dumps", dir, e);
+    if file.exists() {
+        let text = std::fs::read_to_string(&file).map_err(|e| io(&e))?;
+        let known: Value = serde_json::from_str(&text).unwrap_or_default();
+        if known != *identity {
+            return Err(Error::new("these dumps are of another model or setting")
+                .expected(identity, known)
+                .at(&file)
+                .hint("choose another --dumps, or remove this one"));
+        }
+        return Ok(());
+    }
+    if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Error::new("the directory holds something else than dumps")
+            .at(dir)
+            .hint("choose another --dumps"));
+    }
+    std::fs::create_dir_all(dir).map_err(|e| io(&e))?;
+    write_whole(&file, &identity.to_string())
+}
+
+/// Writes a file that is there whole or not at all.
+pub(super) fn write_whole(path: &Path, text: &str) -> Result<()> {
+    let io = |e: &std::io::Error| Error::io("write a dump", path, e);
+    let mut file =
+        tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new("."))).map_err(|e| io(&e))?;
+    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(|e| io(&e))?;
+    file.persist(path).map_err(|e| io(&e.error))?;
+    Ok(())
+}

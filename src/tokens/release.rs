@@ -1,0 +1,242 @@
+//! A release: layers and tokens of every engine.
+
+use super::report::TokenReport;
+use crate::error::{Error, Result};
+use crate::report::{Outcome, Report, clean, code, maybe, number, plain, prose, word, wrap};
+use serde::Serialize;
+use std::path::Path;
+
+/// `report.json` of a release.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs)]
+pub struct Release {
+    /// `layerdiff-release`.
+    pub format: String,
+    pub version: u32,
+    /// `pass` where every engine passes in both.
+    pub outcome: Outcome,
+    pub engines: Vec<EngineRelease>,
+    pub layerdiff: String,
+    pub command: Vec<String>,
+}
+
+/// One engine.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs)]
+pub struct EngineRelease {
+    pub engine: String,
+    pub outcome: Outcome,
+    pub layers: Option<LayersPart>,
+    pub tokens: Option<TokensPart>,
+    /// What could not be run.
+    pub errors: Vec<String>,
+}
+
+/// What its layers say.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs)]
+pub struct LayersPart {
+    pub outcome: Outcome,
+    pub headline: String,
+    pub coverage: crate::report::Coverage,
+    pub first_fault: Option<String>,
+    pub diagnosis: Option<String>,
+    /// The largest that the engine adds at a point.
+    pub engine_error: Option<f64>,
+}
+
+/// What its tokens say.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs)]
+pub struct TokensPart {
+    pub outcome: Outcome,
+    pub profile: String,
+    /// Criteria as `name: value, limit, pass`.
+    pub criteria: Vec<super::Criterion>,
+    pub exact_prompts: super::Share,
+    pub mean_kl: Option<f64>,
+    pub top1: super::Share,
+    pub choices: Option<super::Choices>,
+}
+
+impl EngineRelease {
+    /// From both reports; what is missing is unmeasured.
+    pub fn new(
+        engine: &str,
+        (tokens, layers): (Option<&TokenReport>, Option<&Report>),
+        errors: Vec<String>,
+    ) -> Self {
+        let outcomes = [tokens.map(|t| t.outcome), layers.map(|l| l.outcome)];
+        let outcome = worst(outcomes.into_iter().map(|o| o.unwrap_or(Outcome::Unmeasured)));
+        Self {
+            engine: engine.to_owned(),
+            outcome,
+            layers: layers.map(|report| LayersPart {
+                outcome: report.outcome,
+                headline: report.verdict.headline.clone(),
+                coverage: report.coverage,
+                first_fault: report.first_fault.as_ref().map(|f| f.point.clone()),
+                diagnosis: report.diagnosis.iter().find(|d| d.id.is_some()).map(|d| d.name.clone()),
+                engine_error: report.worst.as_ref().and_then(|w| w.engine),
+            }),
+            tokens: tokens.map(|report| TokensPart {
+                outcome: report.outcome,
+                profile: report.gate.profile.clone(),
+                criteria: report.gate.criteria.clone(),
+                exact_prompts: report.greedy.exact,
+                mean_kl: report.distribution.kl.map(|kl| kl.mean),
+                top1: report.distribution.top1,
+                choices: report.choices.clone(),
+            }),
+            errors,
+        }
+    }
+}
+
+/// A fault outweighs what is invalid, and that what is unmeasured; of nothing, unmeasured.
+fn worst(outcomes: impl Iterator<Item = Outcome>) -> Outcome {
+    let all: Vec<Outcome> = outcomes.collect();
+    let order = [Outcome::Fault, Outcome::Invalid, Outcome::Unmeasured];
+    let found = order.into_iter().find(|o| all.contains(o));
+    found.unwrap_or(if all.is_empty() { Outcome::Unmeasured } else { Outcome::Pass })
+}
+
+impl Release {
+    /// An empty one.
+    pub fn new(command: Vec<String>) -> Self {
+        Self {
+            format: "layerdiff-release".into(),
+            version: 1,
+            outcome: Outcome::Unmeasured,
+            engines: Vec::new(),
+            layerdiff: env!("CARGO_PKG_VERSION").into(),
+            command,
+        }
+    }
+
+    /// Adds an engine.
+    pub fn add(&mut self, engine: EngineRelease) {
+        self.engines.push(engine);
+        self.outcome = worst(self.engines.iter().map(|e| e.outcome));
+    }
+
+    /// Writes report.json and report.md into `dir`, which must exist and holds the engines' own reports.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        let json = serde_json::to_string_pretty(self)
+            .map_err(|e| Error::new(format!("cannot write the report as JSON: {e}")))?;
+        for (name, text) in [("report.json", json + "\n"), ("report.md", self.markdown())] {
+            let path = dir.join(name);
+            std::fs::write(&path, text).map_err(|e| Error::io("write the report", &path, &e))?;
+        }
+        Ok(())
+    }
+
+    fn passed(&self) -> String {
+        let n = self.engines.iter().filter(|e| e.outcome == Outcome::Pass).count();
+        format!("{n} of {} engines pass", self.engines.len())
+    }
+
+    /// The page.
+    pub fn markdown(&self) -> String {
+        let mut lines = vec![
+            format!("# {}: release, {}", word(self.outcome), self.passed()),
+            String::new(),
+            "| engine | | layers | engine adds | tokens, gate | greedy, first 10 | mean KL, nats | same likeliest token | prompts equal | questions right, reference and candidate |".to_owned(),
+            "|---|---|---|---|---|---|---|---|---|---|".to_owned(),
+        ];
+        lines.extend(self.engines.iter().map(row));
+        for engine in &self.engines {
+            lines.extend([String::new(), format!("**{}**", plain(&engine.engine)), String::new()]);
+            if let Some(part) = &engine.layers {
+                lines.push(format!(
+                    "- layers: {} ([report]({}/layers/report.md))",
+                    prose(&part.headline),
+                    engine.engine
+                ));
+                lines.extend(part.diagnosis.iter().map(|name| format!("- diagnosis: {}", prose(name))));
+            }
+            if let Some(part) = &engine.tokens {
+                let all = part.criteria.iter().map(|c| {
+                    let verdict = match c.pass {
+                        Some(true) => "pass",
+                        Some(false) => "FAIL",
+                        None => "UNMEASURED",
+                    };
+                    format!("{} {}, {}: {verdict}", plain(&c.name), maybe_plain(c.value), c.limit)
+                });
+                let all: Vec<String> = all.collect();
+                lines.push(format!(
+                    "- gate `{}`: {} ([report]({}/tokens/report.md))",
+                    part.profile,
+                    all.join("; "),
+                    engine.engine
+                ));
+            }
+            lines.extend(engine.errors.iter().map(|e| format!("- could not be run: {}", plain(e))));
+        }
+        lines.extend([
+            String::new(),
+            format!("layerdiff {}: {}", plain(&self.layerdiff), code(&self.command.join(" "))),
+        ]);
+        lines.join("\n") + "\n"
+    }
+
+    /// What the terminal shows, in lines of at most `width` columns.
+    pub fn terminal(&self, width: usize) -> String {
+        let width = width.clamp(60, 110);
+        let mut lines = vec![format!("{}  release: {}", word(self.outcome), self.passed()), String::new()];
+        lines.push(format!(
+            "{:<17} {:<11} {:<11} {:>9} {:>9}",
+            "engine", "layers", "tokens", "greedy10", "mean KL"
+        ));
+        for e in &self.engines {
+            lines.push(format!(
+                "{:<17} {:<11} {:<11} {:>9} {:>9}",
+                clean(&e.engine),
+                e.layers.as_ref().map_or("UNMEASURED", |p| word(p.outcome)),
+                e.tokens.as_ref().map_or("UNMEASURED", |p| word(p.outcome)),
+                maybe_plain(greedy(e)),
+                maybe(e.tokens.as_ref().and_then(|t| t.mean_kl))
+            ));
+            for error in &e.errors {
+                lines.extend(wrap(&clean(error), width));
+            }
+        }
+        lines.join("\n") + "\n"
+    }
+}
+
+fn maybe_plain(value: Option<f64>) -> String {
+    match value {
+        None => "–".to_owned(),
+        Some(v) if v == 0.0 || (1e-3..1e4).contains(&v) => format!("{v:.4}"),
+        Some(v) => number(v),
+    }
+}
+
+fn greedy(engine: &EngineRelease) -> Option<f64> {
+    let criteria = engine.tokens.iter().flat_map(|t| &t.criteria);
+    criteria.into_iter().find(|c| c.name.starts_with("greedy_match")).and_then(|c| c.value)
+}
+
+fn row(engine: &EngineRelease) -> String {
+    let layers = engine.layers.as_ref();
+    let tokens = engine.tokens.as_ref();
+    let share = |s: super::Share| format!("{:.2} %", 100.0 * s.value());
+    format!(
+        "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+        plain(&engine.engine),
+        word(engine.outcome),
+        layers.map_or("UNMEASURED", |p| word(p.outcome)),
+        maybe(layers.and_then(|p| p.engine_error)),
+        tokens.map_or("UNMEASURED", |p| word(p.outcome)),
+        maybe_plain(greedy(engine)),
+        maybe(tokens.and_then(|p| p.mean_kl)),
+        tokens.map_or_else(|| "–".to_owned(), |p| share(p.top1)),
+        tokens.map_or_else(|| "–".to_owned(), |p| share(p.exact_prompts)),
+        tokens.and_then(|p| p.choices.as_ref()).map_or_else(
+            || "–".to_owned(),
+            |c| format!("{}, {} of {}", c.reference.of, c.candidate.of, c.candidate.count)
+        )
+    )
+}
