@@ -2,7 +2,7 @@
 
 use super::sized;
 use crate::replay::judge::Judge;
-use crate::replay::precision::SMALLEST;
+use crate::replay::precision::{SMALLEST, within_range};
 use crate::replay::step::{Replayed, Step};
 
 /// Which key head a query head reads, of query and key heads.
@@ -77,18 +77,21 @@ pub(crate) fn scores_by(
     let precision = step.precision()?;
     let scale = scale(d as f64);
     let factor = precision.gamma(d + 3) * scale;
+    let least = SMALLEST * d as f64;
     let norm = |x: &[f64]| x.iter().map(|v| v * v).sum::<f64>().sqrt();
     let norms: Vec<f64> = k.chunks_exact(d).map(norm).collect();
     for h in 0..heads {
         let group = group(h, heads, kv);
         for t in 0..n {
             let query = &q[(t * heads + h) * d..][..d];
-            let size = factor * norm(query);
+            let size = norm(query);
             let (mut out, mut bounds) = (vec![f64::NEG_INFINITY; seen], vec![0.0; seen]);
             for u in (0..seen).filter(|u| mask[t * seen + u] != 0.0) {
                 let key = &k[(u * kv + group) * d..][..d];
                 out[u] = scale * query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>();
-                bounds[u] = size * norms[u * kv + group] + 2.0 * precision.stored * out[u].abs() + SMALLEST;
+                let size = size * norms[u * kv + group];
+                let bound = factor * size + 2.0 * precision.stored * out[u].abs() + least;
+                bounds[u] = within_range(size, bound);
             }
             judge.check((h * n + t) * seen, &out, &bounds);
         }
@@ -96,8 +99,13 @@ pub(crate) fn scores_by(
     Ok(())
 }
 
+/// Roundings of an online softmax for each token, if it takes them one by one and each is larger than all
+/// before: a sum, and a rescaling by an exponential of two units.
+const ONLINE: usize = 4;
+
 /// Relative error of a probability: an error of the exponent `s − max` is a relative one of its
-/// exponential, and all n exponentials are summed; an online softmax rescales in each of its blocks.
+/// exponential, and all n exponentials are summed; an online softmax rescales in each of its blocks, by
+/// exponents that add up to the farthest.
 fn of_a_probability(distance: f64, farthest: f64, unit: f64, gamma: f64) -> f64 {
     unit * (distance + farthest) + gamma + 12.0 * unit
 }
@@ -108,7 +116,7 @@ pub(crate) fn softmax(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     let seen = step.past() + step.tokens();
     sized("the scores", &s, judge.len())?;
     let precision = step.precision()?;
-    let gamma = precision.gamma(seen);
+    let gamma = precision.gamma(ONLINE * seen);
     for (i, row) in s.chunks_exact(seen).enumerate() {
         let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         if max == f64::NEG_INFINITY {
@@ -152,22 +160,28 @@ pub(crate) fn context_by(step: &Step<'_>, judge: &mut Judge<'_>, group: Group) -
     sized("the values", &v, seen * kv * d)?;
     sized("the context", &vec![0.0; judge.len()], n * heads * d)?;
     let precision = step.precision()?;
+    let gamma = precision.gamma((ONLINE + 1) * seen);
     for t in 0..n {
         for h in 0..heads {
             let row = &p[(h * n + t) * seen..][..seen];
             let (mut out, mut size) = (vec![0.0; d], vec![0.0; d]);
-            for (u, p) in row.iter().enumerate().filter(|(_, p)| **p != 0.0) {
+            let mut least = vec![SMALLEST; d];
+            for (u, p) in row.iter().enumerate() {
                 let value = &v[(u * kv + group(h, heads, kv)) * d..][..d];
+                // A probability below the smallest number may be 0 here and not 0 in a kernel that kept none.
+                least.iter_mut().zip(value).for_each(|(least, v)| *least += SMALLEST * v.abs());
+                if *p == 0.0 {
+                    continue;
+                }
                 // −ln p bounds how far the score was below the largest, up to the sum.
-                let error =
-                    of_a_probability(-p.ln().min(0.0), 40.0, precision.sum, precision.gamma(2 * seen));
+                let error = of_a_probability(-p.ln().min(0.0), 40.0, precision.sum, gamma);
                 for ((out, size), v) in out.iter_mut().zip(&mut size).zip(value) {
                     *out += p * v;
                     *size += error * (p * v).abs();
                 }
             }
-            let stored = |(size, y): (&f64, &f64)| size + precision.stored * y.abs() + SMALLEST;
-            let bounds: Vec<f64> = size.iter().zip(&out).map(stored).collect();
+            let stored = |((size, least), y): ((&f64, &f64), &f64)| size + least + precision.stored * y.abs();
+            let bounds: Vec<f64> = size.iter().zip(&least).zip(&out).map(stored).collect();
             judge.check((t * heads + h) * d, &out, &bounds);
         }
     }

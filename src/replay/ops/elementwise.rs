@@ -2,7 +2,7 @@
 
 use super::sized;
 use crate::replay::judge::Judge;
-use crate::replay::precision::SMALLEST;
+use crate::replay::precision::{SMALLEST, above};
 use crate::replay::step::{Replayed, Step, Stop};
 
 /// Roundings of `1 / (1 + exp(−x))`: exp to 2 units, sum, quotient.
@@ -115,11 +115,13 @@ fn binary(
     sized("the first input", &a, judge.len())?;
     sized("the second input", &b, judge.len())?;
     let out: Vec<f64> = a.iter().zip(&b).map(|(a, b)| formula(*a, *b)).collect();
+    // The logistic function of −89 is 0 in 32 bits, where its exponential is infinite: then what it is
+    // multiplied with counts.
     let stored = step.precision()?.stored;
     let bounds: Vec<f64> = out
         .iter()
         .zip(a.iter().zip(&b))
-        .map(|(y, (a, b))| bound(*a, *b, *y) + stored * y.abs() + SMALLEST)
+        .map(|(y, (a, b))| bound(*a, *b, *y) + stored * y.abs() + SMALLEST * above(&[*a, *b]))
         .collect();
     judge.check(0, &out, &bounds);
     Ok(())

@@ -2,7 +2,7 @@
 
 use super::sized;
 use crate::replay::judge::Judge;
-use crate::replay::precision::SMALLEST;
+use crate::replay::precision::{Precision, SMALLEST, within_range};
 use crate::replay::step::{Replayed, Step, Stop};
 use crate::tensor::TensorView;
 use candle_core::{Device, Tensor};
@@ -10,11 +10,29 @@ use candle_core::{Device, Tensor};
 /// Elements of a weight that are widened to 64 bits at a time.
 const CHUNK: usize = 1 << 22;
 
+/// Codes with one scale and bias.
+const BLOCK: usize = 32;
+
 /// By how much the products of codes, scales and biases may exceed those of the weights that they stand
 /// for: in a block of 32 codes from the smallest to the largest weight, `|code · scale| + |bias|` is at
 /// most three times the largest weight, and that at most the block's norm; a sum over 32 inputs is at
 /// most √32 times theirs.
 const CODES: f64 = 17.0;
+
+/// The error of a product of k terms, as a multiple of `‖x‖ ‖w‖`.
+///
+/// A kernel on codes adds up a block, multiplies the sum with the scale, adds the bias times the block's
+/// `Σ x`, and adds up the blocks: `32 + k/32` roundings and a few, but of larger numbers. One that decodes each
+/// weight has k of the weights' own size, and three of a decoded weight's. Where the activations are codes
+/// too, a block is added up in whole numbers, which do not round.
+fn factor(precision: Precision, k: usize, step: &Step<'_>) -> f64 {
+    let blocks = k.div_ceil(BLOCK);
+    match (step.quantized, step.activation_bits) {
+        (false, _) => precision.gamma(k + 2),
+        (true, None) => precision.gamma(k + 2) + CODES * precision.gamma(BLOCK + blocks + 6),
+        (true, Some(_)) => CODES * precision.gamma(blocks + 8),
+    }
+}
 
 /// Row `id` of the embedding for each token, as it is stored.
 pub(crate) fn embedding(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
@@ -30,8 +48,9 @@ pub(crate) fn embedding_by(
     let w = step.parameter(0)?;
     let width = w.shape.last().copied().unwrap_or(0);
     let stored = step.precision()?.stored;
-    // A code is decoded with a product and a sum.
-    let unit = if step.quantized { 2.0 * step.precision()?.unit } else { 0.0 };
+    // A code is decoded with a product, of up to 15/7 of the largest weight, and a sum, fused or not; and what
+    // it is held against was decoded in 32 bits too.
+    let unit = if step.quantized { 6.0 * step.precision()?.unit } else { 0.0 };
     if judge.len() != step.ids().len() * width {
         return Err(Stop::Missing("it has another number of tokens than the prompt".into()));
     }
@@ -70,11 +89,12 @@ pub(crate) fn linear(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     }
     let norms: Vec<f64> = x.chunks_exact(k).map(norm).collect();
     let x = Tensor::from_vec(x, (tokens, k), &Device::Cpu).map_err(candle)?;
-    let factor = precision.gamma(k + 2) * if step.quantized { CODES } else { 1.0 };
+    let factor = factor(precision, k, step);
+    let least = SMALLEST * k as f64;
     for start in (0..n).step_by((CHUNK / k.max(1)).max(1)) {
         let rows = (CHUNK / k.max(1)).max(1).min(n - start);
         let weights = chunk(&w, start * k, rows * k);
-        let sizes: Vec<f64> = weights.chunks_exact(k).map(|row| factor * norm(row)).collect();
+        let sizes: Vec<f64> = weights.chunks_exact(k).map(norm).collect();
         let weights = Tensor::from_vec(weights, (rows, k), &Device::Cpu).map_err(candle)?;
         let out = x.matmul(&weights.t().map_err(candle)?).map_err(candle)?;
         let out: Vec<f64> = out.flatten_all().and_then(|t| t.to_vec1()).map_err(candle)?;
@@ -82,7 +102,10 @@ pub(crate) fn linear(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
             let bounds: Vec<f64> = sizes
                 .iter()
                 .zip(out)
-                .map(|(size, y)| size * norm + precision.stored * y.abs() + SMALLEST)
+                .map(|(size, y)| {
+                    let size = size * norm;
+                    within_range(size, factor * size + precision.stored * y.abs() + least)
+                })
                 .collect();
             judge.check(t * n + start, out, &bounds);
         }

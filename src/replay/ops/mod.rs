@@ -21,7 +21,13 @@ pub(super) fn replay(step: &Step<'_>) -> Replayed<Local> {
     formula(step, &mut judge)?;
     let local = judge.finish();
     if local.is_rounding() {
-        return Ok(local);
+        return match local.unbounded {
+            0 => Ok(local),
+            n => Err(Stop::Missing(format!(
+                "{n} of its {} elements are sums that may leave the range of 32 bits, and what a kernel makes of that depends on its order",
+                local.elements
+            ))),
+        };
     }
     match (0..step.component.inputs.len()).find(|i| undefined(step, *i)) {
         Some(i) => Err(Stop::Missing(format!(
