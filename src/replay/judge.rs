@@ -50,7 +50,7 @@ impl Local {
 /// Collects the local error of one captured tensor.
 pub(crate) struct Judge<'a> {
     captured: TensorView<'a>,
-    range: Range,
+    largest: f64,
     differences: f64,
     norm: f64,
     mismatch: bool,
@@ -78,7 +78,7 @@ impl<'a> Judge<'a> {
         let local = Local { ratio: 0.0, rel_l2: 0.0, elements: 0, beyond: 0, unbounded: 0, worst: None };
         Self {
             captured,
-            range: Range::of(captured.dtype),
+            largest: largest(captured.dtype),
             differences: 0.0,
             norm: 0.0,
             mismatch: false,
@@ -146,9 +146,7 @@ impl<'a> Judge<'a> {
             self.local.unbounded += u64::from(!same);
             return;
         }
-        // What must be equal has no rounding, not even below the smallest normal number.
-        let bound = if bound > 0.0 { bound + self.range.smallest } else { bound };
-        let same = same || self.range.overflows(captured, replayed, bound);
+        let same = same || self.overflows(captured, replayed, bound);
         let difference = captured - replayed;
         if difference.is_finite() {
             self.differences += difference * difference;
@@ -173,6 +171,11 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// True where a number that the type cannot hold became infinite, with its sign.
+    fn overflows(&self, captured: f64, replayed: f64, bound: f64) -> bool {
+        captured.is_infinite() && replayed * captured.signum() + bound > self.largest
+    }
+
     pub fn finish(mut self) -> Local {
         self.local.rel_l2 = if self.mismatch {
             f64::INFINITY
@@ -185,29 +188,12 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// The range of an element type.
-#[derive(Debug, Clone, Copy)]
-struct Range {
-    /// The largest finite number.
-    largest: f64,
-    /// The largest error of a number that is too small for a normal one of the type, beyond what 32 bits
-    /// have: half the distance of its subnormal numbers.
-    smallest: f64,
-}
-
-impl Range {
-    fn of(dtype: DType) -> Self {
-        match dtype {
-            DType::F16 => Self { largest: f64::from(f16::MAX), smallest: 2f64.powi(-25) },
-            DType::BF16 => Self { largest: f64::from(bf16::MAX), smallest: 0.0 },
-            DType::F32 => Self { largest: f64::from(f32::MAX), smallest: 0.0 },
-            DType::F64 | DType::U8 => Self { largest: f64::INFINITY, smallest: 0.0 },
-        }
-    }
-
-    /// True where a number that the type cannot hold became infinite, with its sign.
-    fn overflows(self, captured: f64, replayed: f64, bound: f64) -> bool {
-        let signed = replayed * captured.signum();
-        captured.is_infinite() && signed + bound > self.largest
+/// The largest finite number of a type.
+fn largest(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => f64::from(f16::MAX),
+        DType::BF16 => f64::from(bf16::MAX),
+        DType::F32 => f64::from(f32::MAX),
+        DType::F64 | DType::U8 => f64::INFINITY,
     }
 }

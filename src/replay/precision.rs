@@ -24,18 +24,29 @@ pub(crate) struct Precision {
     pub sum: f64,
     /// One rounding to the output's own type, where that is coarser than the sums.
     pub stored: f64,
+    /// What a number too small for a normal one may lose, in the type with the least range: of 16 bits half
+    /// the distance of subnormal numbers, else [`SMALLEST`].
+    pub least: f64,
 }
 
 impl Precision {
     pub fn new(output: DType, inputs: impl Iterator<Item = DType>) -> Self {
         let single = DType::F32.unit_roundoff();
         let stored = output.unit_roundoff();
-        let unit = inputs.map(DType::unit_roundoff).fold(stored, f64::max);
+        let all: Vec<DType> = inputs.chain([output]).collect();
+        let unit = all.iter().copied().map(DType::unit_roundoff).fold(stored, f64::max);
+        let least = if all.contains(&DType::F16) { 2f64.powi(-25) } else { SMALLEST };
         let sum = unit.min(single);
         // The replay itself rounds to 64 bits.
         let own = DType::F64.unit_roundoff();
         let chain = |u: f64| u / (1.0 - 16.0 * u) + own;
-        Self { unit: chain(unit), sum: chain(sum), stored: if stored > sum { stored } else { 0.0 } }
+        let stored = if stored > sum { stored } else { 0.0 };
+        Self { unit: chain(unit), sum: chain(sum), stored, least }
+    }
+
+    /// One rounding of an intermediate result to 16 bits, where a kernel may keep it so.
+    pub fn kept(self) -> f64 {
+        if self.unit > self.sum { self.unit } else { 0.0 }
     }
 
     /// γ_n for sums.

@@ -137,6 +137,35 @@ fn a_context_stays_within_its_bound_though_its_probabilities_were_never_stored()
 }
 
 #[test]
+fn a_context_of_16_bits_may_round_the_probabilities_to_them() {
+    proptest!(ProptestConfig::with_cases(24), |(tokens in 1_usize..40, s in rows(-3..2), v in rows(-6..3))| {
+        for dtype in [DType::F16, DType::BF16] {
+            // PyTorch's eager attention: a softmax in 32 bits, p rounded, and the product in 16.
+            let dim = 8;
+            let s = masked(s.take(HEADS * tokens * tokens), tokens);
+            let p: Vec<f32> = s.chunks_exact(tokens).flat_map(|row| softmax(KERNELS[0], row, 0)).collect();
+            let v = rounded(dtype, v.take(tokens * dim).into_iter().map(|v| v.clamp(-6e4, 6e4)).collect());
+            let coarse = rounded(dtype, p.clone());
+            let mut lab = lab(dim, tokens);
+            lab.output = dtype;
+            lab.all(CONTEXT, &Inputs::new(&[&p, &v]), |kernel| {
+                let mut out = Vec::new();
+                for t in 0..tokens {
+                    for h in 0..HEADS {
+                        let row = &coarse[(h * tokens + t) * tokens..][..tokens];
+                        for i in 0..dim {
+                            let column: Vec<f32> = (0..tokens).map(|u| v[u * dim + i]).collect();
+                            out.push(kernel.dot(row, &column));
+                        }
+                    }
+                }
+                rounded(dtype, out)
+            });
+        }
+    });
+}
+
+#[test]
 fn coarser_attention_is_beyond_its_bound() {
     let tokens = 40;
     let even = Rows { kind: Kind::Even, scale: 2.0, seed: 9 };

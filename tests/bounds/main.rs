@@ -4,7 +4,6 @@
 //! Every kernel here is written from the formula once more, and replayed through a trace on disk as any
 //! engine's would be. `cargo test --test bounds -- --nocapture` prints the ratios of error to bound.
 
-#[allow(dead_code)]
 #[path = "../common/mod.rs"]
 mod common;
 

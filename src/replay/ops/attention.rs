@@ -49,8 +49,9 @@ pub(crate) fn cache_by(
     sized("the cache", &rows, judge.len())?;
     change(&mut rows, judge.len() / (step.past() + step.tokens()).max(1));
     // A cache of a coarser type rounds what it takes.
-    let stored = step.precision()?.stored;
-    let bounds: Vec<f64> = rows.iter().map(|v| stored * v.abs()).collect();
+    let precision = step.precision()?;
+    let least = if precision.stored > 0.0 { precision.least } else { 0.0 };
+    let bounds: Vec<f64> = rows.iter().map(|v| precision.stored * v.abs() + least).collect();
     judge.check(0, &rows, &bounds);
     Ok(())
 }
@@ -77,7 +78,7 @@ pub(crate) fn scores_by(
     let precision = step.precision()?;
     let scale = scale(d as f64);
     let factor = precision.gamma(d + 3) * scale;
-    let least = SMALLEST * d as f64;
+    let least = SMALLEST * d as f64 + precision.least;
     let norm = |x: &[f64]| x.iter().map(|v| v * v).sum::<f64>().sqrt();
     let norms: Vec<f64> = k.chunks_exact(d).map(norm).collect();
     for h in 0..heads {
@@ -136,7 +137,8 @@ pub(crate) fn softmax(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
                 if *s == f64::NEG_INFINITY {
                     return 0.0;
                 }
-                p * (of_a_probability(max - s, farthest, precision.sum, gamma) + precision.stored) + SMALLEST
+                p * (of_a_probability(max - s, farthest, precision.sum, gamma) + precision.stored)
+                    + precision.least
             })
             .collect();
         judge.check(i * seen, &out, &bounds);
@@ -147,6 +149,7 @@ pub(crate) fn softmax(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
 /// `Σ p v` over the tokens of the cache.
 ///
 /// An engine with an online softmax never holds p: its error is that of a probability too.
+/// One that stores 16 bits rounds p to them for the product, though its softmax has 32.
 pub(crate) fn context(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     context_by(step, judge, grouped)
 }
@@ -165,16 +168,16 @@ pub(crate) fn context_by(step: &Step<'_>, judge: &mut Judge<'_>, group: Group) -
         for h in 0..heads {
             let row = &p[(h * n + t) * seen..][..seen];
             let (mut out, mut size) = (vec![0.0; d], vec![0.0; d]);
-            let mut least = vec![SMALLEST; d];
+            let mut least = vec![precision.least; d];
             for (u, p) in row.iter().enumerate() {
                 let value = &v[(u * kv + group(h, heads, kv)) * d..][..d];
                 // A probability below the smallest number may be 0 here and not 0 in a kernel that kept none.
-                least.iter_mut().zip(value).for_each(|(least, v)| *least += SMALLEST * v.abs());
+                least.iter_mut().zip(value).for_each(|(least, v)| *least += precision.least * v.abs());
                 if *p == 0.0 {
                     continue;
                 }
                 // −ln p bounds how far the score was below the largest, up to the sum.
-                let error = of_a_probability(-p.ln().min(0.0), 40.0, precision.sum, gamma);
+                let error = of_a_probability(-p.ln().min(0.0), 40.0, precision.sum, gamma) + precision.kept();
                 for ((out, size), v) in out.iter_mut().zip(&mut size).zip(value) {
                     *out += p * v;
                     *size += error * (p * v).abs();

@@ -13,7 +13,7 @@ pub(crate) use recurrence::{Fading, Memory, RULE, Rule};
 
 use super::sized;
 use crate::replay::judge::Judge;
-use crate::replay::precision::SMALLEST;
+use crate::replay::precision::{Precision, SMALLEST};
 use crate::replay::step::{Replayed, Step, Stop};
 use crate::tensor::DType;
 use extent::{Bound, Extent};
@@ -141,8 +141,8 @@ fn bounds(
 }
 
 /// What numbers lose that are too small for 32 bits, in every sum of every token.
-fn least(s: Sizes) -> f64 {
-    SMALLEST * (s.dk * s.tokens) as f64
+fn least(s: Sizes, precision: Precision) -> f64 {
+    SMALLEST * (s.dk * s.tokens) as f64 + precision.least
 }
 
 /// The rule's output.
@@ -157,12 +157,13 @@ pub(crate) fn output_by(step: &Step<'_>, judge: &mut Judge<'_>, rule: &Rule) -> 
     let x = Inputs::read(step, s, true)?;
     sized("the queries", x.q.as_deref().unwrap_or_default(), s.tokens * s.key_heads * s.dk)?;
     sized("the output", &vec![0.0; judge.len()], s.tokens * s.heads * s.dv)?;
-    let unit = step.precision()?.unit;
+    let precision = step.precision()?;
+    let unit = precision.unit;
     for h in 0..s.heads {
         let mut extent = Extent::new(s.dv, unit);
         let (exact, _) = measured::<f64>(&x, s, h, rule, Some(&mut extent));
         let [a, b] = orders(rule).map(|rule| head::<f32>(&x, s, h, &rule).0);
-        let bounds = bounds(&exact, [&a, &b], extent.outputs(), s.dv, least(s), unit);
+        let bounds = bounds(&exact, [&a, &b], extent.outputs(), s.dv, least(s, precision), unit);
         for t in 0..s.tokens {
             let row = t * s.dv..(t + 1) * s.dv;
             judge.check((t * s.heads + h) * s.dv, &exact[row.clone()], &bounds[row]);
@@ -186,13 +187,14 @@ pub(crate) fn state_by(step: &Step<'_>, judge: &mut Judge<'_>, rule: &Rule) -> R
     let x = Inputs::read(step, s, false)?;
     let size = s.dk * s.dv;
     sized("the state", &vec![0.0; judge.len()], s.heads * size)?;
-    let unit = step.precision()?.unit;
+    let precision = step.precision()?;
+    let unit = precision.unit;
     for h in 0..s.heads {
         let mut extent = Extent::new(s.dv, unit);
         let (_, exact) = measured::<f64>(&x, s, h, rule, Some(&mut extent));
         let [a, b] = orders(rule).map(|rule| head::<f32>(&x, s, h, &rule).1);
         let sizes = extent.state(s.dk);
-        judge.check(h * size, &exact, &bounds(&exact, [&a, &b], &sizes, size, least(s), unit));
+        judge.check(h * size, &exact, &bounds(&exact, [&a, &b], &sizes, size, least(s, precision), unit));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::sized;
 use crate::replay::judge::Judge;
-use crate::replay::precision::{Precision, SMALLEST, above, within_range};
+use crate::replay::precision::{Precision, above, within_range};
 use crate::replay::step::{Replayed, Step};
 
 /// What a row is multiplied with to be normed, from the row and ε.
@@ -58,7 +58,10 @@ pub(crate) fn rms_norm_by(step: &Step<'_>, judge: &mut Judge<'_>, inverse: Inver
             .map(|(y, (v, w))| {
                 let gain = shift.abs() + w.abs();
                 let shifted = precision.unit * (v * inverse).abs() * gain;
-                within_range(size, relative * y.abs() + shifted + SMALLEST * above(&[*v, inverse, gain]))
+                within_range(
+                    size,
+                    relative * y.abs() + shifted + precision.least * above(&[*v, inverse, gain]),
+                )
             })
             .collect();
         judge.check(i * w.len(), &out, &bounds);
@@ -90,7 +93,7 @@ pub(crate) fn gated_rms_norm_by(
         let factors = || row.iter().zip(gates).zip(&w).map(|((v, z), w)| (*v, *z, shift + w));
         let out: Vec<f64> = factors().map(|(v, z, w)| w * v * inverse * gate(z)).collect();
         let bound = |(y, (v, z, w)): (&f64, (f64, f64, f64))| {
-            within_range(size, relative * y.abs() + SMALLEST * above(&[v, z, w, inverse]))
+            within_range(size, relative * y.abs() + precision.least * above(&[v, z, w, inverse]))
         };
         let bounds: Vec<f64> = out.iter().zip(factors()).map(bound).collect();
         judge.check(i * w.len(), &out, &bounds);
@@ -122,7 +125,7 @@ pub(crate) fn l2_norm_by(
         for (h, head) in row[start..start + heads * dim].chunks_exact(dim).enumerate() {
             let inverse = inverse(head, eps);
             let out: Vec<f64> = head.iter().map(|v| v * inverse).collect();
-            let least = SMALLEST * above(&[inverse]);
+            let least = precision.least * above(&[inverse]);
             let size = squares(head);
             let bounds: Vec<f64> =
                 out.iter().map(|y| within_range(size, relative * y.abs() + least)).collect();

@@ -3,7 +3,6 @@
 use super::sized;
 use crate::model::{Component, Op};
 use crate::replay::judge::Judge;
-use crate::replay::precision::SMALLEST;
 use crate::replay::step::{Replayed, Step};
 
 /// Absolute error of `cos` or `sin` of an angle, without the rounding of what is stored.
@@ -38,7 +37,7 @@ fn row(step: &Step<'_>, table: &Component, position: f64) -> Replayed<(Vec<f64>,
     let function: fn(f64) -> f64 = if sine { f64::sin } else { f64::cos };
     let out: Vec<f64> = angles.iter().map(|a| function(*a)).collect();
     let bound =
-        |(a, y): (&f64, &f64)| of_an_angle(unit, *a, position) + precision.stored * y.abs() + SMALLEST;
+        |(a, y): (&f64, &f64)| of_an_angle(unit, *a, position) + precision.stored * y.abs() + precision.least;
     let bounds = angles.iter().zip(&out).map(bound).collect();
     Ok((out, bounds))
 }
@@ -93,7 +92,7 @@ pub(crate) fn table_by(
         let bounds: Vec<f64> = angles
             .iter()
             .zip(&out)
-            .map(|(a, y)| of_an_angle(unit, *a, angles[0]) + precision.stored * y.abs() + SMALLEST)
+            .map(|(a, y)| of_an_angle(unit, *a, angles[0]) + precision.stored * y.abs() + precision.least)
             .collect();
         judge.check(t * half, &out, &bounds);
     }
@@ -161,7 +160,7 @@ pub(crate) fn rotate_by<F: Fn(usize, usize) -> (f64, f64, f64)>(
                 2.0 * precision.unit * (p.abs() + q.abs())
                     + error * (a.abs() + b.abs())
                     + precision.stored * y.abs()
-                    + SMALLEST
+                    + precision.least
             };
             bounds[first] = size(a * cos, b * sin, out[first]);
             bounds[second] = size(b * cos, a * sin, out[second]);
