@@ -4,6 +4,7 @@ mod provenance;
 mod set;
 
 use super::escape::{code, plain, prose};
+use super::ratios;
 use super::stops::{self, Stop, kinds, stops};
 use super::text::{
     arms, coverage, maybe, multiple, number, outcomes, runs, self_check, short_headline, sides, word,
@@ -18,6 +19,7 @@ const LINES: usize = 60;
 const FAULTS: usize = 10;
 const PROMPTS: usize = 5;
 const WARNINGS: usize = 3;
+const RATIOS: usize = 5;
 
 /// Renders the report.
 pub fn markdown(report: &Report) -> String {
@@ -35,6 +37,7 @@ pub fn markdown(report: &Report) -> String {
     let mut tail = prompts(report);
     tail.extend(warnings(report));
     tail.extend(faults(report));
+    tail.extend(ratios::table(&report.ratios, RATIOS));
     tail.extend(provenance(report));
     // Heading, header and the lines between take six lines of the table's share.
     let room = LINES.saturating_sub(1 + head.len() + tail.len() + 6);

@@ -208,6 +208,7 @@ pub(super) fn sound(layers: usize) -> Report {
         first_fault: None,
         faults: Vec::new(),
         diagnosis: Vec::new(),
+        ratios: Vec::new(),
         growth: Growth::default(),
         floor: FloorReport {
             kind: "measured".to_owned(),
@@ -247,6 +248,7 @@ pub(super) fn plant(report: &mut Report, name: &str, error: f64) {
     let point = &report.points[at];
     let fault = Fault {
         point: name.to_owned(),
+        side: Side::Candidate,
         layer: point.layer,
         component: stops::local(point).to_owned(),
         step: 0,
