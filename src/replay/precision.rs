@@ -11,7 +11,31 @@
 //! and each factor of a product may lose [`SMALLEST`], times what it is multiplied with afterwards. A sum
 //! whose terms may leave the range of 32 bits has no bound at all: what then comes out depends on the order.
 //!
-//! tests/bounds holds correct kernels of many kinds against these bounds.
+//! # How near correct kernels come
+//!
+//! Ratios of error to bound, median and largest: of lattice's f32 engine on the bundled prompts (`ratios` in the
+//! report of `layerdiff run`), and of the kernels of tests/bounds on random numbers of many sizes (`cargo test
+//! --test bounds -- --nocapture`; other numbers in each run).
+//!
+//! | kind | bound, in units u | lattice-f32 | tests/bounds |
+//! |---|---|---|---|
+//! | sum of two | 1 | 0.98, 1.00 | 0, 0.94 |
+//! | rotation | 2 of each product | 0.70, 0.96 | 0.59, 0.97 |
+//! | silu · up, gate, sigmoid | 7, 6, 5 | 0.38, 0.48 | 0.14, 0.95 |
+//! | decay | 3, and the exponent's error | 0.14, 0.28 | 0.20, 0.58 |
+//! | convolution | γ_5, 6 | 0.17, 0.27 | 0.09, 0.26 |
+//! | rotary table | 6 of the angle and more, 2 | 0.08, 0.25 | 0.26, 0.48 |
+//! | L2 norm, norm, gated norm | γ_n / 2, some | 0.08, 0.18 | 0.04, 0.20 |
+//! | softmax | γ_4n, 12, the exponents' errors | 0.06, 0.14 | 0.03, 0.98 |
+//! | delta rule, its state | 8 × measured | 0.08, 0.17 | 0.12, 0.40 |
+//! | scores | γ_d | 0.02, 0.05 | 0.01, 0.22 |
+//! | context | γ_5n, 52, the exponents' errors | 0.02, 0.03 | 0.02, 0.09 |
+//! | linear | γ_k ‖x‖ ‖w‖ | 0.003, 0.01 | 0.001, 0.06 |
+//! | the same on 4-bit codes | and 17 γ_(k/32 + 38) | 0.001, 0.002 | 0.000, 0.01 |
+//!
+//! The bound of a long sum is the loosest: rounding errors cancel, and a kernel that adds k terms one after the
+//! other may still be unlucky. Against a usual output, of ‖x‖ ‖w‖ / √k, it is k^(3/2) u: 6e-5 for 100 terms,
+//! 1.3e-2 for 3584. An error of a linear below that is not told from rounding by replay; growth may show it.
 
 use crate::tensor::DType;
 
