@@ -64,6 +64,9 @@ fn of_kind(op: Op, mut all: Vec<f64>, largest: &Row<'_>) -> Ratios {
     }
 }
 
+/// Lines of the table beside its rows.
+pub(super) const HEAD: usize = 5;
+
 /// A table of the kinds that come nearest to their bounds, of at most `most` rows.
 pub(super) fn table(ratios: &[Ratios], most: usize) -> Vec<String> {
     if ratios.is_empty() {
