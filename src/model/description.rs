@@ -20,7 +20,7 @@
 
 use crate::error::{Error, Result, nearest};
 use crate::tensor::DType;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 pub const ARCHITECTURES: [&str; 1] = [include_str!("../../hooks/layerdiff_hooks/architectures/qwen3_5.toml")];
 
 /// What a component computes. The formula of each stands where it is recomputed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Op {

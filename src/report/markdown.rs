@@ -4,6 +4,7 @@ mod provenance;
 mod set;
 
 use super::escape::{code, plain, prose};
+use super::ratios;
 use super::stops::{self, Stop, kinds, stops};
 use super::text::{
     arms, coverage, maybe, multiple, number, outcomes, runs, self_check, short_headline, sides, word,
@@ -18,6 +19,9 @@ const LINES: usize = 60;
 const FAULTS: usize = 10;
 const PROMPTS: usize = 5;
 const WARNINGS: usize = 3;
+const RATIOS: usize = 5;
+/// Rows that the table by layer has at the least, where there is room at all.
+const LAYERS: usize = 8;
 
 /// Renders the report.
 pub fn markdown(report: &Report) -> String {
@@ -35,7 +39,14 @@ pub fn markdown(report: &Report) -> String {
     let mut tail = prompts(report);
     tail.extend(warnings(report));
     tail.extend(faults(report));
-    tail.extend(provenance(report));
+    let origin = provenance(report);
+    // The ratios take what a few layers leave.
+    let used = 1 + head.len() + tail.len() + origin.len() + LAYERS + 6;
+    let most = LINES.saturating_sub(used + ratios::HEAD).min(RATIOS);
+    if most > 0 {
+        tail.extend(ratios::table(&report.ratios, most));
+    }
+    tail.extend(origin);
     // Heading, header and the lines between take six lines of the table's share.
     let room = LINES.saturating_sub(1 + head.len() + tail.len() + 6);
     head.extend(layers(report, room.max(1)));

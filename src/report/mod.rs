@@ -7,6 +7,7 @@ mod escape;
 mod json;
 mod markdown;
 mod plot;
+mod ratios;
 mod rows;
 #[cfg(test)]
 mod sample;
@@ -22,10 +23,11 @@ pub use assemble::{Options, assemble};
 pub(crate) use escape::{code, plain, prose};
 pub use json::{
     Coverage, Diagnosis, Fault, FloorReport, Growth, Outcome, PointReport, PromptReport, Report,
-    ReportProvenance, State, Verdict,
+    ReportProvenance, Side, State, Verdict,
 };
 pub use markdown::{markdown, markdown_set};
 pub use plot::{draw_all, draw_bars, draw_engines, draw_positions};
+pub use ratios::Ratios;
 pub use set::{EngineResult, ReportSet};
 pub use terminal::{terminal, terminal_set};
 pub(crate) use text::{check_status, clean, maybe, number, self_check, word, wrap};

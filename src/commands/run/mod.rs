@@ -5,6 +5,7 @@ mod reference;
 mod sources;
 
 use super::arm::Arm;
+use super::compare::as_it_is;
 use super::{Ui, command_line, publish};
 use crate::bundle::Bundle;
 use crate::capture::{Request, capture, dequantized, open_engine};
@@ -191,10 +192,15 @@ impl Job<'_> {
             None => (None, None),
         };
         let gains = self.model.gains()?;
+        let reference_held = match held {
+            Some(_) => as_it_is(self.model, &reference)?,
+            None => None,
+        };
         let options = Options {
             graph: self.model.graph(),
             gains: &gains,
             held,
+            reference_held: reference_held.as_ref(),
             points: self.points,
             floor: arm_floor.as_ref().unwrap_or_else(|| against.floors.first().expect("at least one")),
             floors: &against.floors,
