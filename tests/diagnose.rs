@@ -89,7 +89,9 @@ fn diagnosis(trace: &Trace, held: &Held, point: &str, without: &[&str]) -> Optio
     if faulty.is_empty() {
         return None;
     }
-    diagnose(trace, held, &[faulty], without).remove(0)
+    let mut found = diagnose(trace, held, &[faulty]).remove(0)?;
+    found.names = found.without(without);
+    Some(found)
 }
 
 fn diagnosis_of(point: &str, formula: planted::Formula, without: &[&str]) -> Option<Diagnosed> {

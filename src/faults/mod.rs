@@ -13,7 +13,7 @@ mod site;
 
 pub use call::{Call, Weights};
 pub use catalogue::{catalogue, named};
-pub use plant::{Change, Plant};
+pub use plant::{Change, Plant, Planted};
 pub use site::{Site, sites};
 
 use crate::error::Result;
@@ -66,6 +66,15 @@ impl When {
     }
 }
 
+/// What a diagnosis should call a fault.
+#[derive(Debug, Clone, Copy)]
+pub enum Called {
+    /// As the catalogue does.
+    ByName,
+    /// Any of these.
+    Any(&'static [&'static str]),
+}
+
 /// Computes a component's output, wrongly.
 pub type Formula = fn(&Call<'_>) -> Result<Vec<f32>>;
 
@@ -89,12 +98,24 @@ pub struct Fault {
     pub quantized: bool,
     /// Where it is known from, in words.
     pub source: &'static str,
+    /// Short names of the diagnosis' formulas that say the same; none where no formula over the component's
+    /// own inputs and weights does. Several where it has one for each kind of component, or where a comment
+    /// says why no input can tell them apart.
+    pub called: Called,
     /// Which of these components can show it: none at a ratio of 1, for example.
     lives: fn(&Graph, &Component) -> bool,
     formula: Formula,
 }
 
 impl Fault {
+    /// The short names of the formulas that say the same.
+    pub fn names(&self) -> &[&'static str] {
+        match &self.called {
+            Called::ByName => std::slice::from_ref(&self.name),
+            Called::Any(names) => names,
+        }
+    }
+
     /// A loud fault of `ops` in all steps.
     const fn new(
         name: &'static str,
@@ -105,7 +126,8 @@ impl Fault {
         formula: Formula,
     ) -> Self {
         let (weight, when) = (Weight::Loud, When::Always);
-        Self { name, right, wrong, weight, ops, when, quantized: false, source, lives: anywhere, formula }
+        let (called, lives) = (Called::ByName, anywhere as fn(&Graph, &Component) -> bool);
+        Self { name, right, wrong, weight, ops, when, quantized: false, source, called, lives, formula }
     }
 
     const fn quiet(self) -> Self {
@@ -114,6 +136,10 @@ impl Fault {
 
     const fn harmless(self) -> Self {
         Self { weight: Weight::Harmless, ..self }
+    }
+
+    const fn called(self, names: &'static [&'static str]) -> Self {
+        Self { called: Called::Any(names), ..self }
     }
 
     const fn when(self, when: When) -> Self {

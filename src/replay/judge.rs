@@ -52,6 +52,7 @@ pub(crate) struct Judge<'a> {
     local: Local,
     after: Option<After<'a>>,
     hopeless: f64,
+    unbounded: u64,
     seen: Option<Seen>,
 }
 
@@ -79,6 +80,7 @@ impl<'a> Judge<'a> {
             local,
             after: None,
             hopeless: f64::INFINITY,
+            unbounded: 0,
             seen: None,
         }
     }
@@ -97,6 +99,11 @@ impl<'a> Judge<'a> {
     /// True when the ratio is beyond what anybody asks for.
     pub fn is_hopeless(&self) -> bool {
         self.local.ratio > self.hopeless
+    }
+
+    /// Number of elements of which nothing can be said, as their bounds are infinite.
+    pub fn unbounded(&self) -> u64 {
+        self.unbounded
     }
 
     /// Keeps what the first elements are held against.
@@ -139,6 +146,7 @@ impl<'a> Judge<'a> {
         let difference = captured - replayed;
         // Where a sum leaves the range of 32 bits, a correct kernel may give anything.
         if bound == f64::INFINITY {
+            self.unbounded += 1;
             return;
         }
         if difference.is_finite() {

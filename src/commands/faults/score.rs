@@ -1,7 +1,8 @@
-//! What a trial says about the localization.
+//! What a trial says about the localization, and about the names.
 
+use super::said::{Said, Verdict, said, together};
 use super::trial::{Named, Trial};
-use crate::faults::{Fault, Site, Weight};
+use crate::faults::{Planted, Weight};
 use serde::Serialize;
 
 /// A change of a component's output below this relative L2 size, and below the bound, is taken for rounding:
@@ -47,10 +48,34 @@ pub(super) struct Planting {
     /// The largest relative L2 change of an output.
     #[serde(with = "crate::number")]
     pub change: f64,
+    /// How many components could not be judged that can be where nothing is planted: they read numbers that
+    /// are not finite.
+    pub undefined: usize,
+    /// What is said of the planted components that are named.
+    pub diagnosis: Vec<Said>,
 }
 
-/// Judges one trial.
-pub(super) fn judge(fault: &Fault, site: &Site<'_>, trial: &Trial) -> Planting {
+impl Planting {
+    /// True when the planted fault is named.
+    pub fn is_located(&self) -> bool {
+        !self.diagnosis.is_empty()
+    }
+
+    /// Names that would be given if those of the fault were unknown.
+    pub fn left_out(&self) -> impl Iterator<Item = &'static str> {
+        self.diagnosis.iter().flat_map(|said| &said.left_out).copied()
+    }
+
+    /// True when nothing is missed, nothing wrong is named, and nothing harmless is reported.
+    pub fn is_right(&self) -> bool {
+        let found = !matches!(self.found, Found::Missed | Found::Wrong | Found::Alarm);
+        found && together(&self.diagnosis) != Some(Verdict::Wrong) && self.left_out().next().is_none()
+    }
+}
+
+/// Judges one of the faults of a trial.
+pub(super) fn judge(planted: &Planted<'_>, trial: &Trial) -> Planting {
+    let Planted { fault, site, .. } = planted;
     let changed = |n: &&Named| {
         trial.changes.iter().any(|(p, c)| *p == n.prompt && c.step == n.step && c.point == n.point)
     };
@@ -72,13 +97,15 @@ pub(super) fn judge(fault: &Fault, site: &Site<'_>, trial: &Trial) -> Planting {
             }
         }
         () if !wrong.is_empty() => Found::Wrong,
-        () if trial.changes.is_empty() => Found::NotVisible,
+        () if !trial.changes.iter().any(|(_, c)| site.has(&c.point)) => Found::NotVisible,
         () if !missed.is_empty() => Found::Missed,
-        () if named.is_empty() => Found::Indistinguishable,
+        () if !named.iter().any(|point| site.has(point)) => Found::Indistinguishable,
         () => Found::Exactly,
     };
     let layer_exact = trial.named.iter().all(|n| n.layer == site.layer);
     let change = planted.iter().map(|p| size(p)).fold(0.0, f64::max);
+    let diagnosed = trial.diagnosed.iter().filter(|(point, _)| site.has(point));
+    let diagnosis = diagnosed.map(|(point, found)| said(fault, point, found)).collect();
     Planting {
         layer: site.layer,
         planted,
@@ -87,8 +114,10 @@ pub(super) fn judge(fault: &Fault, site: &Site<'_>, trial: &Trial) -> Planting {
         named,
         wrong,
         missed,
-        ratio: trial.ratio,
+        ratio: trial.ratio(|point| site.has(point)),
         change,
+        undefined: 0,
+        diagnosis,
     }
 }
 
@@ -122,8 +151,6 @@ pub(super) struct Row {
     pub plantings: Vec<Planting>,
     /// None where the fault is not found at its full size, or cannot be blended.
     pub smallest: Option<Smallest>,
-    /// True when `diagnosis` named the fault; none while reports have no diagnosis.
-    pub diagnosis: Option<bool>,
 }
 
 impl Row {
@@ -131,11 +158,26 @@ impl Row {
         self.plantings.iter().filter(|p| p.found == found).count()
     }
 
-    /// True when nothing is missed, nothing wrong is named, and nothing harmless is reported.
+    /// The smallest ratio of a planting, and the largest.
+    pub fn ratios(&self) -> (f64, f64) {
+        let ratios = || self.plantings.iter().map(|p| p.ratio);
+        (ratios().fold(f64::INFINITY, f64::min), ratios().fold(0.0, f64::max))
+    }
+
+    /// How many of those that are located are given this verdict.
+    pub fn said(&self, verdict: Verdict) -> usize {
+        self.plantings.iter().filter(|p| together(&p.diagnosis) == Some(verdict)).count()
+    }
+
+    /// How many would be given a name if theirs were unknown.
+    pub fn left_out(&self) -> usize {
+        self.plantings.iter().filter(|p| p.left_out().next().is_some()).count()
+    }
+
+    /// True when all plantings are right, and nothing is named where the fault has drowned.
     pub fn is_right(&self) -> bool {
-        let bad = |p: &Planting| matches!(p.found, Found::Missed | Found::Wrong | Found::Alarm);
         let drowned = self.smallest.as_ref().is_none_or(|s| s.named_when_drowned.is_empty());
-        drowned && !self.plantings.iter().any(bad)
+        drowned && self.plantings.iter().all(Planting::is_right)
     }
 }
 
@@ -165,7 +207,7 @@ mod tests {
         };
         let named_points = named_points.iter().map(name).collect();
         let trial = Trial { changes: change.into_iter().collect(), named: named_points, ..Trial::default() };
-        judge(named(fault).unwrap(), site, &trial).found
+        judge(&Planted { fault: named(fault).unwrap(), site, size: 1.0 }, &trial).found
     }
 
     #[test]

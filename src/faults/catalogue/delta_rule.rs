@@ -42,7 +42,8 @@ pub(super) const FAULTS: &[Fault] = &[
     .quiet(),
     Fault::new("state-undecayed", BOTH, "S ← g S", "S", "DeltaNet's kernel for the gated one", |c| {
         Rule { decay: |_| 1.0, ..RIGHT }.run(c)
-    }),
+    })
+    .called(&["decay-missing"]),
     Fault::new("decay-twice", BOTH, "g", "g²", "a decay applied in the caller and in the kernel", |c| {
         Rule { decay: |g| g * g, ..RIGHT }.run(c)
     }),
@@ -53,7 +54,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "v β",
         "plain linear attention for the delta rule",
         |c| Rule { delta: |v, _, beta| v * beta, ..RIGHT }.run(c),
-    ),
+    )
+    .called(&["memory-missing"]),
     Fault::new(
         "beta-on-value-only",
         BOTH,
@@ -82,7 +84,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "`output_final_state` not passed on: decoding starts from nothing",
         |c| Ok(vec![0.0; c.output.len()]),
     )
-    .when(When::Prefill),
+    .when(When::Prefill)
+    .called(&["state-zero"]),
     Fault::new(
         "state-output-bf16",
         STATE,
@@ -91,7 +94,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "a state cache in the model's type",
         |c| Ok(c.output.iter().map(|v| to_bf16(*v)).collect()),
     )
-    .quiet(),
+    .quiet()
+    .called(&["output-bf16"]),
 ];
 
 fn grouped(graph: &Graph, _: &Component) -> bool {
