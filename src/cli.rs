@@ -318,9 +318,9 @@ pub struct FaultsRunArgs {
     /// The engine's numeric path: serial (default), or batched for lattice-f32.
     #[arg(long, value_name = "NAME")]
     pub path: Option<String>,
-    /// Only this fault.
+    /// Only this fault; may be given several times.
     #[arg(long, value_name = "NAME")]
-    pub fault: Option<String>,
+    pub fault: Vec<String>,
     /// Only in this layer.
     #[arg(long, value_name = "N")]
     pub layer: Option<usize>,

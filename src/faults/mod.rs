@@ -98,10 +98,11 @@ pub struct Fault {
     pub quantized: bool,
     /// Where it is known from, in words.
     pub source: &'static str,
-    /// Short names of the diagnosis' formulas that say the same; none where no formula over the component's
-    /// own inputs and weights does. Several where it has one for each kind of component, or where a comment
-    /// says why no input can tell them apart.
+    /// Short names of the diagnosis' formulas that say the same: several where it has one for each kind of
+    /// component, or where a comment says why no input can tell them apart.
     pub called: Called,
+    /// Short names that are not right, but say the same of some inputs: a comment says of which.
+    pub akin: &'static [&'static str],
     /// Which of these components can show it: none at a ratio of 1, for example.
     lives: fn(&Graph, &Component) -> bool,
     formula: Formula,
@@ -127,7 +128,8 @@ impl Fault {
     ) -> Self {
         let (weight, when) = (Weight::Loud, When::Always);
         let (called, lives) = (Called::ByName, anywhere as fn(&Graph, &Component) -> bool);
-        Self { name, right, wrong, weight, ops, when, quantized: false, source, called, lives, formula }
+        let akin = &[];
+        Self { name, right, wrong, weight, ops, when, quantized: false, source, called, akin, lives, formula }
     }
 
     const fn quiet(self) -> Self {
@@ -140,6 +142,10 @@ impl Fault {
 
     const fn called(self, names: &'static [&'static str]) -> Self {
         Self { called: Called::Any(names), ..self }
+    }
+
+    const fn akin(self, akin: &'static [&'static str]) -> Self {
+        Self { akin, ..self }
     }
 
     const fn when(self, when: When) -> Self {

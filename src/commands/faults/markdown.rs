@@ -2,10 +2,10 @@
 
 use super::pairs::Pair;
 use super::run::{Score, UNCHECKED};
-use super::said::{Verdict, together};
+use super::said::{Said, Verdict, together};
 use super::score::{Found, Planting, Row};
 use super::table::{complaints, figure, place, prompts, smallest, sums};
-use crate::faults::named;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// All engines: first the sums, then of each the faults, what cannot be seen, and what has no name.
@@ -63,11 +63,11 @@ fn faults(score: &Score) -> String {
 }
 
 /// Lines on the plantings of each fault of which there is something to say.
-fn listed(score: &Score, say: fn(&Row, &Planting) -> Option<String>) -> Vec<String> {
+fn listed(score: &Score, say: fn(&Planting) -> Option<String>) -> Vec<String> {
     let of_row = |row: &Row| {
         let mut said: Vec<(String, Vec<String>)> = Vec::new();
         for planting in &row.plantings {
-            let Some(what) = say(row, planting) else { continue };
+            let Some(what) = say(planting) else { continue };
             match said.iter_mut().find(|(known, _)| *known == what) {
                 Some((_, places)) => places.push(place(planting.layer)),
                 None => said.push((what, vec![place(planting.layer)])),
@@ -81,7 +81,7 @@ fn listed(score: &Score, say: fn(&Row, &Planting) -> Option<String>) -> Vec<Stri
     score.rows.iter().flat_map(of_row).collect()
 }
 
-fn unseen(_: &Row, planting: &Planting) -> Option<String> {
+fn unseen(planting: &Planting) -> Option<String> {
     match planting.found {
         Found::NotVisible => Some("not a bit changed".to_owned()),
         Found::Indistinguishable => {
@@ -91,19 +91,16 @@ fn unseen(_: &Row, planting: &Planting) -> Option<String> {
     }
 }
 
-fn unnamed(row: &Row, planting: &Planting) -> Option<String> {
-    let odd = |said: &&super::said::Said| said.verdict != Verdict::Right || said.names.len() > 1;
+fn unnamed(planting: &Planting) -> Option<String> {
+    let odd = |said: &&Said| said.verdict != Verdict::Right || said.names.len() > 1;
     let said: Vec<_> = planting.diagnosis.iter().filter(odd).collect();
     if said.is_empty() {
         return None;
     }
     if said.iter().all(|said| said.verdict == Verdict::None) {
-        let known = named(row.name).is_ok_and(|fault| fault.names().is_empty());
-        let why =
-            if known { "no formula of its inputs and weights says it" } else { "none of the formulas fits" };
-        return Some(why.to_owned());
+        return Some("none of the known formulas".to_owned());
     }
-    let names: std::collections::BTreeSet<String> =
+    let names: BTreeSet<String> =
         said.iter().map(|said| format!("`{}`", said.names.join("` or `"))).collect();
     Some(names.into_iter().collect::<Vec<_>>().join(", "))
 }

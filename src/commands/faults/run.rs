@@ -56,13 +56,14 @@ impl Score {
 
 pub(super) fn run(args: &FaultsRunArgs, ui: Ui) -> Result<Outcome> {
     check_known(&args.engine, &ENGINES)?;
-    let chosen = args.fault.as_deref().map(named).transpose()?;
+    let chosen: Vec<&Fault> = args.fault.iter().map(|name| named(name)).collect::<Result<_>>()?;
+    let all = if chosen.is_empty() { catalogue().collect() } else { chosen };
     let out = args.out.as_ref().map(|out| ReplacedDir::stage(out, "faults.json")).transpose()?;
     let bundle = Bundle::unpack()?;
     let model = ModelDir::open(&args.model.clone().unwrap_or_else(|| bundle.model()))?;
     let mut scores = Vec::new();
     for (engine, path) in engines(args)? {
-        let score = score(args, ui, &bundle, &model, (engine, path), chosen)?;
+        let score = score(args, ui, &bundle, &model, (engine, path), &all)?;
         scores.extend(Some(score).filter(|score| !score.rows.is_empty()));
     }
     if scores.is_empty() {
@@ -105,7 +106,7 @@ fn score(
     bundle: &Bundle,
     model: &ModelDir,
     (name, path): (&str, &'static str),
-    chosen: Option<&'static Fault>,
+    all: &[&'static Fault],
 ) -> Result<Score> {
     let mut engine = open_engine(name, model, Some(path))?;
     let prompts = prompts(args, model, bundle, engine.as_ref())?;
@@ -115,7 +116,7 @@ fn score(
     let held_dir = work.path().join("held");
     let written = engine.write_held(model, &held_dir)?;
     let dir = if written { held_dir.as_path() } else { model.path() };
-    let held = Held::open(dir, model.graph().clone(), model.config().clone())?;
+    let held = Held::open(dir, model.graph().clone(), model.config().clone())?.made_from(model.path())?;
     let description = model.graph().description();
     let (own, source) = (Parameters::open(dir, description)?, Parameters::open(model.path(), description)?);
     let weights = Weights { held: &own, source: &source, config: model.config() };
@@ -123,8 +124,7 @@ fn score(
         Bench { model, prompts: &prompts, held: &held, weights, work: work.path(), healthy: None };
 
     let quantized = engine.provenance().quantized;
-    let all = chosen.map_or_else(|| catalogue().collect(), |fault| vec![fault]);
-    let all: Vec<&Fault> = all.into_iter().filter(|fault| quantized || !fault.quantized).collect();
+    let all: Vec<&Fault> = all.iter().copied().filter(|fault| quantized || !fault.quantized).collect();
     let healthy = bench.keep_healthy(engine.as_mut())?;
     let bar = progress::bar(&format!("{name}, {path}"), (all.len() + args.pairs) as u64, ui.quiet);
     let mut rows = Vec::new();

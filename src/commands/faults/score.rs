@@ -2,7 +2,7 @@
 
 use super::said::{Said, Verdict, said, together};
 use super::trial::{Named, Trial};
-use crate::faults::{Planted, Weight};
+use crate::faults::{Change, Planted, Weight};
 use serde::Serialize;
 
 /// A change of a component's output below this relative L2 size, and below the bound, is taken for rounding:
@@ -82,8 +82,11 @@ pub(super) fn judge(planted: &Planted<'_>, trial: &Trial) -> Planting {
     let named = once(trial.named.iter().map(|n| n.point.as_str()));
     let wrong = once(trial.named.iter().filter(|n| !changed(n)).map(|n| n.point.as_str()));
     let planted: Vec<String> = site.components.iter().map(|c| c.point.clone()).collect();
+    let judged = |(prompt, c): &&(String, Change)| {
+        !trial.unjudged.contains(&(prompt.clone(), c.step, c.point.clone()))
+    };
     let size = |point: &str| {
-        let of = trial.changes.iter().filter(|(_, c)| c.point == point);
+        let of = trial.changes.iter().filter(judged).filter(|(_, c)| c.point == point);
         of.map(|(_, c)| c.size).fold(0.0, f64::max)
     };
     let missed: Vec<String> =
@@ -186,17 +189,26 @@ mod tests {
     use super::*;
     use crate::bundle::Bundle;
     use crate::checkpoint::ModelDir;
-    use crate::faults::{Change, named, sites};
+    use crate::faults::{named, sites};
+    use std::collections::HashSet;
 
     const ACT: &str = "model.layers.2.mlp.act";
     const DOWN: &str = "model.layers.2.mlp.down_proj";
 
     /// What becomes of a fault at `ACT` that changes it by `change`, where these points are named.
     fn found(fault: &str, change: Option<f64>, named_points: &[&str]) -> Found {
+        of(fault, &trial(change, named_points))
+    }
+
+    fn of(fault: &str, trial: &Trial) -> Found {
         let bundle = Bundle::unpack().unwrap();
         let model = ModelDir::open(&bundle.model()).unwrap();
         let sites = sites(named("gate-up-swapped").unwrap(), model.graph());
         let site = sites.iter().find(|site| site.has(ACT)).unwrap();
+        judge(&Planted { fault: named(fault).unwrap(), site, size: 1.0 }, trial).found
+    }
+
+    fn trial(change: Option<f64>, named_points: &[&str]) -> Trial {
         let change = change.map(|size| ("p".to_owned(), Change { step: 0, point: ACT.into(), size }));
         let name = |point: &&str| Named {
             prompt: "p".into(),
@@ -206,8 +218,7 @@ mod tests {
             ratio: 9.0,
         };
         let named_points = named_points.iter().map(name).collect();
-        let trial = Trial { changes: change.into_iter().collect(), named: named_points, ..Trial::default() };
-        judge(&Planted { fault: named(fault).unwrap(), site, size: 1.0 }, &trial).found
+        Trial { changes: change.into_iter().collect(), named: named_points, ..Trial::default() }
     }
 
     #[test]
@@ -224,6 +235,15 @@ mod tests {
         assert_eq!(found("gate-up-swapped", None, &[]), Found::NotVisible);
         // A component that was not changed must not be named, though it has the fault's name.
         assert_eq!(found("gate-up-swapped", None, &[ACT]), Found::Wrong);
+    }
+
+    #[test]
+    fn what_cannot_be_judged_is_not_missed() {
+        let change = Some(f64::INFINITY);
+        assert_eq!(found("gate-up-swapped", change, &[]), Found::Missed);
+        let unjudged = HashSet::from([("p".to_owned(), 0, ACT.to_owned())]);
+        let trial = Trial { unjudged, ..trial(change, &[]) };
+        assert_eq!(of("gate-up-swapped", &trial), Found::Indistinguishable);
     }
 
     #[test]

@@ -8,8 +8,9 @@ use crate::error::Result;
 use crate::faults::{Fault, Planted, Site, Weight};
 use crate::model::{Graph, Op};
 
-/// Halvings after which every fault has drowned: a blend in 32 bits is right to the last bit long before.
-const HALVINGS: i32 = 80;
+/// Halvings after which every fault has drowned: no 32-bit number is smaller, and what should be exactly 0 can
+/// be off by any other.
+const HALVINGS: i32 = 149;
 
 /// A mask has no number between right and wrong.
 pub(super) fn can_be_blended(fault: &Fault, graph: &Graph, site: &Site<'_>) -> bool {

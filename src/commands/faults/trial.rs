@@ -11,7 +11,7 @@ use crate::model::PointFilter;
 use crate::prompt::Prompt;
 use crate::replay::{Held, Place, replay};
 use crate::trace::{Trace, TraceWriter, WriteOptions};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
 /// What every trial on one engine has in common.
@@ -47,7 +47,10 @@ pub(super) struct Trial {
     pub ratios: Vec<(String, f64)>,
     /// What is said of the planted components that are named, by point.
     pub diagnosed: Vec<(String, Diagnosed)>,
-    /// Components that could not be replayed.
+    /// Planted components that could not be replayed, by prompt, step and point: what another fault left them
+    /// to read is not finite.
+    pub unjudged: HashSet<(String, u32, String)>,
+    /// Number of components that could not be replayed.
     pub unmeasured: usize,
 }
 
@@ -159,6 +162,10 @@ impl Bench<'_> {
         for (place, ratio) in places.iter().zip(self.ratios(trace, &places)?) {
             let Some(ratio) = ratio else {
                 trial.unmeasured += 1;
+                if is_planted(place.point) {
+                    let key = (place.prompt.id.clone(), place.step, place.point.to_owned());
+                    trial.unjudged.insert(key);
+                }
                 continue;
             };
             if is_planted(place.point) {

@@ -89,6 +89,12 @@ pub(super) const LINEAR: &[Hypothesis] = &[
         "the bias of each block of 32 weights left out: codes times scale",
         without_bias,
     ),
+    exact("q4-symmetric", "weights quantized to multiples of a 7th of the largest of each block", |s, j| {
+        quantized(s, j, symmetric)
+    }),
+    exact("q4-floor", "weights quantized to the code below instead of the nearest", |s, j| {
+        quantized(s, j, floored)
+    }),
     exact("linear-late", "the input of the token before", |s, j| {
         let width = s.input(0)?.len() / s.tokens().max(1);
         let edits = Edits::of_input(s, 0, |x| super::one_row_late(x, width))?;
@@ -157,6 +163,39 @@ fn without_bias(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
 /// A number with so many bits of mantissa, cut, not rounded.
 fn cut(x: f32, bits: u32) -> f32 {
     f32::from_bits(x.to_bits() & (u32::MAX << (23 - bits)))
+}
+
+/// The product with what another quantizer makes of each block of the weight that there was before.
+fn quantized(step: &Step<'_>, judge: &mut Judge<'_>, quantize: fn(&mut [f32])) -> Replayed<()> {
+    let source = step.original(0)?;
+    let edits = weight(step, |w| {
+        let mut all: Vec<f32> = source.to_f64().into_iter().map(|v| v as f32).collect();
+        all.chunks_mut(BLOCK).for_each(quantize);
+        w.iter_mut().zip(all).for_each(|(w, v)| *w = f64::from(v));
+    })?;
+    linear(&step.edited(&edits), judge)
+}
+
+/// In 32 bits, as quantizers compute.
+fn symmetric(block: &mut [f32]) {
+    let scale = short(block.iter().fold(0.0f32, |m, v| m.max(v.abs())) / 7.0);
+    if scale > 0.0 {
+        block.iter_mut().for_each(|v| *v = (*v / scale).round().clamp(-8.0, 7.0) * scale);
+    }
+}
+
+fn floored(block: &mut [f32]) {
+    let least = block.iter().copied().fold(f32::INFINITY, f32::min);
+    let most = block.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let (scale, bias) = (short((most - least) / 15.0), short(least));
+    if scale > 0.0 {
+        block.iter_mut().for_each(|v| *v = ((*v - bias) / scale).floor().clamp(0.0, 15.0) * scale + bias);
+    }
+}
+
+/// Scales and biases are kept in f16.
+fn short(x: f32) -> f32 {
+    to_f16(f64::from(x)) as f32
 }
 
 /// The weight, changed.

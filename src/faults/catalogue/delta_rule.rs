@@ -26,11 +26,13 @@ pub(super) const FAULTS: &[Fault] = &[
         Rule { memory_decay: false, ..RIGHT }.run(c)
     })
     .quiet(),
+    // In a decode step, each token and each step are one; so are they in a layer that forgets within a token.
     Fault::new("state-bf16", BOTH, "S", "bf16(S) for each token", LIST, |c| {
         let store = |s: &mut [f32], _: usize| s.iter_mut().for_each(|v| *v = to_bf16(*v));
         Rule { store, ..RIGHT }.run(c)
     })
-    .quiet(),
+    .quiet()
+    .akin(&["output-bf16"]),
     Fault::new("state-int8", BOTH, "S", "int8 of each row for each token", LIST, |c| {
         let store = |s: &mut [f32], dv: usize| s.chunks_exact_mut(dv).for_each(to_int8);
         Rule { store, ..RIGHT }.run(c)
@@ -86,6 +88,7 @@ pub(super) const FAULTS: &[Fault] = &[
     )
     .when(When::Prefill)
     .called(&["state-zero"]),
+    // As with `state-bf16`.
     Fault::new(
         "state-output-bf16",
         STATE,
@@ -95,7 +98,8 @@ pub(super) const FAULTS: &[Fault] = &[
         |c| Ok(c.output.iter().map(|v| to_bf16(*v)).collect()),
     )
     .quiet()
-    .called(&["output-bf16"]),
+    .called(&["output-bf16"])
+    .akin(&["state-bf16"]),
 ];
 
 fn grouped(graph: &Graph, _: &Component) -> bool {

@@ -19,23 +19,20 @@ pub(super) const FAULTS: &[Fault] = &[
         product(c, c.input(0)?, &w)
     })
     .quantized(),
-    // No formula of the weights that the engine holds: the wrong ones are made of the checkpoint's.
     Fault::new("q4-symmetric", LINEAR, "affine blocks", "absmax / 7", LIST, |c| {
         let mut w = c.original(0)?;
         w.chunks_mut(BLOCK).for_each(symmetric);
         product(c, c.input(0)?, &w)
     })
     .quiet()
-    .quantized()
-    .called(&[]),
+    .quantized(),
     Fault::new("q4-floor", LINEAR, "round to a code", "floor to a code", LIST, |c| {
         let mut w = c.original(0)?;
         w.chunks_mut(BLOCK).for_each(floored);
         product(c, c.input(0)?, &w)
     })
     .quiet()
-    .quantized()
-    .called(&[]),
+    .quantized(),
     Fault::new(
         "q4-bias-missing",
         LINEAR,
