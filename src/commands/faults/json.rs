@@ -11,10 +11,26 @@ pub(super) fn document(scores: &[Score]) -> Value {
     gathered(scores, one)
 }
 
-/// The same by fault: of the plantings only those of which there is something to say.
+/// The same by fault, a line for each: of the plantings only those of which there is something to say.
 pub(super) fn digest(scores: &[Score]) -> String {
-    let pretty = serde_json::to_string_pretty(&gathered(scores, short));
-    pretty.expect("a score has string keys only") + "\n"
+    // The document, its engines, each of them, its faults.
+    let levels = if scores.len() == 1 { 2 } else { 4 };
+    lines(&gathered(scores, short), levels) + "\n"
+}
+
+/// JSON with a line for each value down to a level, which keeps a digest short and its differences readable.
+fn lines(value: &Value, levels: usize) -> String {
+    let inner: Vec<String> = match value {
+        Value::Object(map) if levels > 0 => {
+            map.iter().map(|(key, value)| format!("{}: {}", json!(key), lines(value, levels - 1))).collect()
+        }
+        Value::Array(list) if levels > 0 && !list.is_empty() => {
+            list.iter().map(|value| lines(value, levels - 1)).collect()
+        }
+        _ => return value.to_string(),
+    };
+    let (open, close) = if value.is_object() { ("{", "}") } else { ("[", "]") };
+    format!("{open}\n{}\n{close}", inner.join(",\n"))
 }
 
 fn gathered(scores: &[Score], one: fn(&Score) -> Value) -> Value {
@@ -71,7 +87,7 @@ fn head(score: &Score) -> Value {
 
 fn short(score: &Score) -> Value {
     let mut value = head(score);
-    let usual = |p: &&Planting| {
+    let is_odd = |p: &&Planting| {
         let found = matches!(p.found, Found::Exactly | Found::Silent);
         let named = p.diagnosis.iter().all(|said| said.verdict == Verdict::Right && said.names.len() == 1);
         !(found && named && p.left_out().next().is_none())
@@ -84,7 +100,7 @@ fn short(score: &Score) -> Value {
             "smallest": row.smallest.as_ref().map(|s| s.size),
             "named_right": row.said(Verdict::Right), "named_none": row.said(Verdict::None),
             "named_wrong": row.said(Verdict::Wrong), "left_out_named": row.left_out(),
-            "unusual": row.plantings.iter().filter(usual).map(unusual).collect::<Vec<_>>(),
+            "odd": row.plantings.iter().filter(is_odd).map(odd).collect::<Vec<_>>(),
         })
     };
     let pair = |pair: &Pair| {
@@ -100,7 +116,7 @@ fn short(score: &Score) -> Value {
     value
 }
 
-fn unusual(p: &Planting) -> Value {
+fn odd(p: &Planting) -> Value {
     json!({
         "layer": p.layer, "found": p.found, "ratio": number(p.ratio), "change": number(p.change),
         "missed": p.missed, "wrong": p.wrong,

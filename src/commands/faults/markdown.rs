@@ -43,16 +43,14 @@ fn faults(score: &Score) -> String {
                    |---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     for row in &score.rows {
-        let (least, most) = row.ratios();
         let _ = writeln!(
             out,
-            "| `{}` | {} | {} | {} | {} – {} | {} | {} | {} | {} |",
+            "| `{}` | {} | {} | {} | {} | {} | {} | {} | {} |",
             row.name,
             row.weight,
             row.plantings.len(),
             row.count(Found::Exactly) + row.count(Found::Silent),
-            figure(least),
-            figure(most),
+            span(row.ratios()),
             smallest(row),
             row.said(Verdict::Right),
             row.said(Verdict::None),
@@ -60,6 +58,11 @@ fn faults(score: &Score) -> String {
         );
     }
     out
+}
+
+fn span((least, most): (f64, f64)) -> String {
+    let (least, most) = (figure(least), figure(most));
+    if least == most { least } else { format!("{least} – {most}") }
 }
 
 /// Lines on the plantings of each fault of which there is something to say.

@@ -93,8 +93,8 @@ fn groups(all: &[One<'_>], feeding: bool) -> Vec<Vec<(usize, usize)>> {
     for (i, a) in all.iter().enumerate() {
         for (j, b) in all.iter().enumerate() {
             let disjoint = !a.site.components.iter().any(|c| b.site.has(&c.point));
-            if disjoint && (if feeding { feeds(&a.site, &b.site) } else { i < j && !feeds(&b.site, &a.site) })
-            {
+            let (to, back) = (feeds(&a.site, &b.site), feeds(&b.site, &a.site));
+            if disjoint && if feeding { to } else { i < j && !to && !back } {
                 groups.entry([a.fault.name, b.fault.name]).or_default().push((i, j));
             }
         }
