@@ -13,14 +13,13 @@ pub(super) struct Healthy {
 }
 
 impl Healthy {
-    /// The ratio of a component of another trace, if all that it reads and writes there is bit for bit what
-    /// it is here; the inner one as in `ratios`.
-    pub fn ratio(&self, graph: &Graph, trace: &Trace, place: &Place<'_>) -> Option<Option<f64>> {
-        let component = graph.get(place.point)?;
+    /// True for a component of another trace if all that it reads and writes there is bit for bit what it is
+    /// here, so that its replay is too.
+    pub fn is_same(&self, graph: &Graph, trace: &Trace, place: &Place<'_>) -> bool {
         // A table's replay looks at the tables of the prefill too, to learn where positions begin.
-        if component.op == Op::RopeTable {
-            return None;
-        }
+        let Some(component) = graph.get(place.point).filter(|c| c.op != Op::RopeTable) else {
+            return false;
+        };
         let prompt = &place.prompt.id;
         let same = |step: u32, point: &String| match (
             self.trace.find(prompt, step, point),
@@ -32,9 +31,12 @@ impl Healthy {
         let now = std::iter::once(&component.point).chain(&component.inputs);
         let before = component.carried.iter().filter(|_| place.step > 0);
         let mut all = now.map(|p| (place.step, p)).chain(before.map(|p| (place.step - 1, p)));
-        if !all.all(|(step, point)| same(step, point)) {
-            return None;
-        }
-        self.ratios.get(&(prompt.clone(), place.step, place.point.to_owned())).copied()
+        all.all(|(step, point)| same(step, point))
+    }
+
+    /// The ratio of a component here; none for one that could not be replayed.
+    pub fn ratio(&self, place: &Place<'_>) -> Option<f64> {
+        let key = (place.prompt.id.clone(), place.step, place.point.to_owned());
+        self.ratios.get(&key).copied().flatten()
     }
 }

@@ -28,14 +28,18 @@ pub(super) fn report(scores: &[Score]) -> String {
 }
 
 fn bullets(text: &str) -> String {
-    text.lines().map(|line| format!("- {line}\n")).collect()
+    list(&text.lines().map(str::to_owned).collect::<Vec<_>>())
+}
+
+fn list(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("- {line}")).collect::<Vec<_>>().join("\n") + "\n"
 }
 
 fn section(title: &str, lines: &[String]) -> String {
     if lines.is_empty() {
         return String::new();
     }
-    format!("\n### {title}\n\n{}", lines.iter().map(|line| format!("- {line}\n")).collect::<String>())
+    format!("\n### {title}\n\n{}", list(lines))
 }
 
 fn faults(score: &Score) -> String {

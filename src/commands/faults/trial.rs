@@ -143,14 +143,16 @@ impl Bench<'_> {
     /// The ratios of places; none for those that cannot be replayed.
     fn ratios(&self, trace: &Trace, places: &[Place<'_>]) -> Result<Vec<Option<f64>>> {
         let graph = self.model.graph();
-        let known = |place: &Place<'_>| self.healthy.as_ref().and_then(|h| h.ratio(graph, trace, place));
-        let mut ratios: Vec<Option<Option<f64>>> = places.iter().map(known).collect();
-        let open: Vec<usize> = (0..places.len()).filter(|i| ratios[*i].is_none()).collect();
-        let anew: Vec<Place<'_>> = open.iter().map(|i| places[*i]).collect();
-        for (i, replayed) in open.into_iter().zip(replay(trace, self.held, &anew, || ())?) {
-            ratios[i] = Some(replayed.local().map(|local| local.ratio));
-        }
-        Ok(ratios.into_iter().map(Option::flatten).collect())
+        let known = |place: &Place<'_>| self.healthy.as_ref().filter(|h| h.is_same(graph, trace, place));
+        let known: Vec<Option<&Healthy>> = places.iter().map(known).collect();
+        let open = places.iter().zip(&known).filter(|(_, known)| known.is_none());
+        let open: Vec<Place<'_>> = open.map(|(place, _)| *place).collect();
+        let mut anew = replay(trace, self.held, &open, || ())?.into_iter();
+        let ratio = |(place, known): (&Place<'_>, Option<&Healthy>)| match known {
+            Some(healthy) => healthy.ratio(place),
+            None => anew.next().and_then(|replayed| replayed.local().map(|local| local.ratio)),
+        };
+        Ok(places.iter().zip(known).map(ratio).collect())
     }
 
     fn replayed(&self, trace: &Trace, planted: &[Planted<'_>], scope: Scope) -> Result<Trial> {
