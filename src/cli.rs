@@ -406,22 +406,25 @@ pub struct FaultsListArgs {
 /// Arguments of `faults run`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code 0: every fault that this input can show is named exactly, and nothing harmless is reported.
+Exit code 0: every fault that this input can show is located exactly, none is called by a wrong name, not even
+where the right one is taken to be unknown, and nothing harmless is reported.
 
 Examples:
   layerdiff faults run
   layerdiff faults run --engine lattice-q4 --fault q4-floor
-  layerdiff faults run --fault rope-interleaved --layer 3 --json")]
+  layerdiff faults run --fault rope-interleaved --layer 3 --json
+  layerdiff faults run --engine all --pairs 60 --out reports/faults")]
 pub struct FaultsRunArgs {
-    /// lattice-f32, lattice-f16, lattice-q8 or lattice-q4.
+    /// lattice-f32, lattice-f16, lattice-q8, lattice-q4; or all: lattice-f32 on both paths, lattice-f16 and
+    /// lattice-q4.
     #[arg(long, value_name = "NAME", default_value = "lattice-f32")]
     pub engine: String,
     /// The engine's numeric path: serial (default), or batched for lattice-f32.
     #[arg(long, value_name = "NAME")]
     pub path: Option<String>,
-    /// Only this fault.
+    /// Only this fault; may be given several times.
     #[arg(long, value_name = "NAME")]
-    pub fault: Option<String>,
+    pub fault: Vec<String>,
     /// Only in this layer.
     #[arg(long, value_name = "N")]
     pub layer: Option<usize>,
@@ -437,7 +440,11 @@ pub struct FaultsRunArgs {
     /// Decode steps after the prefill.
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub steps: usize,
-    /// Where the score goes, as faults.json and faults.txt [default: only stdout].
+    /// Then plant so many pairs of faults that are found alone, half of them in one layer, one feeding the other.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub pairs: usize,
+    /// Where the score by fault goes, as faults.json and faults.md [default: only stdout, where --json has every
+    /// planting].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }

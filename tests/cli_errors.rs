@@ -825,6 +825,48 @@ fn a_step_that_the_trace_lacks_is_named() {
 // Outputs.
 
 #[test]
+fn no_tokens_are_no_job() {
+    refused!(World::new(), "tokens --tokens 0 --out @out");
+}
+
+#[test]
+fn a_temperature_of_nothing_is_refused() {
+    refused!(World::new(), "tokens --temperature 0 --out @out");
+}
+
+#[test]
+fn an_unknown_profile_is_answered_with_the_nearest() {
+    refused!(World::new(), "tokens --profile fp61 --out @out");
+}
+
+#[test]
+fn a_profile_with_an_unknown_metric_is_refused_by_name() {
+    let world = World::new();
+    world.file(
+        "mine.toml",
+        "[[profile]]\nname = 'mine'\n[[profile.criterion]]\nmetric = 'kl'\nat_most = 1.0\n",
+    );
+    refused!(world, "tokens --profile @mine.toml --out @out");
+}
+
+#[test]
+fn malformed_questions_are_refused_with_their_line() {
+    let world = World::new();
+    world.file("choices.jsonl", r#"{"question": "Why?", "choices": ["a", "b", "c"], "answer": 0}"#);
+    refused!(world, "tokens --choices @choices.jsonl --out @out");
+}
+
+#[test]
+fn an_unknown_fault_is_answered_with_the_nearest_by_tokens() {
+    refused!(World::new(), "tokens --fault rope-interleavd --out @out");
+}
+
+#[test]
+fn a_release_of_an_unknown_engine_is_answered_with_the_nearest() {
+    refused!(World::new(), "release --engine lattice-f61 --out @out");
+}
+
+#[test]
 fn an_existing_trace_is_not_overwritten() {
     refused!(World::new(), &CAPTURE_BUNDLED.replace("@out", "@reference"));
 }

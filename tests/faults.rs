@@ -3,8 +3,9 @@
 use assert_cmd::Command;
 use layerdiff::bundle::Bundle;
 use layerdiff::checkpoint::ModelDir;
+use layerdiff::diagnose::known;
 use layerdiff::faults::{Weight, catalogue, named, sites};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Every fault of the project's list of shipped bugs that lives at a point, with its components.
 const LISTED: [(&str, &[&str]); 35] = [
@@ -60,6 +61,10 @@ fn planted(fault: &str, layer: &str) -> (String, Vec<String>, Value) {
     let planting = &json["faults"][0]["plantings"][0];
     let names = planting["named"].as_array().unwrap().iter().map(|n| n.as_str().unwrap().to_owned());
     assert_eq!(code, Some(0), "{json}");
+    for said in planting["diagnosis"].as_array().unwrap() {
+        assert_eq!((&said["verdict"], &said["left_out"]), (&json!("right"), &json!([])), "{json}");
+    }
+    assert_eq!(planting["diagnosis"].as_array().unwrap().len(), planting["named"].as_array().unwrap().len());
     (planting["found"].as_str().unwrap().to_owned(), names.collect(), json["faults"][0].clone())
 }
 
@@ -104,6 +109,91 @@ fn planted_faults_are_found_at_exactly_their_components() {
     }
 }
 
+/// A name that the diagnosis does not know could never be right.
+#[test]
+fn every_name_that_is_right_for_a_fault_is_known_for_its_components() {
+    for fault in catalogue().filter(|fault| fault.weight != Weight::Harmless) {
+        let of = |op| known(op).into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+        let all: Vec<&str> = fault.ops.iter().flat_map(|op| of(*op)).collect();
+        assert!(fault.names().iter().chain(fault.akin).all(|name| all.contains(name)), "{}", fault.name);
+        for op in fault.ops {
+            let named = fault.names().iter().any(|name| of(*op).contains(name));
+            assert!(named, "{} at {op:?}", fault.name);
+        }
+    }
+}
+
+#[test]
+fn of_a_pair_both_are_found_and_named_though_one_feeds_the_other() {
+    let (json, code) = faults(&[
+        "run",
+        "--prompt",
+        "instruction-11",
+        "--pairs",
+        "2",
+        "--layer",
+        "1",
+        "--fault",
+        "memory-undecayed",
+        "--fault",
+        "gated-norm-gate-first",
+    ]);
+    let pair = &json["pairs"][0];
+    assert_eq!(
+        (pair["feeding"].as_bool(), json["score"]["pairs"].as_u64(), code),
+        (Some(true), Some(1), Some(0))
+    );
+    for planting in pair["plantings"].as_array().unwrap() {
+        assert_eq!(planting["found"], "exactly", "{json}");
+        assert!(!planting["diagnosis"].as_array().unwrap().is_empty(), "{json}");
+        for said in planting["diagnosis"].as_array().unwrap() {
+            assert_eq!(said["verdict"], "right", "{json}");
+        }
+    }
+    assert_eq!(json["score"]["pairs_named_right"], 2);
+}
+
+#[test]
+fn all_engines_are_scored_in_one_report() {
+    let out = tempfile::tempdir().unwrap();
+    let dir = out.path().join("score");
+    let (json, code) = faults(&[
+        "run",
+        "--engine",
+        "all",
+        "--prompt",
+        "instruction-11",
+        "--fault",
+        "qk-norm-all-heads",
+        "--layer",
+        "7",
+        "--out",
+        dir.to_str().unwrap(),
+    ]);
+    assert_eq!(code, Some(0), "{json}");
+    let engines: Vec<(&str, &str)> = json["engines"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| (e["engine"].as_str().unwrap(), e["path"].as_str().unwrap()))
+        .collect();
+    let expected = [
+        ("lattice-f32", "serial"),
+        ("lattice-f32", "batched"),
+        ("lattice-f16", "serial"),
+        ("lattice-q4", "serial"),
+    ];
+    assert_eq!(engines, expected);
+    let report = std::fs::read_to_string(dir.join("faults.md")).unwrap();
+    let digest: Value = serde_json::from_slice(&std::fs::read(dir.join("faults.json")).unwrap()).unwrap();
+    for (i, (engine, path)) in expected.into_iter().enumerate() {
+        assert!(report.contains(&format!("## {engine}, {path}")), "{report}");
+        assert_eq!(digest["engines"][i]["faults"][0]["named_right"], 1, "{digest}");
+    }
+    assert!(report.contains("component exactly 1, layer exactly 1, missed 0"), "{report}");
+    assert!(report.contains("called by the right name 1, by none 0, by a wrong one 0"), "{report}");
+}
+
 #[test]
 fn a_fault_that_is_scaled_down_drowns_and_nothing_else_is_named() {
     let (found, _, row) = planted("shift-bf16", "2");
@@ -137,6 +227,7 @@ fn faults_of_quantized_weights_are_found_on_the_engine_that_has_them() {
             ["run", "--engine", "lattice-q4", "--prompt", "instruction-11", "--fault", fault, "--layer", "3"];
         let (json, code) = faults(&args);
         assert_eq!((json["score"]["exactly"].as_u64(), code), (Some(1), Some(0)), "{json}");
+        assert_eq!(json["score"]["named_right"], 1, "{json}");
     }
 }
 

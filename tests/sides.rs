@@ -5,8 +5,8 @@ mod common;
 use common::{Form, bundled_model, layerdiff};
 use layerdiff::capture::open_engine;
 use layerdiff::checkpoint::ModelDir;
-use layerdiff::faults::{Plant, Weights, named, sites};
-use layerdiff::hook::{CaptureHook, Chain, Hook, NoHook};
+use layerdiff::faults::{Plant, Planted, Weights, named, sites};
+use layerdiff::hook::{CaptureHook, Chain};
 use layerdiff::model::PointFilter;
 use layerdiff::parameters::Parameters;
 use layerdiff::trace::{TraceWriter, WriteOptions};
@@ -41,13 +41,12 @@ fn captured(out: &Path, fault: Option<&str>, stated: bool) {
     let weights = Weights { held: &parameters, source: &parameters, config: model.config() };
     let fault = fault.map(|name| named(name).unwrap());
     let places = fault.map(|fault| sites(fault, model.graph()));
-    let mut plant = fault
-        .zip(places.as_ref())
-        .map(|(fault, sites)| Plant::new(fault, model.graph(), &sites[0], weights, 1.0, TOKENS.len()));
-    let mut nothing = NoHook;
-    let first: &mut dyn Hook = plant.as_mut().map_or(&mut nothing, |plant| plant);
+    let planted =
+        fault.zip(places.as_ref()).map(|(fault, sites)| Planted { fault, site: &sites[0], size: 1.0 });
+    let planted: Vec<Planted<'_>> = planted.into_iter().collect();
+    let mut first = Plant::new(&planted, model.graph(), weights, TOKENS.len());
     let mut capture = CaptureHook::new(&mut writer, &points);
-    engine.run(&TOKENS, &FORCED, &mut Chain(vec![first, &mut capture])).unwrap();
+    engine.run(&TOKENS, &FORCED, &mut Chain(vec![&mut first, &mut capture])).unwrap();
     writer.finish(None).unwrap();
 }
 

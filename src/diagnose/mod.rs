@@ -50,6 +50,16 @@ pub struct Diagnosed {
     pub names: Vec<Named>,
     /// What the error looks like, in sentences.
     pub shape: String,
+    /// All formulas that reproduce it, the worse ones too.
+    fits: Vec<Named>,
+}
+
+impl Diagnosed {
+    /// What would be named if formulas of these short names were unknown: what is said of a fault that is in
+    /// no list.
+    pub fn without(&self, ids: &[&str]) -> Vec<Named> {
+        best(self.fits.iter().filter(|named| !ids.contains(&named.id)).cloned().collect())
+    }
 }
 
 /// The formulas that are known for a kind of component: short name, and what was written.
@@ -60,35 +70,35 @@ pub fn known(op: Op) -> Vec<(&'static str, &'static str)> {
 /// Diagnoses components of a candidate's trace, in parallel across them.
 ///
 /// Each is given with all steps and prompts where it is faulty that shall be looked at: a formula must
-/// reproduce all of them, and the first is described. None where a component cannot be replayed. Formulas of
-/// the short names in `without` are taken to be unknown, to learn what is said of a fault that is in no list.
-pub fn diagnose(
-    trace: &Trace,
-    held: &Held,
-    components: &[Vec<Place<'_>>],
-    without: &[&str],
-) -> Vec<Option<Diagnosed>> {
+/// reproduce all of them, and the first is described. None where a component cannot be replayed.
+pub fn diagnose(trace: &Trace, held: &Held, components: &[Vec<Place<'_>>]) -> Vec<Option<Diagnosed>> {
     let one = |places: &Vec<Place<'_>>| {
         let steps: Vec<Step<'_>> = places.iter().filter_map(|place| held.step(trace, place)).collect();
-        component(&steps, without)
+        component(&steps)
     };
     components.par_iter().map(one).collect()
 }
 
-fn component(steps: &[Step<'_>], without: &[&str]) -> Option<Diagnosed> {
+fn component(steps: &[Step<'_>]) -> Option<Diagnosed> {
     let first = steps.first()?;
     let output = first.output().ok()?;
     let mut judge = Judge::new(output).keeping(MOST);
     crate::replay::ops::formula(first, &mut judge).ok()?;
     let seen = judge.seen();
-    let mut right = vec![judge.finish()];
+    let mut right = vec![(judge.unbounded(), judge.finish())];
     for step in &steps[1..] {
         let mut judge = Judge::new(step.output().ok()?);
         crate::replay::ops::formula(step, &mut judge).ok()?;
-        right.push(judge.finish());
+        right.push((judge.unbounded(), judge.finish()));
     }
-    let all = hypotheses::of(first.component.op).filter(|h| !without.contains(&h.id));
-    let mut names: Vec<Named> = all.filter_map(|hypothesis| attempt(steps, &right, hypothesis)).collect();
+    let all = hypotheses::of(first.component.op);
+    let fits: Vec<Named> = all.filter_map(|hypothesis| attempt(steps, &right, hypothesis)).collect();
+    let shape = shape::describe(output, first.graph.axes(first.component), &seen);
+    Some(Diagnosed { names: best(fits.clone()), shape, fits })
+}
+
+/// Those that fit best, the best first.
+fn best(mut names: Vec<Named>) -> Vec<Named> {
     names.sort_by(|a, b| {
         (!a.to_rounding, a.residual_ratio).partial_cmp(&(!b.to_rounding, b.residual_ratio)).unwrap()
     });
@@ -98,12 +108,12 @@ fn component(steps: &[Step<'_>], without: &[&str]) -> Option<Diagnosed> {
             named.to_rounding == best.0 && (best.1 > 1.0 || named.residual_ratio <= 1.0 || !best.0)
         });
     }
-    let shape = shape::describe(output, first.graph.axes(first.component), &seen);
-    Some(Diagnosed { names, shape })
+    names
 }
 
-/// Whether a formula reproduces a component in all steps.
-fn attempt(steps: &[Step<'_>], right: &[Local], hypothesis: &Hypothesis) -> Option<Named> {
+/// Whether a formula reproduces a component in all steps; `right` is what came of the right one, and of how
+/// many elements it can say nothing.
+fn attempt(steps: &[Step<'_>], right: &[(u64, Local)], hypothesis: &Hypothesis) -> Option<Named> {
     let mut named = Named {
         id: hypothesis.id,
         name: hypothesis.name,
@@ -111,12 +121,16 @@ fn attempt(steps: &[Step<'_>], right: &[Local], hypothesis: &Hypothesis) -> Opti
         left: 0.0,
         to_rounding: !hypothesis.coarse,
     };
-    for (step, right) in steps.iter().zip(right) {
+    for (step, (unbounded, right)) in steps.iter().zip(right) {
         let mut judge = Judge::new(step.output().ok()?);
         if !hypothesis.coarse {
             judge = judge.until(LIMIT);
         }
         (hypothesis.formula)(step, &mut judge).ok()?;
+        // A formula whose numbers overflow would explain anything.
+        if judge.unbounded() > *unbounded {
+            return None;
+        }
         let local = judge.finish();
         let fits = if hypothesis.coarse { mostly(&local, right) } else { reproduces(&local, right) };
         if !fits {

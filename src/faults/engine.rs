@@ -1,6 +1,6 @@
 //! An engine with a fault in it: what a whole job makes of a bug.
 
-use super::{Fault, Plant, Weights, sites};
+use super::{Fault, Plant, Planted, Weights, sites};
 use crate::checkpoint::{AdapterDir, ModelDir};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -60,7 +60,7 @@ impl FaultyEngine {
         })
     }
 
-    /// Calls `run` with the fault's hooks, each before `hook`.
+    /// Calls `run` with the fault's hook before `hook`.
     fn planted<T>(
         &self,
         tokens: usize,
@@ -70,14 +70,10 @@ impl FaultyEngine {
         let weights = Weights { held: &self.held, source: &self.source, config: &self.config };
         let sites = sites(self.fault, &self.graph);
         let here = sites.iter().filter(|site| self.layer.is_none() || site.layer == self.layer);
-        let mut plants: Vec<Plant<'_>> =
-            here.map(|site| Plant::new(self.fault, &self.graph, site, weights, 1.0, tokens)).collect();
-        let mut chain: Vec<&mut dyn Hook> = Vec::new();
-        for plant in &mut plants {
-            chain.push(plant);
-        }
-        chain.push(hook);
-        run(&mut Chain(chain))
+        let planted: Vec<Planted<'_>> =
+            here.map(|site| Planted { fault: self.fault, site, size: 1.0 }).collect();
+        let mut plant = Plant::new(&planted, &self.graph, weights, tokens);
+        run(&mut Chain(vec![&mut plant, hook]))
     }
 }
 

@@ -15,7 +15,7 @@ mod site;
 pub use call::{Call, Weights};
 pub use catalogue::{catalogue, named};
 pub use engine::FaultyEngine;
-pub use plant::{Change, Plant};
+pub use plant::{Change, Plant, Planted};
 pub use site::{Site, sites};
 
 use crate::error::Result;
@@ -68,6 +68,15 @@ impl When {
     }
 }
 
+/// What a diagnosis should call a fault.
+#[derive(Debug, Clone, Copy)]
+pub enum Called {
+    /// As the catalogue does.
+    ByName,
+    /// Any of these.
+    Any(&'static [&'static str]),
+}
+
 /// Computes a component's output, wrongly.
 pub type Formula = fn(&Call<'_>) -> Result<Vec<f32>>;
 
@@ -91,12 +100,25 @@ pub struct Fault {
     pub quantized: bool,
     /// Where it is known from, in words.
     pub source: &'static str,
+    /// Short names of the diagnosis' formulas that say the same: several where it has one for each kind of
+    /// component, or where a comment says why no input can tell them apart.
+    pub called: Called,
+    /// Short names that are not right, but say the same of some inputs: a comment says of which.
+    pub akin: &'static [&'static str],
     /// Which of these components can show it: none at a ratio of 1, for example.
     lives: fn(&Graph, &Component) -> bool,
     formula: Formula,
 }
 
 impl Fault {
+    /// The short names of the formulas that say the same.
+    pub fn names(&self) -> &[&'static str] {
+        match &self.called {
+            Called::ByName => std::slice::from_ref(&self.name),
+            Called::Any(names) => names,
+        }
+    }
+
     /// A loud fault of `ops` in all steps.
     const fn new(
         name: &'static str,
@@ -107,7 +129,9 @@ impl Fault {
         formula: Formula,
     ) -> Self {
         let (weight, when) = (Weight::Loud, When::Always);
-        Self { name, right, wrong, weight, ops, when, quantized: false, source, lives: anywhere, formula }
+        let (called, lives) = (Called::ByName, anywhere as fn(&Graph, &Component) -> bool);
+        let akin = &[];
+        Self { name, right, wrong, weight, ops, when, quantized: false, source, called, akin, lives, formula }
     }
 
     const fn quiet(self) -> Self {
@@ -116,6 +140,14 @@ impl Fault {
 
     const fn harmless(self) -> Self {
         Self { weight: Weight::Harmless, ..self }
+    }
+
+    const fn called(self, names: &'static [&'static str]) -> Self {
+        Self { called: Called::Any(names), ..self }
+    }
+
+    const fn akin(self, akin: &'static [&'static str]) -> Self {
+        Self { akin, ..self }
     }
 
     const fn when(self, when: When) -> Self {

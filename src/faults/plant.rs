@@ -1,4 +1,4 @@
-//! The hook that puts a fault into a running engine.
+//! The hook that puts faults into a running engine.
 
 use super::call::{Call, Values, Weights};
 use super::{Fault, Site};
@@ -19,15 +19,23 @@ pub struct Change {
     pub size: f64,
 }
 
-/// Replaces the outputs of a fault's components by what its formula gives.
+/// A fault, and where it is planted.
+#[derive(Debug, Clone, Copy)]
+pub struct Planted<'a> {
+    /// The fault.
+    pub fault: &'a Fault,
+    /// Its components.
+    pub site: &'a Site<'a>,
+    /// 1 plants the wrong formula; s plants `right + s (wrong − right)`.
+    pub size: f32,
+}
+
+/// Replaces the outputs of the faults' components by what their formulas give.
 #[derive(Debug)]
 pub struct Plant<'a> {
-    fault: &'a Fault,
+    planted: &'a [Planted<'a>],
     graph: &'a Graph,
-    site: &'a Site<'a>,
     weights: Weights<'a>,
-    /// 1 plants the wrong formula; s plants `right + s (wrong − right)`.
-    size: f32,
     prompt: usize,
     reads: HashSet<&'a str>,
     step: u32,
@@ -37,22 +45,14 @@ pub struct Plant<'a> {
 }
 
 impl<'a> Plant<'a> {
-    /// Plants `fault` at `site`, for a run whose prefill has `prompt` tokens.
-    pub fn new(
-        fault: &'a Fault,
-        graph: &'a Graph,
-        site: &'a Site<'a>,
-        weights: Weights<'a>,
-        size: f32,
-        prompt: usize,
-    ) -> Self {
-        let reads = site.components.iter().flat_map(|c| c.inputs.iter().chain(&c.carried));
+    /// Plants faults whose sites have no component in common, for a run whose prefill has `prompt` tokens.
+    pub fn new(planted: &'a [Planted<'a>], graph: &'a Graph, weights: Weights<'a>, prompt: usize) -> Self {
+        let components = planted.iter().flat_map(|planted| &planted.site.components);
+        let reads = components.flat_map(|c| c.inputs.iter().chain(&c.carried));
         Self {
-            fault,
+            planted,
             graph,
-            site,
             weights,
-            size,
             prompt,
             reads: reads.map(String::as_str).collect(),
             step: 0,
@@ -67,8 +67,14 @@ impl<'a> Plant<'a> {
         &self.changes
     }
 
-    /// What the component at `point` gives with the fault.
-    fn wrong(&self, at: At<'_>, right: &[f32]) -> Result<Vec<f32>> {
+    /// The fault that the component at `point` has.
+    fn at(&self, point: &str) -> Option<&'a Planted<'a>> {
+        self.planted.iter().find(|planted| planted.site.has(point))
+    }
+
+    /// What the component at `point` gives with its fault.
+    fn wrong(&self, planted: &Planted<'_>, at: At<'_>, right: &[f32]) -> Result<Vec<f32>> {
+        let Planted { fault, size, .. } = *planted;
         let component = self.graph.component(at.point)?;
         let prefill = at.step == 0;
         let call = Call {
@@ -81,14 +87,14 @@ impl<'a> Plant<'a> {
             before: &self.before,
             weights: self.weights,
         };
-        let mut wrong = (self.fault.formula)(&call)?;
+        let mut wrong = (fault.formula)(&call)?;
         if wrong.len() != right.len() {
-            return Err(Error::new(format!("`{}` does not fit `{}`", self.fault.name, at.point))
+            return Err(Error::new(format!("`{}` does not fit `{}`", fault.name, at.point))
                 .expected(right.len(), wrong.len()));
         }
-        if self.size != 1.0 {
+        if size != 1.0 {
             for (wrong, right) in wrong.iter_mut().zip(right).filter(|(w, r)| w.to_bits() != r.to_bits()) {
-                *wrong = right + self.size * (*wrong - right);
+                *wrong = right + size * (*wrong - right);
             }
         }
         Ok(wrong)
@@ -111,7 +117,7 @@ impl<'a> Plant<'a> {
 
 impl Hook for Plant<'_> {
     fn wants(&self, point: &str) -> bool {
-        self.reads.contains(point) || self.site.has(point)
+        self.reads.contains(point) || self.at(point).is_some()
     }
 
     fn call(&mut self, at: At<'_>, mut tensor: Tensor) -> Result<Tensor> {
@@ -123,8 +129,8 @@ impl Hook for Plant<'_> {
             Numbers::F32(values) => values.clone(),
             Numbers::U8(values) => values.iter().copied().map(f32::from).collect(),
         };
-        if self.site.has(at.point) && self.fault.when.covers(at.step) {
-            let wrong = self.wrong(at, &values)?;
+        if let Some(planted) = self.at(at.point).filter(|planted| planted.fault.when.covers(at.step)) {
+            let wrong = self.wrong(planted, at, &values)?;
             self.note(at, &values, &wrong);
             values = wrong;
             match &mut tensor.values {

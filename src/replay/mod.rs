@@ -53,13 +53,21 @@ pub struct Held {
     graph: Graph,
     config: ModelConfig,
     parameters: Parameters,
+    source: Option<Parameters>,
 }
 
 impl Held {
     /// A checkpoint in the candidate's own basis: that of the model, or what its engine made of it.
     pub fn open(dir: &Path, graph: Graph, config: ModelConfig) -> Result<Self> {
         let parameters = Parameters::open(dir, graph.description())?;
-        Ok(Self { graph, config, parameters })
+        Ok(Self { graph, config, parameters, source: None })
+    }
+
+    /// The checkpoint that the weights were quantized from, in the same basis: no replay needs it, but a
+    /// diagnosis learns from it what a wrong quantizer would have made.
+    pub fn made_from(mut self, source: &Path) -> Result<Self> {
+        self.source = Some(Parameters::open(source, self.graph.description())?);
+        Ok(self)
     }
 
     /// A component's inputs in a trace; none where the architecture does not know the point.
@@ -69,6 +77,7 @@ impl Held {
             graph: &self.graph,
             config: &self.config,
             parameters: &self.parameters,
+            source: self.source.as_ref(),
             trace,
             prompt: place.prompt,
             step: place.step,

@@ -17,6 +17,8 @@ pub(crate) struct Step<'a> {
     pub graph: &'a Graph,
     pub config: &'a ModelConfig,
     pub parameters: &'a Parameters,
+    /// What the parameters were quantized from, where that is known.
+    pub source: Option<&'a Parameters>,
     pub trace: &'a Trace,
     pub prompt: &'a Prompt,
     pub step: u32,
@@ -120,6 +122,13 @@ impl<'a> Step<'a> {
         let name = name.ok_or_else(|| Stop::Missing(format!("the description has no parameter {i}")))?;
         let name = self.edits.name(i).unwrap_or(name);
         self.parameters.view(name).ok_or_else(|| Stop::Missing(format!("the weights lack `{name}`")))
+    }
+
+    /// The parameter number `i` before it was quantized.
+    pub fn original(&self, i: usize) -> Replayed<TensorView<'a>> {
+        let name = self.component.params.get(i);
+        let view = self.source.zip(name).and_then(|(source, name)| source.view(name));
+        view.ok_or_else(|| Stop::Missing("what it was quantized from is not known".into()))
     }
 
     /// A constant of the component: a number, or the configuration's under the key that stands there.

@@ -132,7 +132,7 @@ pub fn template(question: &Question, shots: &[Question]) -> String {
     let about = if subject.is_empty() { String::new() } else { format!(" about {subject}") };
     let mut text = format!("The following are multiple choice questions (with answers){about}.\n\n");
     for shot in shots {
-        text += &format!("{} {}\n\n", asked(shot), LETTERS[shot.answer]);
+        text.extend([asked(shot).as_str(), " ", &LETTERS[shot.answer].to_string(), "\n\n"]);
     }
     text + &asked(question)
 }

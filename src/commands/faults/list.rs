@@ -21,6 +21,7 @@ pub(super) fn run(args: &FaultsListArgs, ui: Ui) -> Result<Outcome> {
                 "name": fault.name, "right": fault.right, "wrong": fault.wrong, "weight": fault.weight.name(),
                 "components": components(fault, graph), "sites": sites(fault, graph).len(),
                 "quantized_only": fault.quantized, "source": fault.source,
+                "called": fault.names(),
             })
         };
         print_json(&json!({ "outcome": "pass", "faults": catalogue().map(row).collect::<Vec<_>>() }))?;

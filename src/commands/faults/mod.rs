@@ -1,7 +1,12 @@
 //! `layerdiff faults`.
 
+mod healthy;
+mod json;
 mod list;
+mod markdown;
+mod pairs;
 mod run;
+mod said;
 mod score;
 mod shrink;
 mod table;

@@ -1,17 +1,18 @@
 //! `layerdiff faults run`: plants each fault, and scores what is named.
 
 use super::super::{Ui, print_json, print_text, prompts_from};
+use super::pairs::{Pair, pairs};
 use super::score::{Found, Row, judge};
 use super::shrink::{can_be_blended, shrink};
-use super::table;
-use super::trial::{Bench, Named, Scope};
+use super::trial::{Bench, Named, Scope, Trial};
+use super::{json, markdown, table};
 use crate::bundle::Bundle;
 use crate::capture::open_engine;
 use crate::checkpoint::ModelDir;
 use crate::cli::FaultsRunArgs;
-use crate::engine::{Engine, check_known};
+use crate::engine::{Engine, check_known, path_of};
 use crate::error::{Error, Result};
-use crate::faults::{Fault, Weights, catalogue, named, sites};
+use crate::faults::{Fault, Planted, Weights, catalogue, named, sites};
 use crate::files::ReplacedDir;
 use crate::parameters::Parameters;
 use crate::progress;
@@ -19,85 +20,125 @@ use crate::prompt::{Prompt, tokenize};
 use crate::replay::Held;
 use crate::report::Outcome;
 use crate::trace::Trace;
-use serde_json::json;
 
 /// The engines that faults are planted into.
-const ENGINES: [&str; 4] = ["lattice-f32", "lattice-f16", "lattice-q8", "lattice-q4"];
+const ENGINES: [&str; 5] = ["lattice-f32", "lattice-f16", "lattice-q8", "lattice-q4", "all"];
+/// What `all` means: engine and path.
+const ALL: [(&str, &str); 4] = [
+    ("lattice-f32", "serial"),
+    ("lattice-f32", "batched"),
+    ("lattice-f16", "serial"),
+    ("lattice-q4", "serial"),
+];
 /// What the output says instead of a self-check.
 pub(super) const UNCHECKED: &str = "planted: the self-check is not taken";
+
+/// All that was found on one engine.
+pub(super) struct Score {
+    pub engine: String,
+    pub path: &'static str,
+    pub prompts: Vec<Prompt>,
+    pub healthy: Trial,
+    pub rows: Vec<Row>,
+    pub pairs: Vec<Pair>,
+}
+
+impl Score {
+    pub fn is_right(&self) -> bool {
+        let pairs = self.pairs.iter().all(Pair::is_right);
+        pairs && self.rows.iter().all(Row::is_right) && self.healthy.named.is_empty()
+    }
+
+    pub fn count(&self, found: Found) -> usize {
+        self.rows.iter().map(|row| row.count(found)).sum()
+    }
+}
+
 pub(super) fn run(args: &FaultsRunArgs, ui: Ui) -> Result<Outcome> {
     check_known(&args.engine, &ENGINES)?;
-    let chosen = args.fault.as_deref().map(named).transpose()?;
+    let chosen: Vec<&Fault> = args.fault.iter().map(|name| named(name)).collect::<Result<_>>()?;
+    let all = if chosen.is_empty() { catalogue().collect() } else { chosen };
     let out = args.out.as_ref().map(|out| ReplacedDir::stage(out, "faults.json")).transpose()?;
     let bundle = Bundle::unpack()?;
     let model = ModelDir::open(&args.model.clone().unwrap_or_else(|| bundle.model()))?;
-    let path = args.path.as_deref().or(Some("serial"));
-    let mut engine = open_engine(&args.engine, &model, path)?;
-    let prompts = prompts(args, &model, &bundle, engine.as_ref())?;
-    let work = tempfile::tempdir()
-        .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
-    crate::files::remove_on_interrupt(work.path());
-    let held_dir = work.path().join("held");
-    let written = engine.write_held(&model, &held_dir)?;
-    let dir = if written { held_dir.as_path() } else { model.path() };
-    let held = Held::open(dir, model.graph().clone(), model.config().clone())?;
-    let description = model.graph().description();
-    let (own, source) = (Parameters::open(dir, description)?, Parameters::open(model.path(), description)?);
-    let weights = Weights { held: &own, source: &source, config: model.config() };
-    let bench = Bench { model: &model, prompts: &prompts, held: &held, weights, work: work.path() };
-
-    let quantized = engine.provenance().quantized;
-    let all = chosen.map_or_else(|| catalogue().collect(), |fault| vec![fault]);
-    let all: Vec<&Fault> = all.into_iter().filter(|fault| quantized || !fault.quantized).collect();
-    let healthy = bench.trial(engine.as_mut(), None, Scope::Model)?;
-    let bar = progress::bar("planting", all.len() as u64, ui.quiet);
-    let mut rows = Vec::new();
-    for fault in all {
-        bar.set_message(fault.name);
-        rows.push(row(&bench, engine.as_mut(), fault, args.layer)?);
-        bar.inc(1);
+    let mut scores = Vec::new();
+    for (engine, path) in engines(args)? {
+        let score = score(args, ui, &bundle, &model, (engine, path), &all)?;
+        scores.extend(Some(score).filter(|score| !score.rows.is_empty()));
     }
-    bar.finish_and_clear();
-    rows.retain(|row| !row.plantings.is_empty());
-    if rows.is_empty() {
+    if scores.is_empty() {
         return Err(Error::new("there is nothing to plant").hint(
             "the fault lives in no such layer, or is one of quantized weights: try --engine lattice-q4",
         ));
     }
-    let right = rows.iter().all(Row::is_right) && healthy.named.is_empty();
-    let outcome = if right { Outcome::Pass } else { Outcome::Fault };
-    let count = |found: Found| rows.iter().map(|row| row.count(found)).sum::<usize>();
-    let json = json!({
-        "outcome": if right { "pass" } else { "fault" },
-        "engine": args.engine, "path": path, "self_check": UNCHECKED,
-        "prompts": prompts.iter().map(|p| json!({
-            "id": p.id, "tokens": p.token_ids.len(), "steps": p.step_token_ids.len()
-        })).collect::<Vec<_>>(),
-        "healthy": { "alarms": points(&healthy.named), "unmeasured": healthy.unmeasured },
-        "score": {
-            "exactly": count(Found::Exactly), "missed": count(Found::Missed), "wrong": count(Found::Wrong),
-            "indistinguishable": count(Found::Indistinguishable), "not_visible": count(Found::NotVisible),
-            "layer_exact": rows.iter().flat_map(|r| &r.plantings).filter(|p| p.layer_exact).count(),
-            "plantings": rows.iter().map(|r| r.plantings.len()).sum::<usize>(),
-            "harmless_silent": count(Found::Silent), "harmless_alarms": count(Found::Alarm),
-        },
-        "faults": rows,
-    });
-    let text = table::text(&args.engine, &prompts, &healthy, &rows);
+    let outcome = if scores.iter().all(Score::is_right) { Outcome::Pass } else { Outcome::Fault };
+    let text = scores.iter().map(table::text).collect::<Vec<_>>().join("\n\n");
     if let Some(out) = out {
-        let pretty = serde_json::to_string_pretty(&json).expect("a score has string keys only");
-        for (name, text) in [("faults.json", pretty), ("faults.txt", text.clone())] {
+        let files = [("faults.json", json::digest(&scores)), ("faults.md", markdown::report(&scores))];
+        for (name, text) in files {
             let path = out.path().join(name);
-            std::fs::write(&path, text + "\n").map_err(|e| Error::io("write the score", &path, &e))?;
+            std::fs::write(&path, text).map_err(|e| Error::io("write the score", &path, &e))?;
         }
         out.publish()?;
     }
     if ui.json {
-        print_json(&json)?;
+        print_json(&json::document(&scores))?;
     } else {
         print_text(&text)?;
     }
     Ok(outcome)
+}
+
+fn engines(args: &FaultsRunArgs) -> Result<Vec<(&str, &'static str)>> {
+    if args.engine != "all" {
+        let path = args.path.as_deref().or(Some("serial"));
+        return Ok(vec![(&args.engine, path_of(&args.engine, path)?)]);
+    }
+    if args.path.is_some() {
+        return Err(Error::new("--path chooses a path of one engine").hint("all has every path of each"));
+    }
+    Ok(ALL.to_vec())
+}
+
+fn score(
+    args: &FaultsRunArgs,
+    ui: Ui,
+    bundle: &Bundle,
+    model: &ModelDir,
+    (name, path): (&str, &'static str),
+    all: &[&'static Fault],
+) -> Result<Score> {
+    let mut engine = open_engine(name, model, Some(path))?;
+    let prompts = prompts(args, model, bundle, engine.as_ref())?;
+    let work = tempfile::tempdir()
+        .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
+    crate::files::remove_on_interrupt(work.path());
+    let held_dir = work.path().join("held");
+    let written = engine.write_held(model, &held_dir)?;
+    let dir = if written { held_dir.as_path() } else { model.path() };
+    let held = Held::open(dir, model.graph().clone(), model.config().clone())?.made_from(model.path())?;
+    let description = model.graph().description();
+    let (own, source) = (Parameters::open(dir, description)?, Parameters::open(model.path(), description)?);
+    let weights = Weights { held: &own, source: &source, config: model.config() };
+    let mut bench =
+        Bench { model, prompts: &prompts, held: &held, weights, work: work.path(), healthy: None };
+
+    let quantized = engine.provenance().quantized;
+    let all: Vec<&Fault> = all.iter().copied().filter(|fault| quantized || !fault.quantized).collect();
+    let healthy = bench.keep_healthy(engine.as_mut())?;
+    let bar = progress::bar(&format!("{name}, {path}"), (all.len() + args.pairs) as u64, ui.quiet);
+    let mut rows = Vec::new();
+    for fault in all {
+        bar.set_message(fault.name);
+        rows.push(row(&bench, engine.as_mut(), fault, args.layer, healthy.unmeasured)?);
+        bar.inc(1);
+    }
+    rows.retain(|row| !row.plantings.is_empty());
+    bar.set_message("pairs");
+    let pairs = pairs(&bench, engine.as_mut(), &rows, args.pairs, || bar.inc(1))?;
+    bar.finish_and_clear();
+    drop(bench);
+    Ok(Score { engine: name.to_owned(), path, prompts, healthy, rows, pairs })
 }
 
 pub(super) fn points(named: &[Named]) -> Vec<String> {
@@ -132,6 +173,7 @@ fn row(
     engine: &mut dyn Engine,
     fault: &'static Fault,
     layer: Option<usize>,
+    unmeasured: usize,
 ) -> Result<Row> {
     let graph = bench.model.graph();
     let sites = sites(fault, graph);
@@ -139,14 +181,16 @@ fn row(
     let mut plantings = Vec::new();
     let mut smallest = None;
     for site in sites {
-        let trial = bench.trial(engine, Some((fault, site, 1.0)), Scope::Model)?;
-        let planting = judge(fault, site, &trial);
+        let planted = Planted { fault, site, size: 1.0 };
+        let trial = bench.trial(engine, &[planted], Scope::Model)?;
+        let mut planting = judge(&planted, &trial);
+        planting.undefined = trial.unmeasured.saturating_sub(unmeasured);
         // Between −∞ and a number there is nothing either.
         let blended = planting.change.is_finite() && can_be_blended(fault, graph, site);
         if smallest.is_none() && planting.found == Found::Exactly && blended {
-            smallest = Some(shrink(bench, engine, fault, site, planting.ratio)?);
+            smallest = Some(shrink(bench, engine, planted, planting.ratio)?);
         }
         plantings.push(planting);
     }
-    Ok(Row { name: fault.name, weight: fault.weight.name(), plantings, smallest, diagnosis: None })
+    Ok(Row { name: fault.name, weight: fault.weight.name(), plantings, smallest })
 }

@@ -1,7 +1,8 @@
-//! What a trial says about the localization.
+//! What a trial says about the localization, and about the names.
 
+use super::said::{Said, Verdict, said, together};
 use super::trial::{Named, Trial};
-use crate::faults::{Fault, Site, Weight};
+use crate::faults::{Change, Planted, Weight};
 use serde::Serialize;
 
 /// A change of a component's output below this relative L2 size, and below the bound, is taken for rounding:
@@ -47,18 +48,45 @@ pub(super) struct Planting {
     /// The largest relative L2 change of an output.
     #[serde(with = "crate::number")]
     pub change: f64,
+    /// How many components could not be judged that can be where nothing is planted: they read numbers that
+    /// are not finite.
+    pub undefined: usize,
+    /// What is said of the planted components that are named.
+    pub diagnosis: Vec<Said>,
 }
 
-/// Judges one trial.
-pub(super) fn judge(fault: &Fault, site: &Site<'_>, trial: &Trial) -> Planting {
+impl Planting {
+    /// True when the planted fault is named.
+    pub fn is_located(&self) -> bool {
+        !self.diagnosis.is_empty()
+    }
+
+    /// Names that would be given if those of the fault were unknown.
+    pub fn left_out(&self) -> impl Iterator<Item = &'static str> {
+        self.diagnosis.iter().flat_map(|said| &said.left_out).copied()
+    }
+
+    /// True when nothing is missed, nothing wrong is named, and nothing harmless is reported.
+    pub fn is_right(&self) -> bool {
+        let found = !matches!(self.found, Found::Missed | Found::Wrong | Found::Alarm);
+        found && together(&self.diagnosis) != Some(Verdict::Wrong) && self.left_out().next().is_none()
+    }
+}
+
+/// Judges one of the faults of a trial.
+pub(super) fn judge(planted: &Planted<'_>, trial: &Trial) -> Planting {
+    let Planted { fault, site, .. } = planted;
     let changed = |n: &&Named| {
         trial.changes.iter().any(|(p, c)| *p == n.prompt && c.step == n.step && c.point == n.point)
     };
     let named = once(trial.named.iter().map(|n| n.point.as_str()));
     let wrong = once(trial.named.iter().filter(|n| !changed(n)).map(|n| n.point.as_str()));
     let planted: Vec<String> = site.components.iter().map(|c| c.point.clone()).collect();
+    let judged = |(prompt, c): &&(String, Change)| {
+        !trial.unjudged.contains(&(prompt.clone(), c.step, c.point.clone()))
+    };
     let size = |point: &str| {
-        let of = trial.changes.iter().filter(|(_, c)| c.point == point);
+        let of = trial.changes.iter().filter(judged).filter(|(_, c)| c.point == point);
         of.map(|(_, c)| c.size).fold(0.0, f64::max)
     };
     let missed: Vec<String> =
@@ -72,13 +100,15 @@ pub(super) fn judge(fault: &Fault, site: &Site<'_>, trial: &Trial) -> Planting {
             }
         }
         () if !wrong.is_empty() => Found::Wrong,
-        () if trial.changes.is_empty() => Found::NotVisible,
+        () if !trial.changes.iter().any(|(_, c)| site.has(&c.point)) => Found::NotVisible,
         () if !missed.is_empty() => Found::Missed,
-        () if named.is_empty() => Found::Indistinguishable,
+        () if !named.iter().any(|point| site.has(point)) => Found::Indistinguishable,
         () => Found::Exactly,
     };
     let layer_exact = trial.named.iter().all(|n| n.layer == site.layer);
     let change = planted.iter().map(|p| size(p)).fold(0.0, f64::max);
+    let diagnosed = trial.diagnosed.iter().filter(|(point, _)| site.has(point));
+    let diagnosis = diagnosed.map(|(point, found)| said(fault, point, found)).collect();
     Planting {
         layer: site.layer,
         planted,
@@ -87,8 +117,10 @@ pub(super) fn judge(fault: &Fault, site: &Site<'_>, trial: &Trial) -> Planting {
         named,
         wrong,
         missed,
-        ratio: trial.ratio,
+        ratio: trial.ratio(|point| site.has(point)),
         change,
+        undefined: 0,
+        diagnosis,
     }
 }
 
@@ -122,8 +154,6 @@ pub(super) struct Row {
     pub plantings: Vec<Planting>,
     /// None where the fault is not found at its full size, or cannot be blended.
     pub smallest: Option<Smallest>,
-    /// True when `diagnosis` named the fault; none while reports have no diagnosis.
-    pub diagnosis: Option<bool>,
 }
 
 impl Row {
@@ -131,11 +161,26 @@ impl Row {
         self.plantings.iter().filter(|p| p.found == found).count()
     }
 
-    /// True when nothing is missed, nothing wrong is named, and nothing harmless is reported.
+    /// The smallest ratio of a planting, and the largest.
+    pub fn ratios(&self) -> (f64, f64) {
+        let ratios = || self.plantings.iter().map(|p| p.ratio);
+        (ratios().fold(f64::INFINITY, f64::min), ratios().fold(0.0, f64::max))
+    }
+
+    /// How many of those that are located are given this verdict.
+    pub fn said(&self, verdict: Verdict) -> usize {
+        self.plantings.iter().filter(|p| together(&p.diagnosis) == Some(verdict)).count()
+    }
+
+    /// How many would be given a name if theirs were unknown.
+    pub fn left_out(&self) -> usize {
+        self.plantings.iter().filter(|p| p.left_out().next().is_some()).count()
+    }
+
+    /// True when all plantings are right, and nothing is named where the fault has drowned.
     pub fn is_right(&self) -> bool {
-        let bad = |p: &Planting| matches!(p.found, Found::Missed | Found::Wrong | Found::Alarm);
         let drowned = self.smallest.as_ref().is_none_or(|s| s.named_when_drowned.is_empty());
-        drowned && !self.plantings.iter().any(bad)
+        drowned && self.plantings.iter().all(Planting::is_right)
     }
 }
 
@@ -144,17 +189,26 @@ mod tests {
     use super::*;
     use crate::bundle::Bundle;
     use crate::checkpoint::ModelDir;
-    use crate::faults::{Change, named, sites};
+    use crate::faults::{named, sites};
+    use std::collections::HashSet;
 
     const ACT: &str = "model.layers.2.mlp.act";
     const DOWN: &str = "model.layers.2.mlp.down_proj";
 
     /// What becomes of a fault at `ACT` that changes it by `change`, where these points are named.
     fn found(fault: &str, change: Option<f64>, named_points: &[&str]) -> Found {
+        of(fault, &trial(change, named_points))
+    }
+
+    fn of(fault: &str, trial: &Trial) -> Found {
         let bundle = Bundle::unpack().unwrap();
         let model = ModelDir::open(&bundle.model()).unwrap();
         let sites = sites(named("gate-up-swapped").unwrap(), model.graph());
         let site = sites.iter().find(|site| site.has(ACT)).unwrap();
+        judge(&Planted { fault: named(fault).unwrap(), site, size: 1.0 }, trial).found
+    }
+
+    fn trial(change: Option<f64>, named_points: &[&str]) -> Trial {
         let change = change.map(|size| ("p".to_owned(), Change { step: 0, point: ACT.into(), size }));
         let name = |point: &&str| Named {
             prompt: "p".into(),
@@ -164,8 +218,7 @@ mod tests {
             ratio: 9.0,
         };
         let named_points = named_points.iter().map(name).collect();
-        let trial = Trial { changes: change.into_iter().collect(), named: named_points, ..Trial::default() };
-        judge(named(fault).unwrap(), site, &trial).found
+        Trial { changes: change.into_iter().collect(), named: named_points, ..Trial::default() }
     }
 
     #[test]
@@ -182,6 +235,15 @@ mod tests {
         assert_eq!(found("gate-up-swapped", None, &[]), Found::NotVisible);
         // A component that was not changed must not be named, though it has the fault's name.
         assert_eq!(found("gate-up-swapped", None, &[ACT]), Found::Wrong);
+    }
+
+    #[test]
+    fn what_cannot_be_judged_is_not_missed() {
+        let change = Some(f64::INFINITY);
+        assert_eq!(found("gate-up-swapped", change, &[]), Found::Missed);
+        let unjudged = HashSet::from([("p".to_owned(), 0, ACT.to_owned())]);
+        let trial = Trial { unjudged, ..trial(change, &[]) };
+        assert_eq!(of("gate-up-swapped", &trial), Found::Indistinguishable);
     }
 
     #[test]

@@ -5,11 +5,12 @@ use super::score::Smallest;
 use super::trial::{Bench, Scope};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::faults::{Fault, Site, Weight};
+use crate::faults::{Fault, Planted, Site, Weight};
 use crate::model::{Graph, Op};
 
-/// Halvings after which every fault has drowned: a blend in 32 bits is right to the last bit long before.
-const HALVINGS: i32 = 80;
+/// Halvings after which every fault has drowned: no 32-bit number is smaller, and what should be exactly 0 can
+/// be off by any other.
+const HALVINGS: i32 = 149;
 
 /// A mask has no number between right and wrong.
 pub(super) fn can_be_blended(fault: &Fault, graph: &Graph, site: &Site<'_>) -> bool {
@@ -23,21 +24,21 @@ pub(super) fn can_be_blended(fault: &Fault, graph: &Graph, site: &Site<'_>) -> b
 pub(super) fn shrink(
     bench: &Bench<'_>,
     engine: &mut dyn Engine,
-    fault: &Fault,
-    site: &Site<'_>,
+    planted: Planted<'_>,
     ratio: f64,
 ) -> Result<Smallest> {
     let (mut found, mut drowned) = ((0, ratio), HALVINGS);
     while drowned - found.0 > 1 {
         let halvings = found.0.midpoint(drowned);
-        let trial = bench.trial(engine, Some((fault, site, size(halvings))), Scope::Site)?;
-        if trial.ratio > 1.0 {
-            found = (halvings, trial.ratio);
+        let planted = Planted { size: size(halvings), ..planted };
+        let ratio = bench.trial(engine, &[planted], Scope::Site)?.ratio(|_| true);
+        if ratio > 1.0 {
+            found = (halvings, ratio);
         } else {
             drowned = halvings;
         }
     }
-    let last = bench.trial(engine, Some((fault, site, size(drowned))), Scope::Model)?;
+    let last = bench.trial(engine, &[Planted { size: size(drowned), ..planted }], Scope::Model)?;
     let named_when_drowned = points(&last.named);
     Ok(Smallest { size: f64::from(size(found.0)), ratio: found.1, named_when_drowned })
 }

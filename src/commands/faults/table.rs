@@ -1,42 +1,53 @@
 //! The score as a table for people.
 
-use super::run::UNCHECKED;
-use super::score::{Found, Row};
-use super::trial::Trial;
-use crate::prompt::Prompt;
+use super::pairs::Pair;
+use super::run::{Score, UNCHECKED};
+use super::said::{Verdict, together};
+use super::score::{Found, Planting, Row};
 use std::fmt::Write as _;
 
 /// One line for each fault, then what is wrong in words, then the sums.
-pub(super) fn text(engine: &str, prompts: &[Prompt], healthy: &Trial, rows: &[Row]) -> String {
-    let mut out = format!("{engine}: ");
-    for prompt in prompts {
-        let (tokens, steps) = (prompt.token_ids.len(), prompt.step_token_ids.len());
-        let _ = write!(out, "{} ({tokens} tokens, {steps} decode steps) ", prompt.id);
-    }
-    let _ = writeln!(out, "\n{UNCHECKED}\nhealthy: {} alarms\n", healthy.named.len());
+pub(super) fn text(score: &Score) -> String {
+    let mut out = format!("{}, {}: {}", score.engine, score.path, prompts(score));
+    let _ = writeln!(out, "\n{UNCHECKED}\nhealthy: {} alarms\n", score.healthy.named.len());
     let _ = writeln!(
         out,
-        "{:<25} {:<8} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9} {:>9}",
-        "fault", "weight", "planted", "exactly", "unseen", "ratio min", "ratio max", "smallest", "diagnosis"
+        "{:<25} {:<8} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7}",
+        "fault",
+        "weight",
+        "planted",
+        "exactly",
+        "unseen",
+        "ratio min",
+        "ratio max",
+        "smallest",
+        "named",
+        "none",
+        "wrong"
     );
-    for row in rows {
+    for row in &score.rows {
         let _ = writeln!(out, "{}", line(row));
     }
-    let bad: Vec<String> = rows.iter().filter(|row| !row.is_right()).flat_map(complaints).collect();
-    if !bad.is_empty() {
-        let _ = writeln!(out, "\n{}", bad.join("\n"));
+    let complaints = complaints(score);
+    if !complaints.is_empty() {
+        let _ = writeln!(out, "\n{}", complaints.join("\n"));
     }
-    let _ = write!(out, "\n{}", sums(rows));
+    let _ = write!(out, "\n{}", sums(score));
     out
 }
 
+/// The prompts with their lengths.
+pub(super) fn prompts(score: &Score) -> String {
+    let one = |p: &crate::prompt::Prompt| {
+        format!("{} ({} tokens, {} decode steps)", p.id, p.token_ids.len(), p.step_token_ids.len())
+    };
+    score.prompts.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
 fn line(row: &Row) -> String {
-    let ratios = row.plantings.iter().map(|p| p.ratio);
-    let (least, most) = (ratios.clone().fold(f64::INFINITY, f64::min), ratios.fold(0.0, f64::max));
-    let smallest = row.smallest.as_ref().map_or("–".to_owned(), |s| format!("{:.0e}", s.size));
-    let diagnosis = row.diagnosis.map_or("–", |right| if right { "right" } else { "wrong" });
+    let (least, most) = row.ratios();
     format!(
-        "{:<25} {:<8} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9} {:>9}",
+        "{:<25} {:<8} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7}",
         row.name,
         row.weight,
         row.plantings.len(),
@@ -44,53 +55,113 @@ fn line(row: &Row) -> String {
         row.count(Found::NotVisible) + row.count(Found::Indistinguishable),
         figure(least),
         figure(most),
-        smallest,
-        diagnosis
+        smallest(row),
+        row.said(Verdict::Right),
+        row.said(Verdict::None),
+        row.said(Verdict::Wrong)
     )
 }
 
-fn figure(ratio: f64) -> String {
+pub(super) fn smallest(row: &Row) -> String {
+    row.smallest.as_ref().map_or("–".to_owned(), |s| format!("{:.0e}", s.size))
+}
+
+pub(super) fn figure(ratio: f64) -> String {
     if ratio.is_infinite() { "∞".to_owned() } else { format!("{ratio:.1e}") }
 }
 
-/// What went wrong with a fault, a line for each planting.
-fn complaints(row: &Row) -> Vec<String> {
+pub(super) fn place(layer: Option<usize>) -> String {
+    layer.map_or("outside the layers".to_owned(), |layer| format!("layer {layer}"))
+}
+
+/// What went wrong, a line for each planting.
+pub(super) fn complaints(score: &Score) -> Vec<String> {
     let mut out = Vec::new();
-    for planting in &row.plantings {
-        let layer = planting.layer.map_or("outside the layers".to_owned(), |l| format!("layer {l}"));
-        let what = match planting.found {
-            Found::Missed => format!("MISSED {}", planting.missed.join(", ")),
-            Found::Wrong => format!("WRONGLY NAMED {}", planting.wrong.join(", ")),
-            Found::Alarm => format!("FALSE ALARM at {}", planting.named.join(", ")),
-            _ => continue,
-        };
-        let (ratio, change) = (figure(planting.ratio), planting.change);
-        out.push(format!("{} in {layer}: {what} (ratio {ratio}, change {change:.1e})", row.name));
+    for row in &score.rows {
+        out.extend(row.plantings.iter().flat_map(|planting| of_planting(row.name, planting)));
+        let drowned = row.smallest.iter().flat_map(|s| &s.named_when_drowned);
+        out.extend(drowned.map(|n| format!("{} drowned: NAMED {n}", row.name)));
     }
-    let drowned = row.smallest.iter().flat_map(|s| &s.named_when_drowned);
-    out.extend(drowned.map(|n| format!("{} drowned: NAMED {n}", row.name)));
+    for pair in &score.pairs {
+        for (name, planting) in pair.faults.iter().zip(&pair.plantings) {
+            let other = pair.faults.iter().find(|other| *other != name).unwrap_or(name);
+            let beside = |complaint: String| format!("{complaint}, beside {other}");
+            out.extend(of_planting(name, planting).into_iter().map(beside));
+        }
+    }
     out
 }
 
-fn sums(rows: &[Row]) -> String {
-    let count = |found: Found| rows.iter().map(|row| row.count(found)).sum::<usize>();
-    let plantings = || rows.iter().flat_map(|row| &row.plantings);
-    let visible = count(Found::Exactly) + count(Found::Missed) + count(Found::Wrong);
-    let layers = plantings().filter(|p| p.layer_exact && !p.named.is_empty()).count() - {
-        plantings().filter(|p| p.found == Found::Alarm && p.layer_exact).count()
+fn of_planting(name: &str, planting: &Planting) -> Vec<String> {
+    let mut out = Vec::new();
+    let found = match planting.found {
+        Found::Missed => Some(format!("MISSED {}", planting.missed.join(", "))),
+        Found::Wrong => Some(format!("WRONGLY NAMED {}", planting.wrong.join(", "))),
+        Found::Alarm => Some(format!("FALSE ALARM at {}", planting.named.join(", "))),
+        _ => None,
     };
-    format!(
-        "{} faults, {} plantings. Of {visible} that can be seen: component exactly {}, layer exactly {layers}, missed {}, \
+    let (ratio, change) = (figure(planting.ratio), planting.change);
+    out.extend(found.map(|what| format!("{what} (ratio {ratio}, change {change:.1e})")));
+    for said in &planting.diagnosis {
+        if said.verdict == Verdict::Wrong {
+            out.push(format!("{} is CALLED {}", said.point, said.names.join(" or ")));
+        }
+        if !said.left_out.is_empty() {
+            let names = said.left_out.join(" or ");
+            out.push(format!("{} WOULD BE CALLED {names} if the right name were unknown", said.point));
+        }
+    }
+    out.into_iter().map(|what| format!("{name} in {}: {what}", place(planting.layer))).collect()
+}
+
+/// The sums, in sentences.
+pub(super) fn sums(score: &Score) -> String {
+    let count = |found: Found| score.count(found);
+    let plantings = || score.rows.iter().flat_map(|row| &row.plantings);
+    let visible = count(Found::Exactly) + count(Found::Missed) + count(Found::Wrong);
+    let harmless = count(Found::Silent) + count(Found::Alarm);
+    let layers = plantings().filter(|p| p.layer_exact && !p.named.is_empty() && p.found != Found::Alarm);
+    let said = |verdict: Verdict| score.rows.iter().map(|row| row.said(verdict)).sum::<usize>();
+    let mut out = format!(
+        "{} faults, {} plantings. Of {visible} that can be seen: component exactly {}, layer exactly {}, missed {}, \
          wrong component named {}.\nIndistinguishable from rounding on this input: {}; not a bit changed: {}.\n\
-         Must not be reported: {} silent, {} alarms.",
-        rows.iter().filter(|r| r.weight != "harmless").count(),
-        plantings().count() - count(Found::Silent) - count(Found::Alarm),
+         Must not be reported: {} silent, {} alarms.\n\
+         Of {} that are located: called by the right name {}, by none {}, by a wrong one {}; by a wrong one if the \
+         right were unknown {}.",
+        score.rows.iter().filter(|r| r.weight != "harmless").count(),
+        plantings().count() - harmless,
         count(Found::Exactly),
+        layers.count(),
         count(Found::Missed),
         count(Found::Wrong),
         count(Found::Indistinguishable),
         count(Found::NotVisible),
         count(Found::Silent),
         count(Found::Alarm),
+        plantings().filter(|p| p.is_located()).count(),
+        said(Verdict::Right),
+        said(Verdict::None),
+        said(Verdict::Wrong),
+        score.rows.iter().map(Row::left_out).sum::<usize>(),
+    );
+    if !score.pairs.is_empty() {
+        let _ = write!(out, "\n{}", of_pairs(&score.pairs));
+    }
+    out
+}
+
+fn of_pairs(pairs: &[Pair]) -> String {
+    let all = || pairs.iter().flat_map(|pair| &pair.plantings);
+    let said = |verdict: Verdict| all().filter(|p| together(&p.diagnosis) == Some(verdict)).count();
+    format!(
+        "{} pairs, {} of them in one layer where one feeds the other: both found and nothing else {}. Of their {} \
+         faults: called by the right name {}, by none {}, by a wrong one {}.",
+        pairs.len(),
+        pairs.iter().filter(|pair| pair.feeding).count(),
+        pairs.iter().filter(|pair| pair.is_found()).count(),
+        all().count(),
+        said(Verdict::Right),
+        said(Verdict::None),
+        said(Verdict::Wrong)
     )
 }

@@ -1,14 +1,17 @@
-//! One planted run: captured, replayed, and what was named.
+//! One planted run: captured, replayed, what was named, and what it was called.
 
+use super::healthy::Healthy;
 use crate::checkpoint::ModelDir;
+use crate::diagnose::{Diagnosed, diagnose};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::faults::{Change, Fault, Plant, Site, Weights};
-use crate::hook::{CaptureHook, Chain, Hook, NoHook};
+use crate::faults::{Change, Plant, Planted, Weights};
+use crate::hook::{CaptureHook, Chain};
 use crate::model::PointFilter;
 use crate::prompt::Prompt;
-use crate::replay::{Held, Local, Place, Replay, replay};
+use crate::replay::{Held, Place, replay};
 use crate::trace::{Trace, TraceWriter, WriteOptions};
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
 /// What every trial on one engine has in common.
@@ -19,6 +22,8 @@ pub(super) struct Bench<'a> {
     pub weights: Weights<'a>,
     /// Where traces lie while they are looked at.
     pub work: &'a Path,
+    /// What need not be replayed again.
+    pub healthy: Option<Healthy>,
 }
 
 /// A component that errs beyond rounding.
@@ -38,54 +43,73 @@ pub(super) struct Trial {
     pub changes: Vec<(String, Change)>,
     /// All that errs beyond rounding, in order of execution.
     pub named: Vec<Named>,
-    /// The largest ratio of a planted component.
-    pub ratio: f64,
-    /// Components that could not be replayed.
+    /// The ratios of planted components, by point.
+    pub ratios: Vec<(String, f64)>,
+    /// What is said of the planted components that are named, by point.
+    pub diagnosed: Vec<(String, Diagnosed)>,
+    /// Planted components that could not be replayed, by prompt, step and point: what another fault left them
+    /// to read is not finite.
+    pub unjudged: HashSet<(String, u32, String)>,
+    /// Number of components that could not be replayed.
     pub unmeasured: usize,
+}
+
+impl Trial {
+    /// The largest ratio of a planted component that is one of these.
+    pub fn ratio(&self, of: impl Fn(&str) -> bool) -> f64 {
+        self.ratios.iter().filter(|(point, _)| of(point)).map(|(_, ratio)| *ratio).fold(0.0, f64::max)
+    }
 }
 
 /// Which components of a trial are replayed.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Scope {
-    /// All.
+    /// All; the faulty ones are diagnosed.
     Model,
-    /// Those of the site alone.
+    /// Those of the sites alone.
     Site,
 }
 
 impl Bench<'_> {
-    /// Runs the prompts with `fault` at `site`, blended to `size`; healthy without one.
-    pub fn trial(
-        &self,
-        engine: &mut dyn Engine,
-        planted: Option<(&Fault, &Site<'_>, f32)>,
-        scope: Scope,
-    ) -> Result<Trial> {
+    /// Runs the prompts with faults; healthy without one.
+    pub fn trial(&self, engine: &mut dyn Engine, planted: &[Planted<'_>], scope: Scope) -> Result<Trial> {
         let out = self.work.join("trace");
-        let points = match planted {
-            Some((_, site, _)) if scope == Scope::Site => only(site)?,
-            _ => PointFilter::default(),
-        };
+        let points = if scope == Scope::Site { only(planted)? } else { PointFilter::default() };
         let changes = self.capture(engine, planted, &points, &out)?;
         let trace = Trace::open(&out)?;
-        let mut trial = self.replayed(&trace, planted.map(|(_, site, _)| site), scope)?;
-        trial.changes = changes;
+        let trial = Trial { changes, ..self.replayed(&trace, planted, scope)? };
         drop(trace);
         std::fs::remove_dir_all(&out).map_err(|e| Error::io("remove a trace", &out, &e))?;
         Ok(trial)
     }
 
+    /// Runs the prompts without a fault, and keeps what later trials need not replay again.
+    pub fn keep_healthy(&mut self, engine: &mut dyn Engine) -> Result<Trial> {
+        let out = self.work.join("healthy");
+        self.capture(engine, &[], &PointFilter::default(), &out)?;
+        let trace = Trace::open(&out)?;
+        let places = self.places(|_| true);
+        let ratios = self.ratios(&trace, &places)?;
+        let key = |place: &Place<'_>| (place.prompt.id.clone(), place.step, place.point.to_owned());
+        let ratios = places.iter().map(key).zip(ratios).collect();
+        self.healthy = Some(Healthy { trace, ratios });
+        // Which it says itself now, with nothing to replay.
+        let healthy = self.healthy.as_ref().map(|healthy| &healthy.trace);
+        healthy.map_or_else(|| Ok(Trial::default()), |trace| self.replayed(trace, &[], Scope::Model))
+    }
+
     fn capture(
         &self,
         engine: &mut dyn Engine,
-        planted: Option<(&Fault, &Site<'_>, f32)>,
+        planted: &[Planted<'_>],
         points: &PointFilter,
         out: &Path,
     ) -> Result<Vec<(String, Change)>> {
         let graph = self.model.graph();
         let mut provenance = engine.provenance();
-        let name = planted.map_or("nothing", |(fault, ..)| fault.name);
-        provenance.notes.push(format!("planted: {name}; the self-check is not taken"));
+        let names: Vec<&str> = planted.iter().map(|planted| planted.fault.name).collect();
+        let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+        provenance.notes.push(format!("planted: {names}; the self-check is not taken"));
         let options = WriteOptions {
             architecture: graph.description().name.clone(),
             config: self.model.config().as_json().clone(),
@@ -97,58 +121,87 @@ impl Bench<'_> {
         let mut changes = Vec::new();
         for prompt in self.prompts {
             writer.start_prompt(prompt);
-            let tokens = prompt.token_ids.len();
-            let mut plant =
-                planted.map(|(fault, site, size)| Plant::new(fault, graph, site, self.weights, size, tokens));
-            let mut nothing = NoHook;
+            let mut plant = Plant::new(planted, graph, self.weights, prompt.token_ids.len());
             let mut capture = CaptureHook::new(&mut writer, points);
-            let first: &mut dyn Hook = plant.as_mut().map_or(&mut nothing, |plant| plant);
-            let mut chain = Chain(vec![first, &mut capture]);
+            let mut chain = Chain(vec![&mut plant, &mut capture]);
             engine.run_unchecked(&prompt.token_ids, &prompt.step_token_ids, &mut chain)?;
-            let made = plant.iter().flat_map(Plant::changes).cloned();
-            changes.extend(made.map(|change| (prompt.id.clone(), change)));
+            changes.extend(plant.changes().iter().map(|change| (prompt.id.clone(), change.clone())));
         }
         writer.finish(None)?;
         Ok(changes)
     }
 
-    fn replayed(&self, trace: &Trace, site: Option<&Site<'_>>, scope: Scope) -> Result<Trial> {
+    /// Components of all steps of all prompts.
+    fn places(&self, wanted: impl Fn(&str) -> bool) -> Vec<Place<'_>> {
+        let points = || self.model.graph().components().iter().map(|c| c.point.as_str());
+        let of_step =
+            |prompt, step| points().filter(|p| wanted(p)).map(move |point| Place { prompt, step, point });
+        let of_prompt = |prompt: &'_ Prompt| 0..=prompt.step_token_ids.len() as u32;
+        self.prompts.iter().flat_map(|p| of_prompt(p).flat_map(move |step| of_step(p, step))).collect()
+    }
+
+    /// The ratios of places; none for those that cannot be replayed.
+    fn ratios(&self, trace: &Trace, places: &[Place<'_>]) -> Result<Vec<Option<f64>>> {
         let graph = self.model.graph();
-        let planted = |point: &str| site.is_some_and(|site| site.has(point));
-        let mut places = Vec::new();
-        for prompt in self.prompts {
-            for step in 0..=prompt.step_token_ids.len() as u32 {
-                let all = graph.components().iter().filter(|c| scope == Scope::Model || planted(&c.point));
-                places.extend(all.map(|c| Place { prompt, step, point: &c.point }));
-            }
-        }
+        let known = |place: &Place<'_>| self.healthy.as_ref().filter(|h| h.is_same(graph, trace, place));
+        let known: Vec<Option<&Healthy>> = places.iter().map(known).collect();
+        let open = places.iter().zip(&known).filter(|(_, known)| known.is_none());
+        let open: Vec<Place<'_>> = open.map(|(place, _)| *place).collect();
+        let mut anew = replay(trace, self.held, &open, || ())?.into_iter();
+        let ratio = |(place, known): (&Place<'_>, Option<&Healthy>)| match known {
+            Some(healthy) => healthy.ratio(place),
+            None => anew.next().and_then(|replayed| replayed.local().map(|local| local.ratio)),
+        };
+        Ok(places.iter().zip(known).map(ratio).collect())
+    }
+
+    fn replayed(&self, trace: &Trace, planted: &[Planted<'_>], scope: Scope) -> Result<Trial> {
+        let graph = self.model.graph();
+        let is_planted = |point: &str| planted.iter().any(|planted| planted.site.has(point));
+        let places = self.places(|point| scope == Scope::Model || is_planted(point));
         let mut trial = Trial::default();
-        for (place, replayed) in places.iter().zip(replay(trace, self.held, &places, || ())?) {
-            let Replay::Done(Local { ratio, .. }) = replayed else {
+        let mut faulty: Vec<(&str, Vec<Place<'_>>)> = Vec::new();
+        for (place, ratio) in places.iter().zip(self.ratios(trace, &places)?) {
+            let Some(ratio) = ratio else {
                 trial.unmeasured += 1;
+                if is_planted(place.point) {
+                    let key = (place.prompt.id.clone(), place.step, place.point.to_owned());
+                    trial.unjudged.insert(key);
+                }
                 continue;
             };
-            if planted(place.point) {
-                trial.ratio = trial.ratio.max(ratio);
+            if is_planted(place.point) {
+                trial.ratios.push((place.point.to_owned(), ratio));
             }
-            if ratio > 1.0 {
-                trial.named.push(Named {
-                    prompt: place.prompt.id.clone(),
-                    step: place.step,
-                    point: place.point.to_owned(),
-                    layer: graph.get(place.point).and_then(|c| c.layer),
-                    ratio,
-                });
+            if ratio <= 1.0 {
+                continue;
             }
+            trial.named.push(Named {
+                prompt: place.prompt.id.clone(),
+                step: place.step,
+                point: place.point.to_owned(),
+                layer: graph.get(place.point).and_then(|c| c.layer),
+                ratio,
+            });
+            match faulty.iter_mut().find(|(point, _)| *point == place.point) {
+                Some((_, places)) => places.push(*place),
+                None if is_planted(place.point) => faulty.push((place.point, vec![*place])),
+                None => {}
+            }
+        }
+        if scope == Scope::Model {
+            let (points, places): (Vec<&str>, Vec<_>) = faulty.into_iter().unzip();
+            let found = points.into_iter().zip(diagnose(trace, self.held, &places));
+            trial.diagnosed = found.filter_map(|(point, found)| Some((point.to_owned(), found?))).collect();
         }
         Ok(trial)
     }
 }
 
-/// What is needed to replay the components of a site.
-fn only(site: &Site<'_>) -> Result<PointFilter> {
-    let points =
-        site.components.iter().flat_map(|c| [&c.point].into_iter().chain(&c.inputs).chain(&c.carried));
-    let points: std::collections::BTreeSet<&str> = points.map(String::as_str).collect();
+/// What is needed to replay the components of the sites.
+fn only(planted: &[Planted<'_>]) -> Result<PointFilter> {
+    let components = planted.iter().flat_map(|planted| &planted.site.components);
+    let points = components.flat_map(|c| [&c.point].into_iter().chain(&c.inputs).chain(&c.carried));
+    let points: BTreeSet<&str> = points.map(String::as_str).collect();
     PointFilter::new(&format!("{{{}}}", points.into_iter().collect::<Vec<_>>().join(",")))
 }

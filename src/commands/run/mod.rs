@@ -234,5 +234,7 @@ fn held(engine: &dyn Engine, own: &ModelDir, dequantized: Option<&ModelDir>, wor
         None => None,
     };
     let dir = rotated.as_ref().or(dequantized).unwrap_or(own);
-    Held::open(dir.path(), dir.graph().clone(), dir.config().clone())
+    let held = Held::open(dir.path(), dir.graph().clone(), dir.config().clone())?;
+    let is_source = rotated.is_none() && dequantized.is_some() && !own.is_quantized();
+    if is_source { held.made_from(own.path()) } else { Ok(held) }
 }

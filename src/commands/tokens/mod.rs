@@ -21,7 +21,6 @@ use crate::report::Outcome;
 use crate::tokens::{
     Choices, Origin, Profile, Setting, TokenReport, profile, tokens_terminal, worst_first, write_tokens,
 };
-use crate::trace::Trace;
 use candidate::Bench;
 use link::Link;
 use questions::Exam;
@@ -151,16 +150,12 @@ impl<'a> Session<'a> {
             self.reference.prompts.first().ok_or_else(|| Error::new("the set of prompts is empty"))?;
         let origin = Origin {
             engine: candidate.name.to_owned(),
-            reference: self.reference_provenance(&self.reference.greedy(first)?),
+            reference: self.reference.greedy(first)?.manifest().provenance.clone(),
             candidate: provenance,
             command: command_line(),
         };
         let gate = profile.judge(&records, choices.as_ref());
         Ok(TokenReport::new(origin, self.setting, &records, choices, gate, worst))
-    }
-
-    fn reference_provenance(&self, trace: &Trace) -> crate::trace::Provenance {
-        trace.manifest().provenance.clone()
     }
 }
 

@@ -1,8 +1,8 @@
 //! Scores, probabilities and context of full attention.
 
-use super::{Hypothesis, exact, one_row_late};
-use crate::replay::ops::attention::{context, context_by, grouped, scores_by, softmax};
-use crate::replay::{Edits, Judge, Replayed, Step, Stop};
+use super::{Hypothesis, exact, first_of, one_row_late};
+use crate::replay::ops::attention::{context, context_by, grouped, scores, scores_by, softmax};
+use crate::replay::{Edits, Judge, Replayed, SMALLEST, Step, Stop};
 use std::f64::consts::LN_2;
 
 pub(super) const SCORES: &[Hypothesis] = &[
@@ -18,6 +18,32 @@ pub(super) const SCORES: &[Hypothesis] = &[
         scores_by(s, j, grouped, |d| d.powf(-0.25))
     }),
     exact("scale-inverse", "multiplied by √d", |s, j| scores_by(s, j, grouped, f64::sqrt)),
+    exact("scale-of-hidden", "scaled by (hidden / heads)^-½ instead of that of the head's size", |s, j| {
+        // Of the scale of a head: what is left of it is a factor.
+        let factor = (s.dim("head_dim") as f64 * s.dim("heads") as f64 / s.dim("hidden") as f64).sqrt();
+        j.then(move |_, y, bound| (y * factor, bound * factor));
+        scores(s, j)
+    }),
+    exact("scores-softcapped", "the scores softly capped: c tanh(s / c), with c of 20, 30 or 50", |s, j| {
+        let unit = 8.0 * s.precision()?.unit;
+        first_of(s, j, [20.0, 30.0, 50.0], |s, j, cap| {
+            j.then(
+                move |_, y, bound| {
+                    if y.is_finite() { (cap * (y / cap).tanh(), bound + unit * y.abs()) } else { (y, bound) }
+                },
+            );
+            scores(s, j)
+        })
+    }),
+    exact("mask-finite", "a large negative number where it is masked instead of −∞", |s, j| {
+        let lowest = [-1e4, -65504.0, -1e9, f64::from(f32::MIN)];
+        first_of(s, j, lowest, |s, j, low| {
+            j.then(move |_, y, bound| {
+                if y == f64::NEG_INFINITY { (low, low.abs() * f64::from(f32::EPSILON)) } else { (y, bound) }
+            });
+            scores(s, j)
+        })
+    }),
     exact("mask-ignored", "the mask is not applied", |s, j| {
         let edits = Edits::of_input(s, 2, |mask| mask.fill(1.0))?;
         scores_by(&s.edited(&edits), j, grouped, |d| 1.0 / d.sqrt())
@@ -42,6 +68,7 @@ pub(super) const SCORES: &[Hypothesis] = &[
 
 pub(super) const SOFTMAX: &[Hypothesis] = &[
     exact("softmax-axis", "softmax over the queries instead of the keys", over_queries),
+    exact("softmax-over-heads", "softmax over the heads instead of the tokens", over_heads),
     exact("mask-off-by-one", "each token sees the one after it too", one_more),
     exact("softmax-exp2", "2^x in place of e^x", |s, j| scaled(s, j, LN_2)),
     exact("softmax-scaled-twice", "the scores are scaled once more", |s, j| {
@@ -79,6 +106,7 @@ pub(super) const CONTEXT: &[Hypothesis] = &[
         j.then(move |i, y, bound| if i % width >= width / 2 { (0.0, 0.0) } else { (y, bound) });
         context(s, j)
     }),
+    exact("context-heads-first", "heads before tokens: not transposed before it is flattened", heads_first),
     exact("values-one-row-late", "values one row too low", |s, j| values(s, j, one_row_late)),
     exact("values-last-row-missing", "the newest row of the values is not read", |s, j| {
         values(s, j, |v, width| {
@@ -175,5 +203,48 @@ fn over_queries(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     let unit = step.precision()?.gamma(n + 100);
     let bounds: Vec<f64> = p.iter().map(|p| unit * p).collect();
     judge.check(0, &p, &bounds);
+    Ok(())
+}
+
+/// `exp s / Σ exp s` over the heads; a token that is masked for one is so for all.
+fn over_heads(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let (s, heads) = (step.input(0)?.to_f64(), step.dim("heads"));
+    let size = s.len() / heads.max(1);
+    let of = |i: usize| (0..heads).map(move |h| h * size + i);
+    let (mut p, mut bounds) = (vec![0.0; s.len()], vec![0.0; s.len()]);
+    let precision = step.precision()?;
+    for i in 0..size {
+        let max = of(i).map(|at| s[at]).fold(f64::NEG_INFINITY, f64::max);
+        if max == f64::NEG_INFINITY {
+            continue;
+        }
+        let sum: f64 = of(i).map(|at| (s[at] - max).exp()).sum();
+        // An error of the exponent is a relative one of its exponential; the largest may be taken off or not.
+        let largest = of(i).map(|at| s[at].abs()).fold(0.0, f64::max);
+        let unit = precision.gamma(heads + 12) + 4.0 * precision.unit * largest;
+        for at in of(i) {
+            p[at] = (s[at] - max).exp() / sum;
+            bounds[at] = unit * p[at] + SMALLEST;
+        }
+    }
+    judge.check(0, &p, &bounds);
+    Ok(())
+}
+
+/// The right context, read in another order.
+fn heads_first(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let (n, heads, d) = (step.tokens(), step.dim("heads"), step.dim("head_dim"));
+    let mut right = Judge::new(step.output()?).keeping(usize::MAX);
+    context(step, &mut right)?;
+    let right = right.seen().replayed;
+    // The largest bound of any place of the right context, as all places are exchanged.
+    let values = step.input(1)?.to_f64().iter().fold(0.0f64, |m, v| m.max(v.abs()));
+    let precision = step.precision()?;
+    let bound = (precision.gamma(2 * (step.past() + n) + 64) + precision.stored) * values;
+    let moved: Vec<f64> = (0..heads)
+        .flat_map(|h| (0..n).map(move |t| (t * heads + h) * d))
+        .flat_map(|at| right[at..at + d].to_vec())
+        .collect();
+    judge.check(0, &moved, &vec![bound; moved.len()]);
     Ok(())
 }

@@ -59,6 +59,9 @@ pub(super) const STATE: &[Hypothesis] = &[
     exact("conv-state-fresh", "the inputs of the steps before are lost", |s, j| {
         state(&s.edited(&Edits::fresh()), j)
     }),
+    exact("conv-state-zero", "the state is not returned: 0", |s, j| {
+        state_by(s, j, |_, kept| vec![0.0; kept])
+    }),
     exact("conv-state-twice", "the newest input is kept twice", |s, j| {
         state_by(s, j, |line, kept| {
             let newest = line.last().copied();

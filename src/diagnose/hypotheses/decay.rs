@@ -4,6 +4,7 @@ use super::{Hypothesis, exact, one_row_late, to_bf16};
 use crate::replay::ops::elementwise::{decay, decay_by, logistic, sigmoid, softplus, unary};
 use crate::replay::ops::norm::silu;
 use crate::replay::{Edits, Judge, Replayed, Step};
+use std::f64::consts::LN_2;
 
 pub(super) const SIGMOID: &[Hypothesis] = &[
     exact("beta-no-sigmoid", "the sigmoid is left out", |s, j| unary(s, j, |x| x)),
@@ -45,6 +46,23 @@ pub(super) const DECAY: &[Hypothesis] = &[
     exact("a-log-bf16", "A_log rounded to bf16", |s, j| {
         let edits = Edits::of_parameter(s, 0, |_, w| w.iter_mut().for_each(|w| *w = to_bf16(*w)))?;
         decay(&s.edited(&edits), j)
+    }),
+    exact("decay-rate-bf16", "exp(A_log) rounded to bf16", |s, j| {
+        decay_by(s, j, |a_log| to_bf16(a_log.exp()), softplus)
+    }),
+    exact("decay-first-order", "1 + g instead of exp(g)", |s, j| {
+        let unit = 2.0 * s.precision()?.unit;
+        // A relative error of the exponential is an absolute one of the exponent.
+        j.then(move |_, y, bound| (1.0 + y.ln(), bound / y + unit * (1.0 + y.ln().abs())));
+        decay(s, j)
+    }),
+    exact("decay-exp2", "2^g instead of exp(g)", |s, j| {
+        let unit = 8.0 * s.precision()?.unit;
+        j.then(move |_, y, bound| {
+            let other = y.powf(LN_2);
+            (other, other * (bound / y + unit * (1.0 + y.ln().abs())))
+        });
+        decay(s, j)
     }),
     exact("decay-not-exponentiated", "g instead of exp(g)", |s, j| {
         // A relative error of the exponential is an absolute one of the exponent.

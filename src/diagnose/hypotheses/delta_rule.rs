@@ -37,6 +37,38 @@ pub(super) const RULES: &[Hypothesis] = &[
         let edits = Edits::of_input(s, last(s), |g| g.iter_mut().for_each(|g| *g = g.ln()))?;
         run(&s.edited(&edits), j, &RULE)
     }),
+    exact("decay-twice", "the state is decayed twice", |s, j| {
+        let edits = Edits::of_input(s, last(s), |g| g.iter_mut().for_each(|g| *g *= *g))?;
+        run(&s.edited(&edits), j, &RULE)
+    }),
+    exact("read-before-write", "the output is read before the token is written", |s, j| {
+        if s.component.op != Op::DeltaRule {
+            return Err(Stop::Missing("it is not read".into()));
+        }
+        run(s, j, &Rule { read_first: true, ..RULE })
+    }),
+    exact(
+        "chunk-state-lost",
+        "the state is lost at the border of each chunk of 16, 32, 64 or 128 tokens",
+        |s, j| {
+            let (chunks, heads) = ([16, 32, 64, 128].into_iter(), s.dim("value_heads"));
+            // A decay of 0 forgets all that was before.
+            super::first_of(s, j, chunks.filter(|chunk| *chunk < s.tokens()), |s, j, chunk| {
+                let edits = Edits::of_input(s, last(s), |g| {
+                    g.chunks_mut(chunk * heads).skip(1).for_each(|g| g[..heads].fill(0.0));
+                })?;
+                run(&s.edited(&edits), j, &RULE)
+            })
+        },
+    ),
+    exact("state-zero", "the state is not returned: 0", |s, j| {
+        if s.component.op != Op::DeltaRuleState {
+            return Err(Stop::Missing("it is no state".into()));
+        }
+        j.check_exact(0, &vec![0.0; j.len()]);
+        Ok(())
+    }),
+    exact("beta-on-value-only", "v β − m instead of (v − m) β", beta_on_value_only),
     exact("beta-missing", "beta is left out", |s, j| {
         let edits = Edits::of_input(s, last(s) - 1, |beta| beta.fill(1.0))?;
         run(&s.edited(&edits), j, &RULE)
@@ -48,6 +80,10 @@ pub(super) const RULES: &[Hypothesis] = &[
         run(s, j, &Rule { transposed: [false, true], ..RULE })
     }),
     exact("state-transposed-both", "memory and output are read from the transposed state", |s, j| {
+        // How it is read leaves no trace in the state.
+        if s.component.op != Op::DeltaRule {
+            return Err(Stop::Missing("it is not read".into()));
+        }
         run(s, j, &Rule { transposed: [true, true], ..RULE })
     }),
     exact("state-ignored", "the state of the step before is lost", |s, j| {
@@ -75,6 +111,20 @@ pub(super) const RULES: &[Hypothesis] = &[
 /// The decay's place among the inputs; beta is before it.
 fn last(step: &Step<'_>) -> usize {
     step.component.inputs.len() - 1
+}
+
+/// β is multiplied into the values, and is 1 after that.
+fn beta_on_value_only(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let (heads, width, dv) = (step.dim("value_heads"), step.dim("conv_dim"), step.dim("value_dim"));
+    let beta = step.input(last(step) - 1)?.to_f64();
+    let edits = Edits::of_input(step, last(step) - 2, |conv| {
+        for (row, beta) in conv.chunks_exact_mut(width).zip(beta.chunks_exact(heads)) {
+            let values = &mut row[width - heads * dv..];
+            values.chunks_exact_mut(dv).zip(beta).for_each(|(v, beta)| v.iter_mut().for_each(|v| *v *= beta));
+        }
+    })?;
+    let edits = edits.and_input(step, last(step) - 1, |beta| beta.fill(1.0))?;
+    run(&step.edited(&edits), judge, &RULE)
 }
 
 fn run(step: &Step<'_>, judge: &mut Judge<'_>, rule: &Rule) -> Replayed<()> {

@@ -1,6 +1,6 @@
 //! Components that compute each element from a few others.
 
-use super::{Hypothesis, exact};
+use super::{Hypothesis, exact, first_of, stored, to_bf16};
 use crate::replay::Edits;
 use crate::replay::ops::elementwise::{add_scaled, logistic, product, split_by, split_heads, sum};
 use crate::replay::ops::norm::silu;
@@ -55,6 +55,21 @@ pub(super) const MLP: &[Hypothesis] = &[
     }),
     exact("relu-for-silu", "relu instead of silu", |s, j| product(s, j, |g, u| g.max(0.0) * u)),
     exact("sigmoid-for-silu", "sigmoid instead of silu", |s, j| product(s, j, |g, u| logistic(g) * u)),
+    exact("up-plus-one", "silu(gate) · (up + 1)", |s, j| product(s, j, |g, u| silu(g) * (u + 1.0))),
+    exact("activation-clamped", "gate and up clamped before the activation, as gpt-oss does", |s, j| {
+        // No hardware says what the limit is: a small whole number, as all that are known.
+        first_of(s, j, [1.0, 2.0, 3.0, 5.0, 7.0, 10.0], |s, j, limit| {
+            product(s, j, |g, u| silu(g.min(limit)) * u.clamp(-limit, limit))
+        })
+    }),
+    exact("silu-bf16", "silu(gate) rounded to bf16 before it is multiplied", |s, j| {
+        let (up, unit) = (s.input(1)?.to_f64(), 2.0 * s.precision()?.unit);
+        j.then(move |i, y, bound| {
+            let (y, bound) = stored(to_bf16, y, bound);
+            (y * up[i], bound * up[i].abs() + unit * (y * up[i]).abs())
+        });
+        product(s, j, |g, _| silu(g))
+    }),
     exact("silu-missing", "gate · up, without silu", |s, j| product(s, j, |g, u| g * u)),
     exact("up-missing", "silu(gate) without up", |s, j| product(s, j, |g, _| silu(g))),
     exact("silu-outside", "silu(gate · up)", |s, j| product(s, j, |g, u| silu(g * u))),

@@ -15,7 +15,7 @@ mod norm;
 mod rope;
 
 use crate::model::Op;
-use crate::replay::{Judge, Replayed, SMALLEST, Step};
+use crate::replay::{Judge, Replayed, SMALLEST, Step, Stop};
 use half::{bf16, f16};
 
 /// Replays a component by a formula.
@@ -72,12 +72,38 @@ pub(super) fn of(op: Op) -> impl Iterator<Item = &'static Hypothesis> {
     own.iter().chain(any::ANY)
 }
 
+/// By way of 32 bits, as engines do: `bf16::from_f64` cuts its argument to 20 bits of mantissa first, and so
+/// takes numbers for ties that are none.
 fn to_bf16(x: f64) -> f64 {
-    bf16::from_f64(x).to_f64()
+    bf16::from_f32(x as f32).to_f64()
 }
 
 fn to_f16(x: f64) -> f64 {
-    f16::from_f64(x).to_f64()
+    f16::from_f32(x as f32).to_f64()
+}
+
+/// The 10 bits of mantissa that a tensor core reads of a 32-bit float, halves away from 0.
+fn to_tf32(x: f64) -> f64 {
+    f64::from(f32::from_bits((x as f32).to_bits().wrapping_add(0x1000) & !0x1fff))
+}
+
+/// What a probe may err to be worth a second look.
+const PROBE: f64 = 4.0;
+
+/// The formula with the first of these values that reproduces the output.
+fn first_of<T: Clone>(
+    step: &Step<'_>,
+    judge: &mut Judge<'_>,
+    values: impl IntoIterator<Item = T>,
+    formula: impl Fn(&Step<'_>, &mut Judge<'_>, T) -> Replayed<()>,
+) -> Replayed<()> {
+    for value in values {
+        let mut probe = Judge::new(step.output()?).until(PROBE);
+        if formula(step, &mut probe, value.clone()).is_ok() && probe.finish().ratio <= PROBE {
+            return formula(step, judge, value);
+        }
+    }
+    Err(Stop::Missing("it has none of the usual values".into()))
 }
 
 /// A value that is rounded when it is stored. What lies within the bound of a tie may be rounded to either

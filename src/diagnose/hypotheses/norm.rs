@@ -1,12 +1,15 @@
 //! Norms.
 
-use super::{Hypothesis, coarse, exact, to_bf16};
-use crate::replay::ops::elementwise::logistic;
+use super::{Hypothesis, coarse, exact, first_of, stored, to_bf16};
+use crate::replay::ops::elementwise::{logistic, unary};
 use crate::replay::ops::norm::{
     Inverse, gated_rms_norm, gated_rms_norm_by, l2_norm, l2_norm_by, of_mean, of_sum, rms_norm, rms_norm_by,
     silu, squares,
 };
-use crate::replay::{Edits, Judge, Replayed, Step};
+use crate::replay::{Edits, Judge, Replayed, Step, Stop};
+
+/// In 32 bits these are one, but for rows whose mean square is below 2e-5.
+const NO_EPS: [f64; 2] = [0.0, 1e-12];
 
 pub(super) const RMS_NORM: &[Hypothesis] = &[
     exact("norm-no-shift", "weight w instead of 1 + w", |s, j| number(s, j, "shift", 0.0)),
@@ -26,11 +29,26 @@ pub(super) const RMS_NORM: &[Hypothesis] = &[
         rms_norm_by(s, j, outside)
     }),
     exact("norm-eps-1e-5", "epsilon 1e-5", |s, j| number(s, j, "eps", 1e-5)),
-    exact("norm-eps-1e-12", "epsilon 1e-12", |s, j| number(s, j, "eps", 1e-12)),
-    exact("norm-no-eps", "no epsilon", |s, j| number(s, j, "eps", 0.0)),
+    exact("norm-no-eps", "no epsilon, or one of 1e-12, which is next to none", |s, j| {
+        first_of(s, j, NO_EPS, |s, j, eps| number(s, j, "eps", eps))
+    }),
     exact("norm-sum", "the sum of squares instead of their mean", |s, j| rms_norm_by(s, j, of_sum)),
     exact("norm-centered", "layer norm: the mean is subtracted first", centered),
     exact("norm-skipped", "not normed: the input times the weight", |s, j| rms_norm_by(s, j, one)),
+    exact("norm-left-out", "neither normed nor weighted: the input as it is", |s, j| unary(s, j, |x| x)),
+    exact("norm-all-heads", "one mean for all heads of a token instead of one for each", all_heads),
+    exact("norm-cast-before-gain", "the normed row rounded to bf16 before it is weighted", |s, j| {
+        let (w, shift) = (s.parameter(0)?.to_f64(), s.number("shift")?);
+        let unit = 2.0 * s.precision()?.unit;
+        j.then(move |i, y, bound| {
+            let gain = shift + w[i % w.len()];
+            let (y, bound) = stored(to_bf16, y, bound);
+            (y * gain, bound * gain.abs() + unit * (y * gain).abs())
+        });
+        // A weight of 0 beside a shift of 1.
+        let edits = Edits::of_parameter(s, 0, |_, w| w.fill(1.0 - shift))?;
+        rms_norm(&s.edited(&edits), j)
+    }),
     coarse("norm-sum-bf16", "the sum of squares taken in bf16", |s, j| rms_norm_by(s, j, in_bf16)),
 ];
 
@@ -55,8 +73,8 @@ pub(super) const GATED: &[Hypothesis] = &[
     exact("gated-norm-eps-1e-5", "epsilon 1e-5", |s, j| {
         gated_rms_norm(&s.edited(&Edits::of_number("eps", 1e-5)), j)
     }),
-    exact("gated-norm-no-eps", "no epsilon", |s, j| {
-        gated_rms_norm(&s.edited(&Edits::of_number("eps", 0.0)), j)
+    exact("gated-norm-no-eps", "no epsilon, or one of 1e-12, which is next to none", |s, j| {
+        first_of(s, j, NO_EPS, |s, j, eps| gated_rms_norm(&s.edited(&Edits::of_number("eps", eps)), j))
     }),
     exact("gated-norm-sum", "the sum of squares instead of their mean", |s, j| {
         gated_rms_norm_by(s, j, of_sum, silu)
@@ -68,11 +86,15 @@ pub(super) const GATED: &[Hypothesis] = &[
 ];
 
 pub(super) const L2_NORM: &[Hypothesis] = &[
-    exact("l2-no-eps", "no epsilon", |s, j| {
-        l2(s, j, |row, _| if squares(row) > 1e-12 { of_sum(row, 0.0) } else { 0.0 })
+    exact("l2-no-eps", "no epsilon, or one of 1e-12, which is next to none", |s, j| {
+        first_of(s, j, NO_EPS, |s, j, eps| {
+            if eps == 0.0 {
+                return l2(s, j, |row, _| if squares(row) > 1e-12 { of_sum(row, 0.0) } else { 0.0 });
+            }
+            l2_norm(&s.edited(&Edits::of_number("eps", eps)), j)
+        })
     }),
     exact("l2-eps-1e-5", "epsilon 1e-5", |s, j| l2_norm(&s.edited(&Edits::of_number("eps", 1e-5)), j)),
-    exact("l2-eps-1e-12", "epsilon 1e-12", |s, j| l2_norm(&s.edited(&Edits::of_number("eps", 1e-12)), j)),
     exact("l2-eps-outside", "epsilon added to the root instead of under it", |s, j| {
         l2(s, j, |row, eps| 1.0 / (squares(row).sqrt() + eps))
     }),
@@ -107,6 +129,26 @@ fn one(_: &[f64], _: f64) -> f64 {
 
 fn outside(row: &[f64], eps: f64) -> f64 {
     1.0 / ((squares(row) / row.len() as f64).sqrt() + eps)
+}
+
+/// The right norm of each head, times what a mean over all heads of its token makes of it.
+fn all_heads(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let (x, width, eps) = (step.input(0)?.to_f64(), step.parameter(0)?.len(), step.number("eps")?);
+    let token = x.len() / step.tokens().max(1);
+    if token == width {
+        return Err(Stop::Missing("it has no heads".into()));
+    }
+    let factors: Vec<f64> = x
+        .chunks_exact(token.max(1))
+        .flat_map(|row| row.chunks_exact(width).map(|head| of_mean(row, eps) / of_mean(head, eps)))
+        .collect();
+    // The sum is longer: half its rounding is the root's.
+    let longer = 0.5 * step.precision()?.gamma(token);
+    judge.then(move |i, y, bound| {
+        let factor = factors[i / width];
+        (y * factor, (bound + longer * y.abs()) * factor)
+    });
+    rms_norm(step, judge)
 }
 
 /// Squares are rounded, and the sum after each of them.

@@ -1,6 +1,6 @@
 //! Rotary position embedding.
 
-use super::{Hypothesis, exact};
+use super::{Hypothesis, exact, first_of, to_bf16, to_f16};
 use crate::model::Op;
 use crate::replay::ops::rope::{self, Turn, halves, rotate, rotate_by, rotate_pairs, table, table_by};
 use crate::replay::{Edits, Judge, Replayed, Step, Stop};
@@ -16,6 +16,24 @@ pub(super) const TABLE: &[Hypothesis] = &[
     }),
     exact("rope-frequencies-full", "frequencies of the whole head instead of its rotated part", |s, j| {
         angles(s, j, 0.0, s.dim("head_dim") / 2)
+    }),
+    exact(
+        "rope-linear-scaling",
+        "positions divided by 2, 4 or 8: a linear scaling for long contexts",
+        |s, j| {
+            let (theta, half, first) = (s.number("theta")?, s.dim("rope_half") as f64, s.past() as f64);
+            first_of(s, j, [2.0, 4.0, 8.0], |s, j, factor| {
+                table_by(s, j, |t, i| (first + t as f64) / factor * theta.powf(-(i as f64) / half))
+            })
+        },
+    ),
+    exact("rope-frequencies-bf16", "frequencies rounded to bf16", |s, j| {
+        let (theta, half, first) = (s.number("theta")?, s.dim("rope_half") as f64, s.past());
+        table_by(s, j, |t, i| (first + t) as f64 * to_bf16(theta.powf(-(i as f64) / half)))
+    }),
+    exact("rope-frequencies-f16", "frequencies rounded to f16", |s, j| {
+        let (theta, half, first) = (s.number("theta")?, s.dim("rope_half") as f64, s.past());
+        table_by(s, j, |t, i| (first + t) as f64 * to_f16(theta.powf(-(i as f64) / half)))
     }),
     exact("rope-table-exchanged", "sine and cosine exchanged", |s, j| {
         let (theta, half) = (s.number("theta")?, s.dim("rope_half"));
@@ -33,6 +51,7 @@ pub(super) const ROPE: &[Hypothesis] = &[
         let pairs = s.dim("head_dim") / 2;
         turned(s, j, 0.0, theta(s)?, pairs, pairs)
     }),
+    exact("rope-last-dims", "RoPE over the last dims of a head instead of its first", last_dims),
     exact("rope-negated-sine", "RoPE turned the other way: the sine is negated", |s, j| {
         let edits = Edits::of_input(s, 2, |sin| sin.iter_mut().for_each(|x| *x = -*x))?;
         rotate(&s.edited(&edits), j)
@@ -75,6 +94,33 @@ fn angles(step: &Step<'_>, judge: &mut Judge<'_>, moved: f64, of: usize) -> Repl
     let theta = step.number("theta")?;
     let first = step.past() as f64 + moved;
     table_by(step, judge, |t, i| (first + t as f64) * theta.powf(-(i as f64) / of as f64))
+}
+
+/// Heads whose halves change places around the right rotation, where the rotated part fits into each.
+fn last_dims(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    let (dim, rotated) = (step.dim("head_dim"), 2 * step.dim("rope_half"));
+    if rotated == dim {
+        return Err(Stop::Missing("the whole head is rotated".into()));
+    }
+    let mut right = Judge::new(step.output()?).keeping(usize::MAX);
+    let edits = Edits::of_input(step, 0, |x| {
+        x.chunks_exact_mut(dim).for_each(|head| head.rotate_right(rotated));
+    })?;
+    rotate(&step.edited(&edits), &mut right)?;
+    let mut turned = right.seen().replayed;
+    turned.chunks_exact_mut(dim).for_each(|head| head.rotate_left(rotated));
+    // Two products and a sum of numbers no larger than the pair.
+    let x = step.input(0)?.to_f64();
+    let unit = 4.0 * step.precision()?.unit;
+    let bounds: Vec<f64> = x
+        .chunks_exact(dim)
+        .flat_map(|head| {
+            let largest = head.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+            std::iter::repeat_n(2.0 * unit * largest, dim)
+        })
+        .collect();
+    judge.check(0, &turned, &bounds);
+    Ok(())
 }
 
 /// Heads of which `pairs` are turned, at positions moved on, with the frequencies of `of` pairs.

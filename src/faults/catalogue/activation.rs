@@ -13,7 +13,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::new("gate-up-swapped", ACTIVATION, "silu(gate) · up", "silu(up) · gate", LIST, |c| {
         both(c, |gate, up| silu(up) * gate)
     }),
-    Fault::new("gelu-for-silu", ACTIVATION, "silu", "gelu", LIST, |c| both(c, |gate, up| gelu(gate) * up)),
+    Fault::new("gelu-for-silu", ACTIVATION, "silu", "gelu", LIST, |c| both(c, |gate, up| gelu(gate) * up))
+        .called(&["gelu-tanh-for-silu"]),
     Fault::new(
         "quick-gelu-for-silu",
         ACTIVATION,
@@ -21,7 +22,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "x · sigmoid(1.702 x)",
         "CLIP's quick GELU, which is nearly a SiLU, taken for it",
         |c| both(c, |gate, up| gate * sigmoid(1.702 * gate) * up),
-    ),
+    )
+    .called(&["gelu-quick-for-silu"]),
     Fault::new("sigmoid-for-silu", ACTIVATION, "silu", "sigmoid", "GLU for SwiGLU", |c| {
         both(c, |gate, up| sigmoid(gate) * up)
     }),
@@ -50,7 +52,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "two kernels with bf16 between them",
         |c| both(c, |gate, up| to_bf16(silu(gate)) * up),
     )
-    .quiet(),
+    .quiet()
+    .called(&["silu-bf16"]),
     Fault::new("residual-dropped", SUM, "x + f(x)", "f(x)", LIST, |c| Ok(c.input(1)?.to_vec())),
     Fault::new(
         "residual-doubled",
@@ -59,7 +62,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "x + 2 f(x)",
         "a residual added in the kernel and after it",
         |c| both(c, |x, f| x + 2.0 * f),
-    ),
+    )
+    .called(&["branch-twice"]),
     Fault::new(
         "residual-bf16",
         SUM,
@@ -68,7 +72,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "a residual stream in bf16 beside f32 weights",
         |c| both(c, |x, f| to_bf16(x + f)),
     )
-    .quiet(),
+    .quiet()
+    .called(&["output-bf16"]),
 ];
 
 fn both(c: &Call<'_>, f: impl Fn(f32, f32) -> f32) -> Result<Vec<f32>> {

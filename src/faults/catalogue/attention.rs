@@ -28,7 +28,8 @@ pub(super) const FAULTS: &[Fault] = &[
             let (x, part, dim) = (c.input(0)?, c.number("part")? as usize, c.dim("head_dim"));
             Ok(x.chunks_exact(2 * dim).flat_map(|head| head[(1 - part) * dim..][..dim].to_vec()).collect())
         },
-    ),
+    )
+    .called(&["gate-split-exchanged"]),
     Fault::new("gqa-tiled", HEADS, "kv head = h / groups", "h % kv heads", LIST, |c| {
         if c.component.op == Op::AttentionScores { scores(c, tiled, scale(c)) } else { context(c, tiled) }
     })
@@ -40,7 +41,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "q·k",
         "a scale folded into the query by one side only",
         |c| scores(c, shared, 1.0),
-    ),
+    )
+    .called(&["scale-missing"]),
     Fault::new(
         "scores-other-scale",
         SCORES,
@@ -49,7 +51,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "llama.cpp's first Gemma 2 27B: the scale is not that of head_dim; here the other way round",
         |c| scores(c, shared, ((c.dim("hidden") / c.dim("heads")) as f32).sqrt().recip()),
     )
-    .lives(|graph, _| graph.dim("hidden") != graph.dim("heads") * graph.dim("head_dim")),
+    .lives(|graph, _| graph.dim("hidden") != graph.dim("heads") * graph.dim("head_dim"))
+    .called(&["scale-of-hidden"]),
     Fault::new(
         "scores-softcapped",
         SCORES,
@@ -62,12 +65,14 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::new("scores-f16", SCORES, "s", "f16(s)", "half-precision attention without f32 scores", |c| {
         Ok(c.output.iter().map(|s| to_f16(*s)).collect())
     })
-    .quiet(),
+    .quiet()
+    .called(&["output-f16"]),
     Fault::new("scores-masked-finite", SCORES, "−∞ where masked", "−1e4", "masks made for f16", |c| {
         Ok(c.output.iter().map(|s| s.max(-1e4)).collect())
     })
     .quiet()
-    .when(When::Prefill),
+    .when(When::Prefill)
+    .called(&["mask-finite"]),
     Fault::new("context-half-zero", CONTEXT, "Σ p v", "upper half of each head unwritten", LIST, |c| {
         let dim = c.dim("head_dim");
         let mut out = c.output.to_vec();

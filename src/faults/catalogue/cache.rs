@@ -12,7 +12,8 @@ pub(super) const FAULTS: &[Fault] = &[
         Ok(rows(c, |all, width, past| all[(past - 1) * width..past * width].fill(0.0)))
     })
     .quiet()
-    .when(When::FirstDecode),
+    .when(When::FirstDecode)
+    .called(&["kv-row-before-zero"]),
     Fault::new(
         "kv-overwritten",
         CACHE,
@@ -26,7 +27,8 @@ pub(super) const FAULTS: &[Fault] = &[
             }))
         },
     )
-    .when(When::FirstDecode),
+    .when(When::FirstDecode)
+    .called(&["kv-row-before-overwritten"]),
     Fault::new(
         "kv-rolled",
         CACHE,
@@ -48,6 +50,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     )
     .quiet(),
+    // A cache copies: its rows may be rounded before they are written or after, on any input.
     Fault::new(
         "kv-bf16",
         CACHE,
@@ -56,7 +59,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "a cache in the model's type",
         |c| Ok(newest(c, |row| row.iter_mut().for_each(|v| *v = to_bf16(*v)))),
     )
-    .quiet(),
+    .quiet()
+    .called(&["inputs-bf16", "output-bf16"]),
     Fault::new(
         "kv-scale-missing",
         CACHE,
@@ -65,7 +69,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "vLLM's 8-bit caches: a checkpoint's scale not loaded, 1 taken for it",
         |c| Ok(newest(c, |row| row.iter_mut().for_each(|v| *v *= 0.5))),
     )
-    .lives(of_values),
+    .lives(of_values)
+    .called(&["kv-scaled"]),
 ];
 
 /// The values are what no rotation precedes: their cache reads a projection.

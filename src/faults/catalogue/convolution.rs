@@ -28,7 +28,9 @@ pub(super) const FAULTS: &[Fault] = &[
         "the last two taps see the same input, the oldest is lost",
         "lattice 0.15.0's Q8_0 engine, found with this tool",
         |c| convolved(c, |j, k, t| Some((j, if j + 1 < k { t + j + 2 - k } else { t })), silu),
-    ),
+    )
+    .called(&["conv-newest-twice"]),
+    // A decode step has no history but the state: both say the same of it, on any input.
     Fault::new(
         "conv-history-lost",
         CONVOLUTION,
@@ -40,15 +42,17 @@ pub(super) const FAULTS: &[Fault] = &[
             convolved(c, keep, silu)
         },
     )
-    .when(When::Decode),
+    .when(When::Decode)
+    .called(&["conv-state-ignored", "conv-no-history"]),
     Fault::new(
         "conv-one-late",
         CONVOLUTION,
         "x_t is the newest",
         "x_{t−1} is the newest",
         "padding on both sides, cut at the wrong end",
-        |c| convolved(c, |j, k, t| (j > 0).then(|| (j, t + j - k)), silu),
-    ),
+        |c| convolved(c, |j, k, t| (t + j).checked_sub(k).map(|at| (j, at)), silu),
+    )
+    .called(&["conv-late"]),
     Fault::new(
         "conv-output-bf16",
         CONVOLUTION,
@@ -57,7 +61,9 @@ pub(super) const FAULTS: &[Fault] = &[
         "a kernel that returns its weights' type",
         |c| Ok(c.output.iter().map(|v| to_bf16(*v)).collect()),
     )
-    .quiet(),
+    .quiet()
+    .called(&["output-bf16"]),
+    // The state before a prefill is zero: not updated is the same, on any input.
     Fault::new(
         "conv-state-lost",
         STATE,
@@ -66,7 +72,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "prefill kernels that do not return their tail",
         |c| Ok(vec![0.0; c.output.len()]),
     )
-    .when(When::Prefill),
+    .when(When::Prefill)
+    .called(&["conv-state-zero", "conv-state-not-updated"]),
     Fault::new(
         "conv-state-reversed",
         STATE,

@@ -26,11 +26,13 @@ pub(super) const FAULTS: &[Fault] = &[
         Rule { memory_decay: false, ..RIGHT }.run(c)
     })
     .quiet(),
+    // In a decode step, each token and each step are one; so are they in a layer that forgets within a token.
     Fault::new("state-bf16", BOTH, "S", "bf16(S) for each token", LIST, |c| {
         let store = |s: &mut [f32], _: usize| s.iter_mut().for_each(|v| *v = to_bf16(*v));
         Rule { store, ..RIGHT }.run(c)
     })
-    .quiet(),
+    .quiet()
+    .akin(&["output-bf16"]),
     Fault::new("state-int8", BOTH, "S", "int8 of each row for each token", LIST, |c| {
         let store = |s: &mut [f32], dv: usize| s.chunks_exact_mut(dv).for_each(to_int8);
         Rule { store, ..RIGHT }.run(c)
@@ -42,7 +44,8 @@ pub(super) const FAULTS: &[Fault] = &[
     .quiet(),
     Fault::new("state-undecayed", BOTH, "S ← g S", "S", "DeltaNet's kernel for the gated one", |c| {
         Rule { decay: |_| 1.0, ..RIGHT }.run(c)
-    }),
+    })
+    .called(&["decay-missing"]),
     Fault::new("decay-twice", BOTH, "g", "g²", "a decay applied in the caller and in the kernel", |c| {
         Rule { decay: |g| g * g, ..RIGHT }.run(c)
     }),
@@ -53,7 +56,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "v β",
         "plain linear attention for the delta rule",
         |c| Rule { delta: |v, _, beta| v * beta, ..RIGHT }.run(c),
-    ),
+    )
+    .called(&["memory-missing"]),
     Fault::new(
         "beta-on-value-only",
         BOTH,
@@ -82,7 +86,9 @@ pub(super) const FAULTS: &[Fault] = &[
         "`output_final_state` not passed on: decoding starts from nothing",
         |c| Ok(vec![0.0; c.output.len()]),
     )
-    .when(When::Prefill),
+    .when(When::Prefill)
+    .called(&["state-zero"]),
+    // As with `state-bf16`.
     Fault::new(
         "state-output-bf16",
         STATE,
@@ -91,7 +97,9 @@ pub(super) const FAULTS: &[Fault] = &[
         "a state cache in the model's type",
         |c| Ok(c.output.iter().map(|v| to_bf16(*v)).collect()),
     )
-    .quiet(),
+    .quiet()
+    .called(&["output-bf16"])
+    .akin(&["state-bf16"]),
 ];
 
 fn grouped(graph: &Graph, _: &Component) -> bool {

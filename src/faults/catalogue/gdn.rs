@@ -46,7 +46,8 @@ pub(super) const FAULTS: &[Fault] = &[
             let eps = c.number("eps")?;
             lengths(c, |sum, d| 1.0 / (sum / d + eps).sqrt())
         },
-    ),
+    )
+    .called(&["l2-mean"]),
     Fault::new(
         "l2-skipped",
         UNIT,
@@ -57,7 +58,8 @@ pub(super) const FAULTS: &[Fault] = &[
     ),
     Fault::new("beta-raw", BETA, "sigmoid(b)", "b", "kernels that want β after the sigmoid", |c| {
         Ok(c.input(0)?.to_vec())
-    }),
+    })
+    .called(&["beta-no-sigmoid"]),
     Fault::new(
         "beta-doubled",
         BETA,
@@ -69,7 +71,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::new("beta-bf16", BETA, "sigmoid(b)", "bf16(sigmoid(b))", "β kept in the model's type", |c| {
         Ok(c.output.iter().map(|b| to_bf16(*b)).collect())
     })
-    .quiet(),
+    .quiet()
+    .called(&["output-bf16"]),
     Fault::new("decay-raw-a-log", DECAY, "−exp(A_log) · sp", "A_log · sp", LIST, |c| {
         decay(c, |a| a, |b| b, softplus, |g| g)
     }),
@@ -80,7 +83,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::new("decay-bf16", DECAY, "e^g", "bf16(e^g)", LIST, |c| {
         decay(c, |a| -a.exp(), |b| b, softplus, to_bf16)
     })
-    .quiet(),
+    .quiet()
+    .called(&["output-bf16"]),
     Fault::new(
         "decay-rate-bf16",
         DECAY,
@@ -97,7 +101,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "a",
         "a parameter without `.weight`, not loaded",
         |c| decay(c, |a| -a.exp(), |_| 0.0, softplus, |g| g),
-    ),
+    )
+    .called(&["decay-no-dt-bias"]),
     Fault::new(
         "decay-no-softplus",
         DECAY,
@@ -105,15 +110,18 @@ pub(super) const FAULTS: &[Fault] = &[
         "max(t, 0)",
         "`dt_softplus` not passed on (Mamba)",
         |c| decay(c, |a| -a.exp(), |b| b, |t| t.max(0.0), |g| g),
-    ),
+    )
+    .called(&["decay-relu"]),
     Fault::new("decay-not-exponentiated", DECAY, "e^g", "1 + g", "a first-order discretization", |c| {
         let g = decay(c, |a| -a.exp(), |b| b, softplus, |g| g)?;
         Ok(g.iter().map(|g| 1.0 + g.ln()).collect())
-    }),
+    })
+    .called(&["decay-first-order"]),
     Fault::new("decay-log2", DECAY, "e^g", "2^g", "kernels that use exp2 without the factor log2 e", |c| {
         let g = decay(c, |a| -a.exp(), |b| b, softplus, |g| g)?;
         Ok(g.iter().map(|g| g.ln().exp2()).collect())
-    }),
+    })
+    .called(&["decay-exp2"]),
 ];
 
 /// Heads times `factor(Σx², d)`.

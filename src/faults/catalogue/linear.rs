@@ -62,6 +62,8 @@ pub(super) const FAULTS: &[Fault] = &[
             product(c, &x, &c.param(0)?)
         },
     ),
+    // TF32 and f16 keep 10 bits of mantissa, and weights in bf16 have fewer. The ranges differ, but what f16 loses
+    // below 6e-5 is below the bound of a sum with anything larger in it.
     Fault::new(
         "linear-tf32",
         LINEAR,
@@ -73,7 +75,8 @@ pub(super) const FAULTS: &[Fault] = &[
             product(c, &narrow(c.input(0)?), &narrow(&c.param(0)?))
         },
     )
-    .quiet(),
+    .quiet()
+    .called(&["linear-tf32", "inputs-f16"]),
     Fault::new(
         "linear-int8-activations",
         LINEAR,
@@ -87,7 +90,8 @@ pub(super) const FAULTS: &[Fault] = &[
             product(c, &x, &c.param(0)?)
         },
     )
-    .quiet(),
+    .quiet()
+    .called(&["activations-int8"]),
     Fault::new(
         "linear-f16-sum",
         LINEAR,
@@ -103,7 +107,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::new("linear-output-bf16", LINEAR, "y", "bf16(y), undeclared", "autocast left on", |c| {
         Ok(c.output.iter().map(|v| to_bf16(*v)).collect())
     })
-    .quiet(),
+    .quiet()
+    .called(&["output-bf16"]),
     Fault::new(
         "embedding-scaled",
         EMBEDDING,
@@ -123,7 +128,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "quantized embedding undeclared",
         |c| Ok(c.output.iter().map(|v| f32::from_bits(v.to_bits() & !0x7_ffff)).collect()),
     )
-    .quiet(),
+    .quiet()
+    .called(&["embedding-cut"]),
 ];
 
 /// `x Wᵀ` with another way to add.

@@ -19,7 +19,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::new("norm-eps-outside", BOTH, "rsqrt(ms + ε)", "1 / (√ms + ε)", LIST, |c| {
         scaled(c, |row, eps| 1.0 / (mean_square(row).sqrt() + eps))
     })
-    .quiet(),
+    .quiet()
+    .called(&["norm-eps-outside", "gated-norm-eps-outside"]),
     Fault::new("shift-bf16", PLAIN, "(1 + w)", "bf16(1 + w)", LIST, |c| {
         normed(c, c.input(0)?, root, |w| to_bf16(1.0 + w), silu)
     })
@@ -28,7 +29,8 @@ pub(super) const FAULTS: &[Fault] = &[
         let sum = |row: &[f32]| row.iter().fold(0.0, |sum, v| to_bf16(sum + to_bf16(v * v)));
         scaled(c, |row, eps| 1.0 / (sum(row) / row.len() as f32 + eps).sqrt())
     })
-    .quiet(),
+    .quiet()
+    .called(&["norm-sum-bf16", "gated-norm-sum-bf16"]),
     Fault::new(
         "norm-eps-1e-5",
         BOTH,
@@ -37,11 +39,13 @@ pub(super) const FAULTS: &[Fault] = &[
         "llama.cpp before the epsilon came from the file: one constant for LLaMA 1 and 2",
         |c| scaled(c, |row, _| 1.0 / (mean_square(row) + 1e-5).sqrt()),
     )
-    .quiet(),
+    .quiet()
+    .called(&["norm-eps-1e-5", "gated-norm-eps-1e-5"]),
     Fault::new("norm-no-eps", BOTH, "rsqrt(ms + ε)", "rsqrt(ms)", "hand-written kernels", |c| {
         scaled(c, |row, _| 1.0 / mean_square(row).sqrt())
     })
-    .quiet(),
+    .quiet()
+    .called(&["norm-no-eps", "gated-norm-no-eps"]),
     Fault::new(
         "norm-sum-for-mean",
         BOTH,
@@ -49,7 +53,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "Σx²",
         "ports that take an L2 norm for an RMS norm",
         |c| scaled(c, |row, eps| 1.0 / (mean_square(row) * row.len() as f32 + eps).sqrt()),
-    ),
+    )
+    .called(&["norm-sum", "gated-norm-sum"]),
     Fault::new(
         "norm-mean-subtracted",
         PLAIN,
@@ -66,7 +71,8 @@ pub(super) const FAULTS: &[Fault] = &[
             let shift = c.number("shift")?;
             normed(c, &centred.collect::<Vec<_>>(), root, |w| shift + w, silu)
         },
-    ),
+    )
+    .called(&["norm-centered"]),
     Fault::new("norm-cast-before-gain", PLAIN, "n · (1 + w)", "bf16(n) · (1 + w)", HALF, |c| {
         let shift = c.number("shift")?;
         let plain = normed(c, c.input(0)?, root, |_| 1.0, silu)?;
@@ -77,7 +83,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::new("qk-norm-skipped", PLAIN, "norm(q), norm(k)", "q, k", "ports of Qwen2 code to Qwen3", |c| {
         Ok(c.input(0)?.to_vec())
     })
-    .lives(of_heads),
+    .lives(of_heads)
+    .called(&["norm-left-out"]),
     Fault::new(
         "qk-norm-all-heads",
         PLAIN,
@@ -86,7 +93,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "OLMo 2 norms all heads at once, Qwen3 each: code of one used for the other",
         over_all_heads,
     )
-    .lives(of_heads),
+    .lives(of_heads)
+    .called(&["norm-all-heads"]),
     Fault::new("gated-norm-sigmoid", GATED, "silu(z)", "sigmoid(z)", LIST, |c| {
         normed(c, c.input(0)?, root, |w| w, sigmoid)
     }),
@@ -105,7 +113,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "norm(o)",
         "a gate forgotten in a port",
         |c| normed(c, c.input(0)?, root, |w| w, |_| 1.0),
-    ),
+    )
+    .called(&["gated-norm-no-gate"]),
     Fault::new(
         "gated-norm-gate-first",
         GATED,

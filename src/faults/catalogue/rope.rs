@@ -17,16 +17,19 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::new("rope-full-dim", ROTATION, "rotate the first dims", "rotate all of head_dim", LIST, |c| {
         positioned(c, 0, c.dim("head_dim") / 2)
     }),
+    // Position 0 turns nothing; that it is so in decode alone is said by the steps.
     Fault::new("decode-position-zero", ROTATION, "position t", "0 in decode", LIST, |c| {
         Ok(c.input(0)?.to_vec())
     })
-    .when(When::Decode),
+    .when(When::Decode)
+    .called(&["rope-skipped"]),
     Fault::new("decode-position-plus-one", ROTATION, "position t", "t + 1 in decode", LIST, |c| {
         positioned(c, 1, c.dim("rope_half"))
     })
     .when(When::Decode)
     .lives(|_, component| component.layer.is_some_and(|layer| layer > 0))
-    .quiet(),
+    .quiet()
+    .called(&["rope-position-plus-one"]),
     Fault::new(
         "rope-backwards",
         ROTATION,
@@ -34,7 +37,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "(a cos + b sin, b cos − a sin)",
         "a sign lost in `rotate_half`",
         |c| rotated(c, |i, half, _| (i, half + i), -1.0),
-    ),
+    )
+    .called(&["rope-negated-sine"]),
     Fault::new(
         "rope-last-dims",
         ROTATION,
@@ -51,7 +55,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "keys written to the cache before the rotation",
         |c| Ok(c.input(0)?.to_vec()),
     )
-    .lives(of_keys),
+    .lives(of_keys)
+    .called(&["rope-skipped"]),
     Fault::new(
         "rope-output-bf16",
         ROTATION,
@@ -60,7 +65,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "autocast around the rotation",
         |c| Ok(c.output.iter().map(|v| to_bf16(*v)).collect()),
     )
-    .quiet(),
+    .quiet()
+    .called(&["output-bf16"]),
     Fault::new("rope-theta-1e6", TABLE, "θ = 1e7", "θ = 1e6", LIST, |c| {
         table(c, |t, i, half, _| t * 1e6f64.powf(-(i / half)))
     })
@@ -72,7 +78,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "θ = 1e4",
         "loaders that did not read `rope_theta` (Code Llama's 1e6 run with 1e4)",
         |c| table(c, |t, i, half, _| t * 1e4f64.powf(-(i / half))),
-    ),
+    )
+    .called(&["rope-theta-1e4"]),
     Fault::new(
         "rope-frequency-bf16",
         TABLE,
@@ -84,7 +91,8 @@ pub(super) const FAULTS: &[Fault] = &[
             table(c, move |t, i, half, theta| t * narrow(theta.powf(-(i / half))))
         },
     )
-    .quiet(),
+    .quiet()
+    .called(&["rope-frequencies-bf16"]),
     Fault::new(
         "rope-table-bf16",
         TABLE,
@@ -93,10 +101,12 @@ pub(super) const FAULTS: &[Fault] = &[
         "tables kept in the model's type",
         |c| Ok(c.output.iter().map(|v| to_bf16(*v)).collect()),
     )
-    .quiet(),
+    .quiet()
+    .called(&["output-bf16"]),
     Fault::new("rope-scaled", TABLE, "position t", "t / 2", "linear scaling of long context left on", |c| {
         table(c, |t, i, half, theta| 0.5 * t * theta.powf(-(i / half)))
-    }),
+    })
+    .called(&["rope-linear-scaling"]),
     Fault::new(
         "rope-head-dim-exponent",
         TABLE,
@@ -107,7 +117,8 @@ pub(super) const FAULTS: &[Fault] = &[
             let all = c.dim("head_dim") as f64;
             table(c, move |t, i, _, theta| t * theta.powf(-2.0 * i / all))
         },
-    ),
+    )
+    .called(&["rope-frequencies-full"]),
 ];
 
 fn of_keys(graph: &Graph, component: &Component) -> bool {

@@ -17,7 +17,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::new("mask-not-causal", MASK, "row t sees 0..t", "all", "`is_causal` not passed on", |c| {
         Ok(masked(c, |_, _| true))
     })
-    .when(When::Prefill),
+    .when(When::Prefill)
+    .called(&["mask-none"]),
     Fault::new(
         "mask-first-hidden",
         MASK,
@@ -33,11 +34,13 @@ pub(super) const FAULTS: &[Fault] = &[
         "the last 16",
         "a sliding window applied to layers of full attention (Gemma 2, Qwen2 ports)",
         |c| Ok(masked(c, |t, u| u <= t && u + 16 > t)),
-    ),
+    )
+    .called(&["mask-window"]),
     Fault::new("softmax-bf16", SOFTMAX, "p", "bf16(p)", "softmax without the upcast to f32", |c| {
         Ok(c.output.iter().map(|p| to_bf16(*p)).collect())
     })
-    .quiet(),
+    .quiet()
+    .called(&["output-bf16"]),
     Fault::new(
         "softmax-plus-one",
         SOFTMAX,

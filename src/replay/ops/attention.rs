@@ -22,7 +22,7 @@ pub(crate) fn mask(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
 pub(crate) fn mask_by(
     step: &Step<'_>,
     judge: &mut Judge<'_>,
-    sees: fn(usize, usize) -> bool,
+    sees: impl Fn(usize, usize) -> bool,
 ) -> Replayed<()> {
     let context = step.past() + step.tokens();
     sized("the mask", &vec![0.0; judge.len()], step.tokens() * context)?;

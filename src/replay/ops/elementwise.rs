@@ -92,7 +92,11 @@ pub(crate) fn add_scaled(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()>
 }
 
 /// Another function of two inputs. Where its terms cancel, its rounding is relative to the inputs' product.
-pub(crate) fn product(step: &Step<'_>, judge: &mut Judge<'_>, formula: fn(f64, f64) -> f64) -> Replayed<()> {
+pub(crate) fn product(
+    step: &Step<'_>,
+    judge: &mut Judge<'_>,
+    formula: impl Fn(f64, f64) -> f64,
+) -> Replayed<()> {
     let unit = (SIGMOID + 4.0) * step.precision()?.unit;
     binary(step, judge, formula, |a, b, y| unit * (y.abs() + (a * b).abs()))
 }

@@ -69,6 +69,8 @@ pub(crate) struct Rule {
     pub fading: Fading,
     /// Whether the state is read upside down: for the memory, and for the output.
     pub transposed: [bool; 2],
+    /// Whether the output is read before the token is written.
+    pub read_first: bool,
     /// How the state is stored after each token, from the state and the length of its rows.
     pub stored: Option<fn(&mut [f64], usize)>,
 }
@@ -80,6 +82,7 @@ pub(crate) const RULE: Rule = Rule {
     memory: Memory::Decayed,
     fading: Fading::Before,
     transposed: [false; 2],
+    read_first: false,
     stored: None,
 };
 
@@ -141,6 +144,13 @@ pub(super) fn measured<N: Number>(
             Memory::Undecayed => {}
             Memory::Nothing => memory = vec![N::from_f64(0.0); dv],
         }
+        let out = |state: &[N], q: &[f64]| -> Vec<f64> {
+            let out = read(state, &wide(&q[at..at + dk]), dv, rule.transposed[1]);
+            out.into_iter().map(|o| (o * scale).to_f64()).collect()
+        };
+        if let Some(q) = x.q.as_ref().filter(|_| rule.read_first) {
+            outputs.extend(out(&state, q));
+        }
         let delta: Vec<N> = v.iter().zip(memory).map(|(v, m)| (*v - m) * beta).collect();
         for (line, k) in state.chunks_exact_mut(dv).zip(&k) {
             line.iter_mut().zip(&delta).for_each(|(m, delta)| *m = *m + *k * *delta);
@@ -151,9 +161,8 @@ pub(super) fn measured<N: Number>(
             stored(&mut all, dv);
             state = wide(&all);
         }
-        if let Some(q) = &x.q {
-            let out = read(&state, &wide(&q[at..at + dk]), dv, rule.transposed[1]);
-            outputs.extend(out.into_iter().map(|o| (o * scale).to_f64()));
+        if let Some(q) = x.q.as_ref().filter(|_| !rule.read_first) {
+            outputs.extend(out(&state, q));
         }
         fade(&mut state, Fading::AfterReading);
     }
