@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 export LAYERDIFF_PYTHON := $(BIN)/python
 
-.PHONY: test lint rust-test python-test venv bundle clean
+.PHONY: test lint rust-test python-test venv bundle reports clean
 
 # Every test; installs what it needs into the checkout.
 test: lint rust-test python-test
@@ -16,9 +16,13 @@ lint: venv
 	$(BIN)/ruff check hooks
 	$(BIN)/ruff format --check hooks
 
-# The ignored tests need PyTorch, which the virtual environment has.
+# The ignored tests need PyTorch, which the virtual environment has. What they leave, such as models that
+# several tests share, they leave here.
+SCRATCH := $(abspath target/tmp/scratch)
 rust-test: venv
-	cargo test -- --include-ignored
+	rm -rf $(SCRATCH) && mkdir -p $(SCRATCH)
+	TMPDIR=$(SCRATCH) cargo test -- --include-ignored
+	rm -rf $(SCRATCH)
 
 python-test: venv
 	$(BIN)/pytest -q hooks/tests
@@ -33,6 +37,11 @@ $(VENV)/.installed: hooks/pyproject.toml hooks/constraints.txt
 # The bundled PyTorch trace and floor, anew from the bundled model. Needs `make venv`.
 bundle: venv
 	hooks/scripts/bundle.sh
+
+# The sample report over all engines, anew: about half an hour.
+reports: venv
+	cargo run --release -- run --reference torch --engine all --steps 16 \
+		--prompts prompts/standard.jsonl --out reports/engines
 
 clean:
 	rm -rf target $(VENV)

@@ -5,7 +5,7 @@ mod bases;
 pub use bases::restore;
 
 use crate::basis::Gains;
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Result, nearest_point};
 use crate::model::{Component, Graph, PointFilter};
 use crate::prompt::Prompt;
 use crate::tensor::DType;
@@ -247,7 +247,7 @@ fn nothing_in_common(reference: &Trace, candidate: &Trace, pairs: &[Pair<'_>]) -
         .expected(sample(reference), sample(candidate))
         .at(candidate.path());
     let known = pairs.iter().filter_map(|p| p.component).map(|c| c.point.as_str());
-    match candidate.entries().first().and_then(|e| nearest(&e.point, known)) {
+    match candidate.entries().first().and_then(|e| nearest_point(&e.point, known)) {
         Some(near) => {
             error.hint(format!("points carry the Hugging Face module path: did you mean `{near}`?"))
         }

@@ -96,6 +96,18 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
+/// The nearest of the `known` points: of those that end in the same part, else of all. A bare `k_rope`
+/// means one of the points with this ending, though every one of them is far longer.
+pub fn nearest_point<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let known: Vec<&str> = known.into_iter().collect();
+    let last = |point: &str| point.rsplit('.').next().map(str::to_owned);
+    let alike = known.iter().copied().filter(|point| last(point) == last(name));
+    // The first of equals: the layers come in order.
+    let closest =
+        alike.min_by(|a, b| strsim::jaro_winkler(name, b).total_cmp(&strsim::jaro_winkler(name, a)));
+    closest.or_else(|| nearest(name, known))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +125,15 @@ mod tests {
     fn the_deepest_path_and_hint_win() {
         let error = Error::new("x").at("deep").hint("first").at("shallow").hint("second");
         assert_eq!(error.to_string(), "x\n      path: deep\n  hint: first");
+    }
+
+    #[test]
+    fn a_point_is_known_by_its_ending_and_its_layer() {
+        let known = ["model.layers.3", "model.layers.3.self_attn.k_rope", "model.layers.7.self_attn.k_rope"];
+        assert_eq!(nearest_point("k_rope", known), Some(known[1]));
+        assert_eq!(nearest_point("model.layers.7.k_rope", known), Some(known[2]));
+        assert_eq!(nearest_point("model.layers.3.self_attn.k_rop", known), Some(known[1]));
+        assert_eq!(nearest_point("zzz", known), None);
     }
 
     #[test]

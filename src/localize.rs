@@ -3,9 +3,10 @@
 //! Where a component was [replayed](crate::replay), its local error decides: beyond rounding, the error is
 //! *born* there, whatever the total error is; within rounding, the component is sound, and a total error
 //! that is not explained is *inherited* if a fault is upstream. If none is, and the error is beyond [`CAP`] times
-//! those of its inputs, the two sides disagree though the
-//! candidate does what it should: that is born there too, and the reference is to blame, or what both were
-//! given. Everywhere else growth decides, as follows.
+//! those of its inputs, the two sides disagree though the candidate does what it should. Then the reference is
+//! replayed too, where its weights are known. If its local error is beyond rounding, the error is born in the
+//! reference; else the two are *disputed*: both compute what their own inputs and weights give, or the
+//! reference is not known to, and such a point is not judged. Everywhere else growth decides, as follows.
 //!
 //! # Growth
 //!
@@ -78,13 +79,35 @@ pub struct Judgement {
     pub cause: String,
     /// The local error, where the component was replayed.
     pub local: Option<Local>,
+    /// That of the reference, where it was replayed because of the candidate's.
+    pub reference: Option<Local>,
+    /// True where the sides disagree by more than growth explains, though the candidate is sound: the
+    /// reference is too, or it is not known.
+    pub disputed: bool,
 }
 
 impl Judgement {
+    /// The side that a local error proves to err, and that error.
+    pub fn proof(&self) -> Option<(Side, &Local)> {
+        let beyond = |local: &&Local| !local.is_rounding();
+        let candidate = self.local.as_ref().filter(beyond).map(|local| (Side::Candidate, local));
+        candidate.or_else(|| self.reference.as_ref().filter(beyond).map(|local| (Side::Reference, local)))
+    }
+
     /// The error as a multiple of its harmless causes.
     pub fn factor(&self, rel_l2: f64) -> f64 {
         if rel_l2 == 0.0 { 0.0 } else { rel_l2 / (self.rounding + self.storage) }
     }
+}
+
+/// Which side a component errs on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Side {
+    #[default]
+    Candidate,
+    Reference,
 }
 
 /// Whether a point's error is a fault.
@@ -140,6 +163,8 @@ pub struct Evidence<'a> {
     pub metrics: Option<&'a Metrics>,
     /// The local error; none where it was not replayed.
     pub local: Option<&'a Local>,
+    /// That of the reference.
+    pub reference: Option<&'a Local>,
 }
 
 /// Judges one prompt: what is known of its points, in the order of execution, step after step.
@@ -151,14 +176,14 @@ pub fn localize(
 ) -> Vec<Option<Judgement>> {
     let mut judged = Judged::new();
     let mut out = Vec::with_capacity(prompt.len());
-    for Evidence { pair, metrics, local } in prompt {
+    for Evidence { pair, metrics, local, reference } in prompt {
         let judgement = metrics.map(|metrics| {
             let inputs = match pair.component {
                 Some(component) => measured_inputs(graph, component, pair.step, &judged),
                 None => faults_before(pair, &judged),
             };
             let own = own_causes(graph, floor, storage, pair);
-            let judgement = judge(pair, metrics, *local, own, &inputs, &judged);
+            let judgement = judge(pair, metrics, [*local, *reference], own, &inputs, &judged);
             judged.insert((pair.step, pair.point), (metrics.rel_l2, judgement.clone()));
             judgement
         });
@@ -208,7 +233,7 @@ fn dtypes(pair: &Pair<'_>) -> [DType; 2] {
 
 /// True for a point that a fault has reached, though it may be too small to see there: it can grow again.
 fn faulty_state(judgement: &Judgement) -> bool {
-    matches!(judgement.state, State::Born | State::Inherited | State::Absorbed)
+    judgement.disputed || matches!(judgement.state, State::Born | State::Inherited | State::Absorbed)
 }
 
 /// The faulty points of the same step: any of them may be upstream of a point that the architecture
@@ -262,7 +287,7 @@ fn own_causes(graph: &Graph, floor: &Floor, storage: &Storage, pair: &Pair<'_>) 
 fn judge(
     pair: &Pair<'_>,
     metrics: &Metrics,
-    local: Option<&Local>,
+    [local, reference]: [Option<&Local>; 2],
     own: Own,
     inputs: &[Key<'_>],
     judged: &Judged<'_>,
@@ -304,10 +329,14 @@ fn judge(
         }
         (true, false) if explained > LIMIT && metrics.rel_l2 > 0.0 => State::Unmeasured,
         (true, false) => State::Explained,
-        (true, true) => State::Absorbed,
-        (false, true) => State::Inherited,
+        // What so much would explain cannot be called gone.
+        (true, true) if explained <= LIMIT || metrics.rel_l2 == 0.0 => State::Absorbed,
+        (_, true) => State::Inherited,
+        // The candidate does what it should: where the reference is not proved to err, nobody is blamed.
+        (false, false) if local.is_some() && reference.is_none_or(Local::is_rounding) => State::Unmeasured,
         (false, false) => State::Born,
     };
+    let disputed = state == State::Unmeasured && !harmless;
     let cause = if from_inputs > MARGIN * causes {
         format!(
             "{MARGIN} × ({:.1e}, the error of {} as the floor amplifies it, capped)",
@@ -327,5 +356,7 @@ fn judge(
         inputs: errors,
         cause,
         local: local.cloned(),
+        reference: reference.filter(|_| local.is_some_and(Local::is_rounding)).cloned(),
+        disputed,
     }
 }

@@ -830,6 +830,11 @@ fn an_existing_trace_is_not_overwritten() {
 }
 
 #[test]
+fn a_precision_that_others_call_fp16_is_answered_with_its_name() {
+    refused!(World::new(), "capture --engine torch --dtype fp16 --model @@ --out @out");
+}
+
+#[test]
 fn activations_are_rounded_by_pytorch_only() {
     refused!(World::new(), "capture --engine lattice-q8 --activation-bits 8 --model @@ --out @out");
 }

@@ -5,7 +5,7 @@ mod common;
 use common::Form;
 use layerdiff::capture::{Request, capture, open_engine};
 use layerdiff::checkpoint::ModelDir;
-use layerdiff::engine::ENGINES;
+use layerdiff::engine::CANDIDATES;
 use layerdiff::model::PointFilter;
 use layerdiff::tensor::DType;
 use layerdiff::trace::{Status, Trace};
@@ -62,7 +62,7 @@ fn bytes(trace: &Trace, point: &str) -> Vec<u8> {
 #[track_caller]
 fn the_form_changes_no_bit(untied: bool) {
     let models = FORMS.map(|form| written(Form { untied, ..form }));
-    for engine in ENGINES.iter().filter(|name| **name != "torch") {
+    for engine in CANDIDATES {
         let (_root, first) = captured(engine, models[0].path());
         for (form, model) in FORMS.iter().zip(&models).skip(1) {
             let (_root, other) = captured(engine, model.path());

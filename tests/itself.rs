@@ -222,6 +222,7 @@ fn judge(model: &ModelDir, engine: &mut dyn Engine) -> Report {
         floors: &[],
         quantized: None,
         held: None,
+        reference_held: None,
         gains: &Gains::default(),
         other_weights: false,
         command: Vec::new(),

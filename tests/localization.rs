@@ -387,7 +387,7 @@ fn judge(floors: &[(&str, f64)], errors: &[(&str, f64)], parameter_error: &[(&st
     let metrics: Vec<Metrics> = errors.iter().map(|(_, error)| with_error(*error)).collect();
     let parameter_error: BTreeMap<String, f64> =
         parameter_error.iter().map(|(n, e)| ((*n).to_owned(), *e)).collect();
-    let evidence = |(pair, metrics)| Evidence { pair, metrics: Some(metrics), local: None };
+    let evidence = |(pair, metrics)| Evidence { pair, metrics: Some(metrics), local: None, reference: None };
     let step: Vec<Evidence<'_>> = pairs.iter().zip(&metrics).map(evidence).collect();
     let storage = Storage { parameter_error, ..Storage::default() };
     localize(&graph, &floor, &storage, &step).into_iter().map(Option::unwrap).collect()

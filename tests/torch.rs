@@ -272,6 +272,30 @@ fn the_adapter_moves_pytorch_s_logits_visibly() {
     assert!(step_0["rel_l2"].as_f64().unwrap() > 1e-2, "{step_0}");
 }
 
+#[test]
+#[ignore = "needs PyTorch"]
+fn pytorch_in_any_precision_has_no_local_error_beyond_its_rounding_and_f32_agrees_with_16_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    for dtype in ["float64", "bfloat16", "float16"] {
+        let (trace, out) = (dir.path().join(dtype), dir.path().join(format!("report-{dtype}")));
+        let model = ["--model", "src/bundle/model"];
+        let args =
+            ["capture", "--engine", "torch", "--dtype", dtype, "--prompt", "code-01", "--out", path(&trace)];
+        assert_eq!(layerdiff(&[&args[..], &model].concat()).0, 0);
+        // Against itself: only its local errors can be found.
+        let (code, report) = layerdiff(&[&["compare", path(&trace), path(&trace)], &model[..]].concat());
+        assert_eq!(
+            (code, &report["verdict"]["rests_on"]),
+            (0, &"replay".into()),
+            "{dtype}: {}",
+            report["verdict"]
+        );
+        let sides = ["run", "--engine", "lattice-f32", "--reference", path(&trace), "--out", path(&out)];
+        let (code, report) = layerdiff(&sides);
+        assert_eq!(code, 0, "{dtype}: {}", report["verdict"]);
+    }
+}
+
 fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }

@@ -7,9 +7,6 @@ use lattice_quant::quarot::QuarotTensorReader;
 use serde_json::Value;
 use std::path::Path;
 
-/// The parameter of a head that is not the embedding.
-pub(crate) const HEAD: &str = "lm_head.weight";
-
 /// Where the head of the written checkpoint comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Head {
@@ -48,8 +45,8 @@ impl ModelDir {
         self.for_each_param(head, push)?;
         let section = description.config_section.as_str();
         let mut config = as_f32(self.config(), section, true);
-        if head == Head::Own {
-            untie(&mut config, section);
+        if let (Head::Own, Some((_, flag))) = (head, description.tied()) {
+            untie(&mut config, section, flag);
         }
         writer.finish(&config, self.path())
     }
@@ -64,19 +61,21 @@ impl ModelDir {
             }
         }
         params.iter().try_for_each(|param| push(param, param))?;
+        let Some((own, _)) = self.graph().description().tied().filter(|_| head == Head::Own) else {
+            return Ok(());
+        };
         let last = self.graph().components().last().expect("an architecture has components");
         match last.params.first() {
-            Some(tied) if head == Head::Own && tied != HEAD => push(HEAD, tied),
+            Some(tied) if tied != own => push(own, tied),
             _ => Ok(()),
         }
     }
 }
 
 /// Says wherever an engine looks that the head is not the embedding.
-fn untie(config: &mut Value, section: &str) {
-    const KEY: &str = "tie_word_embeddings";
-    config[KEY] = false.into();
+fn untie(config: &mut Value, section: &str, flag: &str) {
+    config[flag] = false.into();
     if let Some(section) = config.get_mut(section).and_then(Value::as_object_mut) {
-        section.insert(KEY.to_owned(), false.into());
+        section.insert(flag.to_owned(), false.into());
     }
 }

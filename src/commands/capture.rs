@@ -5,7 +5,7 @@ use crate::capture::{Request, capture, dequantized, open_engine};
 use crate::checkpoint::ModelDir;
 use crate::cli::CaptureArgs;
 use crate::engine::torch::{self, Python};
-use crate::engine::{ENGINES, check_known};
+use crate::engine::{capturable, check_known};
 use crate::error::{Error, Result};
 use crate::model::PointFilter;
 use crate::prompt::tokenize;
@@ -14,7 +14,7 @@ use crate::trace::Trace;
 use serde_json::json;
 
 pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
-    check_known(&args.engine, &ENGINES)?;
+    check_known(&args.engine, &capturable())?;
     let points = PointFilter::new(&args.input.points)?;
     let model = ModelDir::open(&args.model)?.adapted(args.input.lora.as_deref())?;
     if !model.graph().components().iter().any(|c| points.accepts(&c.point)) {
@@ -25,7 +25,10 @@ pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
     if let Some(bits) = args.activation_bits {
         check_activation_bits(&args.engine, bits)?;
     }
-    if args.engine == "torch" {
+    if let Some(dtype) = args.dtype.as_deref().filter(|_| args.engine == torch::NAME) {
+        torch::check_dtype(dtype)?;
+    }
+    if args.engine == torch::NAME {
         if let Some(path) = &args.path {
             return Err(
                 Error::new(format!("PyTorch has no path `{path}`")).hint("--path is for lattice's engines")
@@ -80,7 +83,7 @@ pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
 }
 
 fn check_activation_bits(engine: &str, bits: u32) -> Result<()> {
-    if engine != "torch" {
+    if engine != torch::NAME {
         return Err(Error::new(format!("{engine} rounds activations as it does"))
             .hint("--activation-bits is for --engine torch; of lattice's engines lattice-q8_0 rounds them"));
     }

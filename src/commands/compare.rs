@@ -45,6 +45,10 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
         }
     }
     let held = held(args, &candidate)?;
+    let reference_held = match &args.model {
+        Some(dir) => as_it_is(&ModelDir::open(dir)?, &reference)?,
+        None => None,
+    };
     let floors = open_floors(&args.floor, &graph, &reference)?;
     let arm = match &args.quantized {
         Some(path) => Some(Arm::open(Trace::open(path)?, &graph)?),
@@ -59,6 +63,7 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
         quantized: arm.as_ref().map(|arm| &arm.trace),
         gains: &gains,
         held: held.as_ref(),
+        reference_held: reference_held.as_ref(),
         other_weights: args.other_weights || quantized,
         command: command_line(),
         quiet: ui.quiet,
@@ -71,7 +76,6 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
 /// model's if it ran on them as they are.
 fn held(args: &CompareArgs, candidate: &Trace) -> Result<Option<Held>> {
     let who = &candidate.manifest().provenance;
-    let open = |model: &ModelDir| Held::open(model.path(), model.graph().clone(), model.config().clone());
     if let Some(dir) = &args.weights {
         let model = ModelDir::open(dir)?;
         let known = [&who.hashes.weights, &who.hashes.dequantized];
@@ -88,10 +92,18 @@ fn held(args: &CompareArgs, candidate: &Trace) -> Result<Option<Held>> {
         return open(&model).map(Some);
     }
     let Some(dir) = &args.model else { return Ok(None) };
-    let model = ModelDir::open(dir)?;
-    let as_they_are =
-        !who.quantized && who.parameter_error.is_empty() && model.hashes()?.weights == who.hashes.weights;
-    if as_they_are { open(&model).map(Some) } else { Ok(None) }
+    as_it_is(&ModelDir::open(dir)?, candidate)
+}
+
+fn open(model: &ModelDir) -> Result<Held> {
+    Held::open(model.path(), model.graph().clone(), model.config().clone())
+}
+
+/// A model's weights, if the trace states that its engine computed with them as they are.
+pub(super) fn as_it_is(model: &ModelDir, trace: &Trace) -> Result<Option<Held>> {
+    let who = &trace.manifest().provenance;
+    let exact = !who.quantized && who.parameter_error.is_empty();
+    if exact && model.hashes()?.weights == who.hashes.weights { open(model).map(Some) } else { Ok(None) }
 }
 
 /// The floors at these places; the preset one where there are none.

@@ -3,7 +3,7 @@
 use super::{Ui, print_json, print_text};
 use crate::checkpoint::ModelDir;
 use crate::cli::DequantizeArgs;
-use crate::engine::{ENGINES, check_known, open};
+use crate::engine::{CANDIDATES, check_known, open};
 use crate::error::{Error, Result};
 use crate::files::{remove_on_interrupt, staging_dir};
 use crate::quantize::{Format, quantize};
@@ -12,8 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 pub(super) fn run(args: &DequantizeArgs, ui: Ui) -> Result<Outcome> {
-    let known: Vec<&str> = ENGINES.into_iter().filter(|name| *name != "torch").collect();
-    check_known(&args.engine, &known)?;
+    check_known(&args.engine, &CANDIDATES)?;
     let model = ModelDir::open(&args.model)?;
     let source = match &args.original {
         Some(path) if model.is_quantized() => ModelDir::open(path)?,

@@ -70,9 +70,10 @@ pub trait Engine {
 pub const CANDIDATES: [&str; 6] =
     ["lattice-f32", "lattice-f16", "lattice-q8", "lattice-q8_0", "lattice-q4", "lattice-quarot-q4"];
 
-/// All that can be captured.
-pub const ENGINES: [&str; 7] =
-    ["lattice-f32", "lattice-f16", "lattice-q8", "lattice-q8_0", "lattice-q4", "lattice-quarot-q4", "torch"];
+/// All that can be captured: the candidates, and `PyTorch`.
+pub fn capturable() -> Vec<&'static str> {
+    CANDIDATES.into_iter().chain([torch::NAME]).collect()
+}
 
 /// Refuses a name that is not among the `known` ones, and offers the nearest.
 pub fn check_known(name: &str, known: &[&str]) -> Result<()> {

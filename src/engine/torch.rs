@@ -1,7 +1,7 @@
 //! PyTorch: captured in a Python process by `layerdiff_hooks`.
 
 use crate::checkpoint::ModelDir;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, nearest};
 use crate::model::PointFilter;
 use crate::progress;
 use crate::prompt::Prompt;
@@ -9,6 +9,33 @@ use serde_json::json;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+/// What traces call it.
+pub const NAME: &str = "torch";
+
+/// The precisions that it is captured in, with what else people call them.
+const DTYPES: [(&str, &[&str]); 4] = [
+    ("float32", &["f32", "fp32", "float"]),
+    ("float64", &["f64", "fp64", "double"]),
+    ("bfloat16", &["bf16"]),
+    ("float16", &["f16", "fp16", "half"]),
+];
+
+/// Refuses a precision that `PyTorch` is not captured in.
+pub fn check_dtype(name: &str) -> Result<()> {
+    let known = DTYPES.map(|(known, _)| known);
+    if known.contains(&name) {
+        return Ok(());
+    }
+    let lower = name.to_lowercase();
+    let meant = DTYPES.iter().find(|(_, others)| others.contains(&lower.as_str())).map(|(known, _)| *known);
+    let meant = meant.or_else(|| nearest(&lower, known));
+    let list = known.join(", ");
+    Err(Error::new(format!("unknown precision `{name}`")).hint(match meant {
+        Some(meant) => format!("did you mean `{meant}`? known: {list}"),
+        None => format!("known: {list}"),
+    }))
+}
 
 /// A Python with `layerdiff_hooks`.
 #[derive(Debug, Clone)]

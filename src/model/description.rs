@@ -20,7 +20,7 @@
 
 use crate::error::{Error, Result, nearest};
 use crate::tensor::DType;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 pub const ARCHITECTURES: [&str; 1] = [include_str!("../../hooks/layerdiff_hooks/architectures/qwen3_5.toml")];
 
 /// What a component computes. The formula of each stands where it is recomputed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Op {
@@ -130,6 +130,14 @@ impl Description {
     /// Parses a description.
     pub fn parse(text: &str) -> Result<Self> {
         toml::from_str(text).map_err(|e| Error::new(format!("malformed architecture description: {e}")))
+    }
+
+    /// The parameter that a tied checkpoint does without, and the key that says that it does:
+    /// `lm_head.weight`, `tie_word_embeddings`.
+    pub fn tied(&self) -> Option<(&str, &str)> {
+        self.components
+            .iter()
+            .find_map(|t| Some((t.params.first()?.as_str(), t.tied.as_ref()?.flag.as_str())))
     }
 
     /// The names under which a checkpoint may keep a parameter, the usual one first.

@@ -3,7 +3,7 @@
 use super::config::{ModelConfig, whole};
 use super::description::{Basis, Description, Op, Template};
 use super::expression::evaluate;
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Result, nearest_point};
 use crate::tensor::DType;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -232,7 +232,7 @@ impl Graph {
     pub fn component(&self, point: &str) -> Result<&Component> {
         self.get(point).ok_or_else(|| {
             let error = Error::new(format!("no point `{point}` in this model"));
-            match nearest(point, self.components.iter().map(|c| c.point.as_str())) {
+            match nearest_point(point, self.components.iter().map(|c| c.point.as_str())) {
                 Some(near) => error.hint(format!("did you mean `{near}`?")),
                 None => error.hint("`layerdiff inspect TRACE` lists the points"),
             }
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistyped_point_offers_the_nearest() {
+    fn a_mistyped_point_offers_the_nearest_point() {
         let graph = Graph::for_config(&config(json!({}))).unwrap();
         let error = graph.component("model.layers.3.self_attn.k_ropes").unwrap_err().to_string();
         assert!(error.contains("did you mean `model.layers.3.self_attn.k_rope`"), "{error}");

@@ -1,6 +1,7 @@
 //! Holding captured values against replayed ones and their bounds.
 
-use crate::tensor::TensorView;
+use crate::tensor::{DType, TensorView};
+use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
 /// The local error of a component: what it computed against what its own inputs and parameters give.
@@ -18,6 +19,9 @@ pub struct Local {
     pub elements: u64,
     /// How many of them are beyond their bound.
     pub beyond: u64,
+    /// How many have no bound: sums that may leave the range of 32 bits, of which a correct kernel may make
+    /// anything.
+    pub unbounded: u64,
     /// Where the ratio is largest.
     pub worst: Option<Spot>,
 }
@@ -46,13 +50,13 @@ impl Local {
 /// Collects the local error of one captured tensor.
 pub(crate) struct Judge<'a> {
     captured: TensorView<'a>,
+    largest: f64,
     differences: f64,
     norm: f64,
     mismatch: bool,
     local: Local,
     after: Option<After<'a>>,
     hopeless: f64,
-    unbounded: u64,
     seen: Option<Seen>,
 }
 
@@ -71,16 +75,16 @@ pub(crate) struct Seen {
 
 impl<'a> Judge<'a> {
     pub fn new(captured: TensorView<'a>) -> Self {
-        let local = Local { ratio: 0.0, rel_l2: 0.0, elements: 0, beyond: 0, worst: None };
+        let local = Local { ratio: 0.0, rel_l2: 0.0, elements: 0, beyond: 0, unbounded: 0, worst: None };
         Self {
             captured,
+            largest: largest(captured.dtype),
             differences: 0.0,
             norm: 0.0,
             mismatch: false,
             local,
             after: None,
             hopeless: f64::INFINITY,
-            unbounded: 0,
             seen: None,
         }
     }
@@ -99,11 +103,6 @@ impl<'a> Judge<'a> {
     /// True when the ratio is beyond what anybody asks for.
     pub fn is_hopeless(&self) -> bool {
         self.local.ratio > self.hopeless
-    }
-
-    /// Number of elements of which nothing can be said, as their bounds are infinite.
-    pub fn unbounded(&self) -> u64 {
-        self.unbounded
     }
 
     /// Keeps what the first elements are held against.
@@ -143,12 +142,12 @@ impl<'a> Judge<'a> {
             self.after.as_ref().map_or((replayed, bound), |after| after(index, replayed, bound));
         self.local.elements += 1;
         let same = captured == replayed || (captured.is_nan() && replayed.is_nan());
-        let difference = captured - replayed;
-        // Where a sum leaves the range of 32 bits, a correct kernel may give anything.
         if bound == f64::INFINITY {
-            self.unbounded += 1;
+            self.local.unbounded += u64::from(!same);
             return;
         }
+        let same = same || self.overflows(captured, replayed, bound);
+        let difference = captured - replayed;
         if difference.is_finite() {
             self.differences += difference * difference;
             self.norm += replayed * replayed;
@@ -172,6 +171,11 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// True where a number that the type cannot hold became infinite, with its sign.
+    fn overflows(&self, captured: f64, replayed: f64, bound: f64) -> bool {
+        captured.is_infinite() && replayed * captured.signum() + bound > self.largest
+    }
+
     pub fn finish(mut self) -> Local {
         self.local.rel_l2 = if self.mismatch {
             f64::INFINITY
@@ -181,5 +185,15 @@ impl<'a> Judge<'a> {
             (self.differences / self.norm).sqrt()
         };
         self.local
+    }
+}
+
+/// The largest finite number of a type.
+fn largest(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => f64::from(f16::MAX),
+        DType::BF16 => f64::from(bf16::MAX),
+        DType::F32 => f64::from(f32::MAX),
+        DType::F64 | DType::U8 => f64::INFINITY,
     }
 }

@@ -20,11 +20,12 @@ pub(crate) use precision::SMALLEST;
 pub(crate) use step::{Replayed, Step, Stop};
 
 use crate::error::Result;
-use crate::model::{Graph, ModelConfig};
+use crate::model::{Graph, ModelConfig, Op};
 use crate::parameters::Parameters;
 use crate::prompt::Prompt;
 use crate::trace::Trace;
 use rayon::prelude::*;
+use std::collections::HashMap;
 use std::path::Path;
 
 /// What came of the replay of one component.
@@ -99,27 +100,63 @@ pub struct Place<'a> {
     pub point: &'a str,
 }
 
+/// Most tokens whose products are held in memory at a time.
+const TOKENS: usize = 512;
+
 /// Replays points of a candidate's trace, in parallel across them.
 ///
 /// `held` are the weights that the candidate's engine computes with, in the trace's own basis. Each
-/// component is replayed by one thread: no number depends on how many there are.
+/// component is replayed by one thread, and a linear in all of its steps together, for its weight to be read
+/// only once: no number depends on how many threads there are.
 pub fn replay(
     trace: &Trace,
     held: &Held,
     places: &[Place<'_>],
     done: impl Fn() + Sync,
 ) -> Result<Vec<Replay>> {
-    let replay = |place: &Place<'_>| {
-        let Some(step) = held.step(trace, place) else {
-            return Ok(Replay::Unmeasured("the architecture does not know this point".into()));
-        };
-        let replayed = ops::replay(&step);
-        done();
-        match replayed {
-            Ok(local) => Ok(Replay::Done(local)),
-            Err(Stop::Missing(why)) => Ok(Replay::Unmeasured(why)),
-            Err(Stop::Bad(error)) => Err(error.at(trace.path())),
-        }
+    let result = |replayed: Replayed<Local>| match replayed {
+        Ok(local) => Ok(Replay::Done(local)),
+        Err(Stop::Missing(why)) => Ok(Replay::Unmeasured(why)),
+        Err(Stop::Bad(error)) => Err(error.at(trace.path())),
     };
-    places.par_iter().map(replay).collect()
+    let replay = |group: &Vec<usize>| -> Result<Vec<Replay>> {
+        let steps: Vec<Step<'_>> = group.iter().filter_map(|i| held.step(trace, &places[*i])).collect();
+        let replays = match steps.as_slice() {
+            [] => vec![Replay::Unmeasured("the architecture does not know this point".into())],
+            [step] => vec![result(ops::replay(step))?],
+            steps => match ops::replay_together(steps) {
+                Ok(all) => all.into_iter().map(result).collect::<Result<_>>()?,
+                Err(stop) => return result(Err(stop)).map(|replay| vec![replay; group.len()]),
+            },
+        };
+        group.iter().for_each(|_| done());
+        Ok(replays)
+    };
+    let groups = together(held, places);
+    let found: Vec<Vec<Replay>> = groups.par_iter().map(replay).collect::<Result<_>>()?;
+    let mut in_order: Vec<(usize, Replay)> =
+        groups.into_iter().flatten().zip(found.into_iter().flatten()).collect();
+    in_order.sort_by_key(|(i, _)| *i);
+    Ok(in_order.into_iter().map(|(_, replay)| replay).collect())
+}
+
+/// Which places are replayed together: the steps of a linear, of as many tokens as are held at a time.
+fn together(held: &Held, places: &[Place<'_>]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut open: HashMap<&str, (usize, usize)> = HashMap::new();
+    for (i, place) in places.iter().enumerate() {
+        let tokens = if place.step == 0 { place.prompt.token_ids.len() } else { 1 };
+        let linear = held.graph.get(place.point).is_some_and(|c| c.op == Op::Linear);
+        match open.get_mut(place.point).filter(|(_, held)| held + tokens <= TOKENS) {
+            Some((group, held)) if linear => {
+                groups[*group].push(i);
+                *held += tokens;
+            }
+            _ => {
+                open.insert(place.point, (groups.len(), tokens));
+                groups.push(vec![i]);
+            }
+        }
+    }
+    groups
 }

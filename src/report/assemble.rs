@@ -3,8 +3,10 @@
 use super::arms::{Arms, Figures, by_token, figures};
 use super::diagnosis::diagnoses;
 use super::json::{
-    Coverage, Fault, FloorReport, Growth, Outcome, PointReport, PromptReport, Report, ReportProvenance, State,
+    Coverage, Fault, FloorReport, Growth, Outcome, PointReport, PromptReport, Report, ReportProvenance, Side,
+    State,
 };
+use super::ratios::ratios;
 use super::rows::{Row, rows};
 use crate::align::Partner;
 use crate::arms::Quantization;
@@ -34,6 +36,9 @@ pub struct Options<'a> {
     pub quantized: Option<&'a Trace>,
     /// The weights that the candidate computes with, which switch replay on.
     pub held: Option<&'a Held>,
+    /// Those that the reference computes with, where they are known: it is replayed where the candidate is
+    /// sound and the two disagree all the same.
+    pub reference_held: Option<&'a Held>,
     /// The gains of the original checkpoint, for traces of a rotated one.
     pub gains: &'a Gains,
     /// Compare although the weights differ.
@@ -109,6 +114,7 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
         first_fault: first.cloned(),
         faults,
         diagnosis,
+        ratios: ratios(&rows),
         floor: FloorReport {
             kind: options.floor.kind().into(),
             description: if options.floors.iter().any(|f| std::ptr::eq(f, options.floor)) {
@@ -220,16 +226,15 @@ fn fault(row: &Row<'_>, graph: &Graph) -> Option<(usize, Fault)> {
     // What the architecture does not know cannot be placed in its order, and never takes the headline
     // from what it knows.
     let order = graph.components().iter().position(|c| c.point == point).unwrap_or(usize::MAX);
+    let proof = judgement.proof();
     let fault = Fault {
         point: point.to_owned(),
+        side: proof.map_or(Side::Candidate, |(side, _)| side),
         layer: layer_of(point),
         component: graph.get(point).map_or_else(|| point.to_owned(), |c| c.name().to_owned()),
         step: row.pair.step,
         prompt: row.pair.prompt.to_owned(),
-        ratio: match &judgement.local {
-            Some(local) if !local.is_rounding() => local.ratio,
-            _ => metrics.rel_l2 / judgement.explained,
-        },
+        ratio: proof.map_or(metrics.rel_l2 / judgement.explained, |(_, local)| local.ratio),
         rel_l2: metrics.rel_l2,
         reason: super::verdict::reason(metrics, judgement),
     };

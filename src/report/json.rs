@@ -1,7 +1,8 @@
 //! `report.json`: the report itself. Markdown and plots only render it.
 
 use super::arms::{Arms, Figures, TokenError};
-pub use crate::localize::State;
+use super::ratios::Ratios;
+pub use crate::localize::{Side, State};
 use crate::metrics::Metrics;
 use crate::trace::{Provenance, SelfCheck};
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,9 @@ pub struct Report {
     /// What the faulty components compute instead, in the order of the faults; of one component all formulas
     /// that cannot be told apart.
     pub diagnosis: Vec<Diagnosis>,
+    /// How near to their bounds the local errors come, for each kind of component that was replayed.
+    #[serde(default)]
+    pub ratios: Vec<Ratios>,
     /// Where the total error starts to grow beyond what the floor explains.
     pub growth: Growth,
     /// What the floor is.
@@ -143,6 +147,9 @@ impl Coverage {
 #[allow(missing_docs)]
 pub struct Fault {
     pub point: String,
+    /// The side that errs. The reference does where replay proves it, and the candidate sound.
+    #[serde(default)]
+    pub side: Side,
     pub layer: Option<usize>,
     /// The point's name within its layer: `self_attn.k_rope`.
     pub component: String,

@@ -4,6 +4,7 @@ mod provenance;
 mod set;
 
 use super::escape::{code, plain, prose};
+use super::ratios;
 use super::stops::{self, Stop, kinds, stops};
 use super::text::{
     arms, coverage, maybe, multiple, number, outcomes, runs, self_check, short_headline, sides, word,
@@ -18,6 +19,9 @@ const LINES: usize = 60;
 const FAULTS: usize = 10;
 const PROMPTS: usize = 5;
 const WARNINGS: usize = 3;
+const RATIOS: usize = 5;
+/// Rows that the table by layer has at the least, where there is room at all.
+const LAYERS: usize = 8;
 
 /// Renders the report.
 pub fn markdown(report: &Report) -> String {
@@ -35,7 +39,14 @@ pub fn markdown(report: &Report) -> String {
     let mut tail = prompts(report);
     tail.extend(warnings(report));
     tail.extend(faults(report));
-    tail.extend(provenance(report));
+    let origin = provenance(report);
+    // The ratios take what a few layers leave.
+    let used = 1 + head.len() + tail.len() + origin.len() + LAYERS + 6;
+    let most = LINES.saturating_sub(used + ratios::HEAD).min(RATIOS);
+    if most > 0 {
+        tail.extend(ratios::table(&report.ratios, most));
+    }
+    tail.extend(origin);
     // Heading, header and the lines between take six lines of the table's share.
     let room = LINES.saturating_sub(1 + head.len() + tail.len() + 6);
     head.extend(layers(report, room.max(1)));
@@ -124,9 +135,14 @@ fn layers(report: &Report, room: usize) -> Vec<String> {
 
 /// What became of a layer: a fault that is born in it, else the state of its worst point.
 fn state(stop: &Stop) -> String {
-    let mut born = stop.born().map(stops::local);
-    let state = match (born.next(), stop.worst()) {
-        (Some(first), _) => match born.count() {
+    let mut born: Vec<&str> = Vec::new();
+    for point in stop.born().map(stops::local) {
+        if !born.contains(&point) {
+            born.push(point);
+        }
+    }
+    let state = match (born.first(), stop.worst()) {
+        (Some(first), _) => match born.len() - 1 {
             0 => format!("**born** at {}", code(first)),
             n => format!("**born** at {} and {n} more", code(first)),
         },
@@ -211,9 +227,10 @@ fn faults(report: &Report) -> Vec<String> {
     if report.faults.is_empty() {
         return Vec::new();
     }
+    let points = stops::faulty_points(report);
     // A crowded page keeps some room for the layers.
     let most = if report.prompts.len() > 1 { FAULTS - 3 } else { FAULTS };
-    let left_out = match report.faults.len().saturating_sub(most) {
+    let left_out = match points.len().saturating_sub(most) {
         0 => String::new(),
         n => format!(", the first {most} of {}; {n} left out", most + n),
     };
@@ -221,15 +238,15 @@ fn faults(report: &Report) -> Vec<String> {
         String::new(),
         format!("**Faults**{left_out}"),
         String::new(),
-        "| point | step | prompt | rel L2 | × explained | why |".to_owned(),
+        "| point | worst at | prompts and steps | rel L2 | × explained | why |".to_owned(),
         "|---|---|---|---|---|---|".to_owned(),
     ];
-    lines.extend(report.faults.iter().take(most).map(|f| {
+    lines.extend(points.iter().take(most).map(|(f, often)| {
         format!(
-            "| {} | {} | {} | {} | {} | {} |",
+            "| {} | {}, step {} | {often} | {} | {} | {} |",
             code(&f.point),
-            f.step,
             code(&f.prompt),
+            f.step,
             number(f.rel_l2),
             multiple(f.ratio),
             prose(&f.reason)

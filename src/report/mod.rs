@@ -7,6 +7,7 @@ mod escape;
 mod json;
 mod markdown;
 mod plot;
+mod ratios;
 mod rows;
 #[cfg(test)]
 mod sample;
@@ -21,10 +22,11 @@ pub use arms::{Arm, Arms, Figures, TokenError};
 pub use assemble::{Options, assemble};
 pub use json::{
     Coverage, Diagnosis, Fault, FloorReport, Growth, Outcome, PointReport, PromptReport, Report,
-    ReportProvenance, State, Verdict,
+    ReportProvenance, Side, State, Verdict,
 };
 pub use markdown::{markdown, markdown_set};
 pub use plot::{draw_all, draw_engines};
+pub use ratios::Ratios;
 pub use set::{EngineResult, ReportSet};
 pub use terminal::{terminal, terminal_set};
 pub use write::write_all;

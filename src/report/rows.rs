@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::localize::{Evidence, Judgement, State, Storage, localize};
 use crate::metrics::Metrics;
 use crate::progress;
-use crate::replay::{Local, Place, replay};
+use crate::replay::{Held, Local, Place, replay};
 use crate::trace::Trace;
 use std::collections::HashMap;
 
@@ -65,11 +65,15 @@ pub(super) fn rows<'a>(
     options: &Options<'a>,
 ) -> Result<Vec<Row<'a>>> {
     let (pairs, total) = measure(reference, candidate, options)?;
-    let locals = replayed(candidate, &pairs, options)?;
+    let locals = replayed(candidate, &pairs, options.held, options)?;
     let storage = quantization.storage(reference, candidate);
     match quantization {
         Quantization::Exact | Quantization::Stated | Quantization::Other => {
-            let judgements = judge(&pairs, &total, &locals, &storage, options);
+            let mut judgements = judge(&pairs, &total, [&locals, &Locals::new()], &storage, options);
+            if options.reference_held.is_some() && judgements.iter().flatten().any(|j| j.disputed) {
+                let theirs = replayed(reference, &pairs, options.reference_held, options)?;
+                judgements = judge(&pairs, &total, [&locals, &theirs], &storage, options);
+            }
             let rows = pairs.into_iter().zip(total).zip(judgements);
             Ok(rows
                 .map(|((pair, total), judgement)| Row {
@@ -77,7 +81,7 @@ pub(super) fn rows<'a>(
                     total,
                     quantization: None,
                     engine: None,
-                    unjudged: beyond_the_limit(judgement.as_ref()),
+                    unjudged: not_judged(judgement.as_ref()),
                     judgement,
                     armed: false,
                 })
@@ -86,7 +90,7 @@ pub(super) fn rows<'a>(
         Quantization::Unmeasured => {
             // Only what no format explains can be held against the candidate: a number that is not finite.
             let nothing_known = Storage { parameter_error: everything(&pairs), ..storage };
-            let judgements = judge(&pairs, &total, &locals, &nothing_known, options);
+            let judgements = judge(&pairs, &total, [&locals, &Locals::new()], &nothing_known, options);
             let rows = pairs.into_iter().zip(total).zip(judgements);
             Ok(rows.map(|((pair, total), judgement)| without_arm(pair, total, judgement)).collect())
         }
@@ -111,21 +115,26 @@ fn measure<'a>(
     Ok((pairs, metrics))
 }
 
-/// The local errors of the candidate's points.
+/// The local errors of a side's points.
 type Locals<'a> = HashMap<Key<'a>, Local>;
 
-/// Replays what the candidate has of the points, where its weights are known.
-fn replayed<'a>(candidate: &Trace, pairs: &[Pair<'a>], options: &Options<'_>) -> Result<Locals<'a>> {
-    let Some(held) = options.held else { return Ok(Locals::new()) };
-    let prompts = &candidate.manifest().prompts;
-    let there = |pair: &&Pair<'a>| candidate.find(pair.prompt, pair.step, pair.point).is_some();
+/// Replays what a side has of the points, where its weights are known.
+fn replayed<'a>(
+    side: &Trace,
+    pairs: &[Pair<'a>],
+    held: Option<&Held>,
+    options: &Options<'_>,
+) -> Result<Locals<'a>> {
+    let Some(held) = held else { return Ok(Locals::new()) };
+    let prompts = &side.manifest().prompts;
+    let there = |pair: &&Pair<'a>| side.find(pair.prompt, pair.step, pair.point).is_some();
     let place = |pair: &Pair<'a>| {
         let prompt = prompts.iter().find(|p| p.id == pair.prompt)?;
         Some((key(pair), Place { prompt, step: pair.step, point: pair.point }))
     };
     let (keys, places): (Vec<_>, Vec<_>) = pairs.iter().filter(there).filter_map(place).unzip();
     let bar = progress::bar("replaying", places.len() as u64, options.quiet);
-    let replays = replay(candidate, held, &places, || bar.inc(1))?;
+    let replays = replay(side, held, &places, || bar.inc(1))?;
     bar.finish_and_clear();
     let done = keys.into_iter().zip(replays);
     Ok(done.filter_map(|(key, replay)| Some((key, replay.local()?.clone()))).collect())
@@ -134,13 +143,18 @@ fn replayed<'a>(candidate: &Trace, pairs: &[Pair<'a>], options: &Options<'_>) ->
 fn judge(
     pairs: &[Pair<'_>],
     metrics: &[Option<Metrics>],
-    locals: &Locals<'_>,
+    [locals, reference]: [&Locals<'_>; 2],
     storage: &Storage,
     options: &Options<'_>,
 ) -> Vec<Option<Judgement>> {
     let all = pairs.iter().zip(metrics);
     let all: Vec<Evidence<'_>> = all
-        .map(|(pair, metrics)| Evidence { pair, metrics: metrics.as_ref(), local: locals.get(&key(pair)) })
+        .map(|(pair, metrics)| Evidence {
+            pair,
+            metrics: metrics.as_ref(),
+            local: locals.get(&key(pair)),
+            reference: reference.get(&key(pair)),
+        })
         .collect();
     let prompts = all.chunk_by(|a, b| a.pair.prompt == b.pair.prompt);
     prompts.flat_map(|prompt| localize(options.graph, options.floor, storage, prompt)).collect()
@@ -152,9 +166,12 @@ fn everything(pairs: &[Pair<'_>]) -> std::collections::BTreeMap<String, f64> {
     params.map(|param| (param.clone(), f64::INFINITY)).collect()
 }
 
-/// Why an error is not judged that more than the limit would excuse.
-fn beyond_the_limit(judgement: Option<&Judgement>) -> Option<String> {
+/// Why an error is not judged: more than the limit would be excused, or neither side is known to err.
+fn not_judged(judgement: Option<&Judgement>) -> Option<String> {
     let judgement = judgement.filter(|j| j.state == State::Unmeasured)?;
+    if judgement.disputed {
+        return Some(super::verdict::dispute(judgement));
+    }
     Some(format!(
         "rounding and storage would explain an error of {:.1e} here, too much to tell a fault: {}",
         judgement.explained, judgement.cause
@@ -183,7 +200,7 @@ fn with_arm(split: Option<Split>, pair: Pair<'_>, total: Option<Metrics>) -> Row
         total,
         quantization: split.quantization,
         engine: split.engine,
-        unjudged: split.note.or_else(|| beyond_the_limit(split.judgement.as_ref())),
+        unjudged: split.note.or_else(|| not_judged(split.judgement.as_ref())),
         judgement: split.judgement,
         armed: true,
     }
@@ -202,7 +219,7 @@ fn split<'a>(
     if candidate.manifest().provenance.hashes.dequantized.is_none() {
         refuse_other_arm(arm, &pairs, &engine, true)?;
     }
-    let judgements = judge(&pairs, &engine, locals, storage, options);
+    let judgements = judge(&pairs, &engine, [locals, &Locals::new()], storage, options);
     let mut split: HashMap<Key<'a>, Split> = HashMap::new();
     for ((pair, engine), judgement) in pairs.iter().zip(engine).zip(judgements) {
         let note = pair.note().map(|note| format!("between arm Q and the candidate: {note}"));

@@ -71,6 +71,25 @@ fn point(graph: &Graph, component: &Component) -> PointReport {
     }
 }
 
+/// One entry for each kind of component.
+fn ratios(graph: &Graph) -> Vec<Ratios> {
+    let mut kinds: Vec<Ratios> = Vec::new();
+    for component in graph.components() {
+        if kinds.iter().all(|kind| kind.op != component.op) {
+            kinds.push(Ratios {
+                op: component.op,
+                points: 3,
+                median: 0.1 * noise(&component.point),
+                max: 0.4 * noise(&component.point),
+                point: component.point.clone(),
+                step: 0,
+                prompt: "code-01".to_owned(),
+            });
+        }
+    }
+    kinds
+}
+
 fn provenance(engine: &str, version: &str) -> Provenance {
     Provenance {
         engine: engine.to_owned(),
@@ -208,6 +227,7 @@ pub(super) fn sound(layers: usize) -> Report {
         first_fault: None,
         faults: Vec::new(),
         diagnosis: Vec::new(),
+        ratios: ratios(&graph),
         growth: Growth::default(),
         floor: FloorReport {
             kind: "measured".to_owned(),
@@ -247,6 +267,7 @@ pub(super) fn plant(report: &mut Report, name: &str, error: f64) {
     let point = &report.points[at];
     let fault = Fault {
         point: name.to_owned(),
+        side: Side::Candidate,
         layer: point.layer,
         component: stops::local(point).to_owned(),
         step: 0,
@@ -344,6 +365,7 @@ pub(super) fn huge() -> Report {
     report.warnings = (0..30).map(|i| format!("warning {i} <script>")).collect();
     report.self_check.evidence = vec![report.self_check.evidence[0].clone(); 9];
     report.faults[3].point = "a|b`c<script>\nd".to_owned();
+    report.ratios[0].point = "a|b`c<script>\nd".to_owned();
     report.points[700].point = "model.layers.9.<script>|`".to_owned();
     report.points[700].metrics = Some(metrics(3.0));
     report.engine = "e<script>|`".to_owned();

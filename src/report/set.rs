@@ -3,7 +3,7 @@
 use super::json::{Coverage, Fault, Outcome, Report};
 use super::{Figures, draw_engines, write_all};
 use crate::error::{Error, Result};
-use crate::trace::SelfCheck;
+use crate::trace::{Provenance, SelfCheck};
 use serde::Serialize;
 use std::path::Path;
 
@@ -18,6 +18,8 @@ pub struct ReportSet {
     pub outcome: Outcome,
     /// `all`.
     pub engine: String,
+    /// What they are all compared with; none when no engine could be run, or each has a reference of its own.
+    pub reference: Option<Provenance>,
     /// Each engine's result, in the order of running.
     pub engines: Vec<EngineResult>,
     /// The version that wrote this.
@@ -57,6 +59,7 @@ impl ReportSet {
             version: 1,
             outcome: Outcome::Unmeasured,
             engine: "all".into(),
+            reference: None,
             engines: Vec::new(),
             layerdiff: env!("CARGO_PKG_VERSION").into(),
             command,
@@ -80,6 +83,9 @@ impl ReportSet {
             first_fault: report.first_fault.clone(),
         });
         self.reports.push(report);
+        let mut references = self.reports.iter().map(|r| &r.provenance.reference);
+        let first = references.next();
+        self.reference = first.filter(|first| references.all(|r| r == *first)).cloned();
     }
 
     /// Adds an engine that could not be run.

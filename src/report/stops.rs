@@ -1,6 +1,6 @@
 //! The way through the model as a reader walks it: what all renderings of a report share.
 
-use super::{PointReport, Report, State};
+use super::{Fault, PointReport, Report, State};
 use std::cmp::Ordering;
 
 /// A layer, or one point before or after the layers.
@@ -66,7 +66,12 @@ impl<'a> Stop<'a> {
         worst(outputs.filter(|p| p.layer.is_none() || local(p) == "layer output"))
     }
 
-    /// The points where a fault starts.
+    /// The point of this name at the step with the largest error.
+    pub(super) fn at_worst(&self, name: &str) -> Option<&'a PointReport> {
+        worst(self.points.iter().copied().filter(|p| p.point == name))
+    }
+
+    /// The points where a fault starts, at each step where it does.
     pub(super) fn born(&self) -> impl Iterator<Item = &'a PointReport> {
         self.points.iter().copied().filter(|p| p.state == State::Born)
     }
@@ -75,6 +80,25 @@ impl<'a> Stop<'a> {
     pub(super) fn unmeasured(&self) -> usize {
         self.points.iter().filter(|p| p.note.is_some()).count()
     }
+}
+
+/// The points where a fault is born, each once: its worst fault, and in how many prompts and steps it is
+/// born there.
+pub(super) fn faulty_points(report: &Report) -> Vec<(&Fault, usize)> {
+    let mut points: Vec<(&Fault, usize)> = Vec::new();
+    for fault in &report.faults {
+        match points.iter_mut().find(|(known, _)| known.point == fault.point) {
+            Some((worst, often)) => {
+                *often += 1;
+                // NaN is the worst of all.
+                if worst.ratio.total_cmp(&fault.ratio).is_lt() {
+                    *worst = fault;
+                }
+            }
+            None => points.push((fault, 1)),
+        }
+    }
+    points
 }
 
 /// The types of layers, in the order in which they first appear.

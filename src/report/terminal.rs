@@ -150,16 +150,10 @@ impl Page<'_> {
 
     /// The points where an error is born, each once, with its largest ratio and how often.
     fn faults(&self) -> String {
-        let mut points: Vec<(&str, f64, usize)> = Vec::new();
-        for fault in &self.report.faults {
-            match points.iter_mut().find(|(point, ..)| *point == fault.point) {
-                Some((_, ratio, count)) => (*ratio, *count) = (ratio.max(fault.ratio), *count + 1),
-                None => points.push((&fault.point, fault.ratio, 1)),
-            }
-        }
-        let list = points.iter().take(5).map(|(point, ratio, count)| {
+        let points = stops::faulty_points(self.report);
+        let list = points.iter().take(5).map(|(worst, count)| {
             let often = if *count > 1 { format!(", {count} prompts and steps") } else { String::new() };
-            format!("{point} (up to {} × explained{often})", multiple(*ratio))
+            format!("{} (up to {} × explained{often})", worst.point, multiple(worst.ratio))
         });
         let mut list: Vec<String> = list.collect();
         if points.len() > list.len() {

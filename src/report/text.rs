@@ -176,6 +176,12 @@ pub(super) fn share(set: &ReportSet) -> String {
     format!("{n} of {} engines", set.engines.len())
 }
 
+/// What the engines are compared with: `torch 2.15.0 in float32`; none when there is no one reference.
+pub(super) fn compared_with(set: &ReportSet) -> Option<String> {
+    let reference = set.reference.as_ref()?;
+    Some(format!("{} {} in {}", reference.engine, reference.engine_version, reference.dtype))
+}
+
 /// What an engine was run on: `2 prompts, 4 steps`.
 pub(super) fn ran(engine: &EngineResult) -> String {
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });

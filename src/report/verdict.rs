@@ -1,7 +1,7 @@
 //! The verdict in sentences.
 
 use super::diagnosis::sentence;
-use super::json::{Coverage, Diagnosis, Fault, Outcome, State, Verdict};
+use super::json::{Coverage, Diagnosis, Fault, Outcome, Side, State, Verdict};
 use super::rows::Row;
 use super::text::multiple;
 use crate::align::Pair;
@@ -13,8 +13,15 @@ use std::collections::{BTreeSet, HashSet};
 
 /// Why a point's error is not explained.
 pub(super) fn reason(metrics: &Metrics, judgement: &Judgement) -> String {
-    if let Some(local) = judgement.local.as_ref().filter(|local| !local.is_rounding()) {
-        return local_reason(local);
+    match judgement.proof() {
+        Some((Side::Candidate, local)) => return local_reason(local),
+        Some((Side::Reference, local)) => {
+            return format!(
+                "the candidate gives here what its own inputs and weights give, to rounding, and the reference does not: {}",
+                local_reason(local)
+            );
+        }
+        None => {}
     }
     if metrics.non_finite.mismatches > 0 {
         let n = &metrics.non_finite;
@@ -32,11 +39,26 @@ pub(super) fn reason(metrics: &Metrics, judgement: &Judgement) -> String {
         "relative L2 error {:.2e}, where at most {:.2e} is explained: {}",
         metrics.rel_l2, judgement.explained, judgement.cause
     );
-    if judgement.local.is_some() {
-        return error
-            + "; but the candidate's component gives what its own inputs and weights give, so that the reference errs here, or was given something else";
-    }
     error
+}
+
+/// Why nobody is blamed for a difference that growth does not explain.
+pub(super) fn dispute(judgement: &Judgement) -> String {
+    let (found, settles) = if judgement.reference.is_some() {
+        (
+            "both sides give here what their own inputs and weights give, to rounding",
+            "what they were given would settle it: the same weights, tokens and positions on both sides, and all points captured",
+        )
+    } else {
+        (
+            "the candidate gives here what its own inputs and weights give, to rounding",
+            "a replay of the reference would settle it: `--model` with the weights that it ran on",
+        )
+    };
+    format!(
+        "{found}, and yet they differ by more than the {:.1e} that is explained: {}. {settles}",
+        judgement.explained, judgement.cause
+    )
 }
 
 /// Why a component that was replayed is at fault.
@@ -79,7 +101,7 @@ pub(super) fn verdict(
 ) -> Verdict {
     let (headline, mut reasoning) = match (outcome, faults.first()) {
         (Outcome::Fault, Some(first)) => {
-            (fault_headline(first, is_replayed(first, rows)), fault_reasoning(first, faults, diagnosis, rows))
+            (fault_headline(first, proof(first, rows)), fault_reasoning(first, faults, diagnosis, rows))
         }
         (Outcome::Invalid, _) => {
             ("INVALID: nothing can be said about the candidate; see the warnings".to_owned(), Vec::new())
@@ -106,18 +128,21 @@ pub(super) fn verdict(
     Verdict { headline, reasoning, rests_on: rests_on(rows).into() }
 }
 
-fn fault_headline(first: &Fault, replayed: bool) -> String {
+fn fault_headline(first: &Fault, proved: Option<Side>) -> String {
     let place = match first.layer {
         Some(layer) => format!("{} (layer {layer})", first.point),
         None => first.point.clone(),
     };
-    if replayed {
-        return format!(
-            "FAULT: {place} computes something else than its inputs and weights give, {} × beyond rounding",
-            multiple(first.ratio)
-        );
+    let ratio = multiple(first.ratio);
+    match proved {
+        Some(Side::Candidate) => format!(
+            "FAULT: {place} computes something else than its inputs and weights give, {ratio} × beyond rounding"
+        ),
+        Some(Side::Reference) => format!(
+            "FAULT of the reference: its {place} computes something else than its inputs and weights give, {ratio} × beyond rounding; the candidate's does not"
+        ),
+        None => format!("FAULT: {place} is the first point that differs by more than is explained"),
     }
-    format!("FAULT: {place} is the first point that differs by more than is explained")
 }
 
 fn fault_reasoning(
@@ -183,14 +208,18 @@ fn fault_reasoning(
             list.join(", ")
         ));
     }
-    if judged.is_some_and(is_proved) {
-        sentences.push("This rests on its own captured inputs and the candidate's weights, recomputed in 64 bits: no reference and no threshold has a part in it.".into());
-    } else {
-        sentences.push(
+    let rests = match judged.and_then(Judgement::proof) {
+        Some((Side::Candidate, _)) => {
+            "This rests on its own captured inputs and the candidate's weights, recomputed in 64 bits: no reference and no threshold has a part in it."
+        }
+        Some((Side::Reference, _)) => {
+            "This rests on each side's own captured inputs and weights, recomputed in 64 bits; what follows from the reference's error says nothing about the candidate."
+        }
+        None => {
             "This rests on the growth of the total error alone: the computation that ends at this point, or one upstream of it that was not captured, is the first to differ."
-                .into(),
-        );
-    }
+        }
+    };
+    sentences.push(rests.into());
     sentences
 }
 
@@ -222,17 +251,12 @@ fn prices(rows: &[Row<'_>]) -> Option<String> {
     ))
 }
 
-/// True when the fault was proved by replay.
-fn is_replayed(fault: &Fault, rows: &[Row<'_>]) -> bool {
+/// The side that replay proves to err.
+fn proof(fault: &Fault, rows: &[Row<'_>]) -> Option<Side> {
     let here = |r: &&Row<'_>| {
         r.pair.prompt == fault.prompt && r.pair.step == fault.step && r.pair.point == fault.point
     };
-    rows.iter().find(here).and_then(|r| r.judgement.as_ref()).is_some_and(is_proved)
-}
-
-/// True for a fault that the local error proves.
-fn is_proved(judgement: &Judgement) -> bool {
-    judgement.local.as_ref().is_some_and(|local| !local.is_rounding())
+    Some(rows.iter().find(here)?.judgement.as_ref()?.proof()?.0)
 }
 
 /// The largest local ratio, with its row.

@@ -1,7 +1,7 @@
 //! Reading a trace: memory-mapped, checked before the first value is used.
 
 use super::{Entry, MANIFEST, Manifest, SelfCheck, Status};
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Result, nearest_point};
 use crate::prompt::Prompt;
 use crate::tensor::{DType, TensorView};
 use memmap2::Mmap;
@@ -181,7 +181,7 @@ impl Trace {
     /// An error that says that `point` is not in the trace, and what is.
     pub fn unknown_point(&self, point: &str) -> Error {
         let error = Error::new(format!("the trace holds no point `{point}`")).at(&self.path);
-        match nearest(point, self.entries().iter().map(|e| e.point.as_str())) {
+        match nearest_point(point, self.entries().iter().map(|e| e.point.as_str())) {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
             None => error.hint("`layerdiff inspect TRACE` lists the points"),
         }

@@ -5,6 +5,7 @@ mod reference;
 mod sources;
 
 use super::arm::Arm;
+use super::compare::as_it_is;
 use super::{Ui, command_line, publish};
 use crate::bundle::Bundle;
 use crate::capture::{Request, capture, dequantized, open_engine};
@@ -82,8 +83,10 @@ impl Job<'_> {
     /// Runs one engine and compares it with the reference.
     fn judge(&self, name: &str) -> Result<Report> {
         let Self { args, model, points, sources, ui, .. } = *self;
-        let work = self.work.join(name);
-        std::fs::create_dir(&work).map_err(|e| Error::io("create a temporary directory", &work, &e))?;
+        // Its traces go when it has been judged: those of all engines together would fill a disk.
+        let work = tempfile::tempdir_in(self.work)
+            .map_err(|e| Error::io("create a temporary directory", self.work, &e))?;
+        let work = work.path();
         let lora = args.input.lora.as_deref();
         let own = args.weights.as_deref().map(|dir| ModelDir::open(dir)?.adapted(lora)).transpose()?;
         let own = own.as_ref().unwrap_or(model);
@@ -94,10 +97,10 @@ impl Job<'_> {
         }
         let mut engine = open_engine(name, own, args.path.as_deref())?;
         let Some(against) = &sources.against else {
-            return self.judge_by_itself(engine.as_mut(), own, &work);
+            return self.judge_by_itself(engine.as_mut(), own, work);
         };
         let weights = dequantized(engine.as_ref(), model, &work.join("dequantized"))?;
-        let held = held(engine.as_ref(), own, weights.as_ref(), &work)?;
+        let held = held(engine.as_ref(), own, weights.as_ref(), work)?;
         let activation_bits = engine.activation_bits();
         let mut arm = match &weights {
             Some(weights) => sources.stored_arm(weights, activation_bits)?,
@@ -128,7 +131,7 @@ impl Job<'_> {
             let model = weights;
             let request =
                 torch::Request { model, prompts: &prompts, points, dtype, activation_bits, steps, quiet };
-            arm = Some(Arm::capture(python, &request, &work)?);
+            arm = Some(Arm::capture(python, &request, work)?);
         }
         self.compare(against, &Trace::open(&candidate)?, &prompts, arm, Some(&held))
     }
@@ -148,10 +151,15 @@ impl Job<'_> {
             None => (None, None),
         };
         let gains = self.model.gains()?;
+        let reference_held = match held {
+            Some(_) => as_it_is(self.model, &reference)?,
+            None => None,
+        };
         let options = Options {
             graph: self.model.graph(),
             gains: &gains,
             held,
+            reference_held: reference_held.as_ref(),
             points: self.points,
             floor: arm_floor.as_ref().unwrap_or_else(|| against.floors.first().expect("at least one")),
             floors: &against.floors,

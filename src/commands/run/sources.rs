@@ -9,7 +9,7 @@ use crate::capture::{Request, capture, open_engine};
 use crate::checkpoint::{AdapterDir, ModelDir};
 use crate::cli::RunArgs;
 use crate::engine::torch::{self, Python};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, nearest};
 use crate::floor::Floor;
 use crate::model::PointFilter;
 use crate::prompt::{Prompt, select, tokenize};
@@ -98,10 +98,15 @@ impl Sources {
         let known = &reference.manifest().prompts;
         let prompts = match (&args.input.prompts, args.input.prompt.as_slice()) {
             (None, ids) => {
+                refuse_missing(ids, known, path)?;
                 let chosen = select(known.clone(), ids).map_err(|e| e.at(path))?;
                 tokenized(chosen, model).map_err(|e| e.at(path))?
             }
-            (Some(_), _) => tokenized(chosen_prompts(&args.input)?.unwrap_or_default(), model)?,
+            (Some(_), _) => {
+                let chosen = chosen_prompts(&args.input)?.unwrap_or_default();
+                refuse_missing(chosen.iter().map(|p| &p.id), known, path)?;
+                tokenized(chosen, model)?
+            }
         };
         let of_both = prompts.iter().filter_map(|p| known.iter().find(|k| k.id == p.id));
         let stored = of_both.map(|k| k.step_token_ids.len()).min().unwrap_or(0);
@@ -218,6 +223,35 @@ impl Sources {
         let wanted = |p: &&Prompt| self.chosen || arm.is_none_or(|arm| arm.has(&p.id));
         self.prompts.iter().filter(wanted).cloned().collect()
     }
+}
+
+/// Refuses prompts that a stored reference lacks, before any engine has run.
+fn refuse_missing<'a>(
+    wanted: impl IntoIterator<Item = &'a String>,
+    known: &[Prompt],
+    path: &Path,
+) -> Result<()> {
+    let wanted: Vec<&String> = wanted.into_iter().collect();
+    let missing: Vec<&str> =
+        wanted.iter().filter(|id| !known.iter().any(|k| k.id == ***id)).map(|id| id.as_str()).collect();
+    let Some(first) = missing.first() else { return Ok(()) };
+    let some = |ids: &mut dyn Iterator<Item = &str>, of: usize| {
+        let more = if of > 3 { format!(", … ({of})") } else { String::new() };
+        ids.take(3).collect::<Vec<_>>().join(", ") + &more
+    };
+    let what = match missing.len() {
+        1 => format!("the reference lacks prompt `{first}`"),
+        n => format!("the reference lacks {n} of the {} prompts", wanted.len()),
+    };
+    let near = nearest(first, known.iter().map(|k| k.id.as_str()));
+    let near = near.map_or_else(String::new, |near| format!("did you mean `{near}`? "));
+    Err(Error::new(what)
+        .expected(
+            some(&mut known.iter().map(|k| k.id.as_str()), known.len()),
+            some(&mut missing.iter().copied(), missing.len()),
+        )
+        .at(path)
+        .hint(format!("{near}`--reference torch` captures PyTorch on any prompt")))
 }
 
 /// Refuses prompts that no engine has positions for, before any of them has run.

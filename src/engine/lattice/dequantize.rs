@@ -1,8 +1,10 @@
 //! The numbers that an engine multiplies by, out of the form in which it holds them.
 
 use super::weights::{Attention, Gdn, Layer, Matrix, Mixer, Weights};
-use crate::checkpoint::HEAD;
 use lattice_weights::f16_weights::f16_to_f32_slice;
+
+/// The parameter of a head that is not the embedding.
+pub(super) const HEAD: &str = "lm_head.weight";
 
 /// Bytes of a Q8_0 block's scale, an f32 in the machine's byte order.
 const SCALE: usize = 4;

@@ -1,12 +1,13 @@
 //! lattice on 16-bit weights: serial only, activations in f32.
 
+use super::dequantize::HEAD;
 use super::frame::Frame;
 use super::pass::{Model, Path};
 use super::self_check::{evidence, greedy_evidence};
 use super::text::text_for;
 use super::weights::Weights;
 use super::{engine_error, greedy_config, provenance};
-use crate::checkpoint::{HEAD, Head, ModelDir, merge_shards};
+use crate::checkpoint::{Head, ModelDir, merge_shards};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::hook::Hook;

@@ -2,7 +2,7 @@
 
 use super::sized;
 use crate::replay::judge::Judge;
-use crate::replay::precision::SMALLEST;
+use crate::replay::precision::{SMALLEST, within_range};
 use crate::replay::step::{Replayed, Step};
 
 /// Which key head a query head reads, of query and key heads.
@@ -49,8 +49,9 @@ pub(crate) fn cache_by(
     sized("the cache", &rows, judge.len())?;
     change(&mut rows, judge.len() / (step.past() + step.tokens()).max(1));
     // A cache of a coarser type rounds what it takes.
-    let stored = step.precision()?.stored;
-    let bounds: Vec<f64> = rows.iter().map(|v| stored * v.abs()).collect();
+    let precision = step.precision()?;
+    let least = if precision.stored > 0.0 { precision.least } else { 0.0 };
+    let bounds: Vec<f64> = rows.iter().map(|v| precision.stored * v.abs() + least).collect();
     judge.check(0, &rows, &bounds);
     Ok(())
 }
@@ -77,18 +78,21 @@ pub(crate) fn scores_by(
     let precision = step.precision()?;
     let scale = scale(d as f64);
     let factor = precision.gamma(d + 3) * scale;
+    let least = SMALLEST * d as f64 + precision.least;
     let norm = |x: &[f64]| x.iter().map(|v| v * v).sum::<f64>().sqrt();
     let norms: Vec<f64> = k.chunks_exact(d).map(norm).collect();
     for h in 0..heads {
         let group = group(h, heads, kv);
         for t in 0..n {
             let query = &q[(t * heads + h) * d..][..d];
-            let size = factor * norm(query);
+            let size = norm(query);
             let (mut out, mut bounds) = (vec![f64::NEG_INFINITY; seen], vec![0.0; seen]);
             for u in (0..seen).filter(|u| mask[t * seen + u] != 0.0) {
                 let key = &k[(u * kv + group) * d..][..d];
                 out[u] = scale * query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>();
-                bounds[u] = size * norms[u * kv + group] + 2.0 * precision.stored * out[u].abs() + SMALLEST;
+                let size = size * norms[u * kv + group];
+                let bound = factor * size + 2.0 * precision.stored * out[u].abs() + least;
+                bounds[u] = within_range(size, bound);
             }
             judge.check((h * n + t) * seen, &out, &bounds);
         }
@@ -96,8 +100,13 @@ pub(crate) fn scores_by(
     Ok(())
 }
 
+/// Roundings of an online softmax for each token, if it takes them one by one and each is larger than all
+/// before: a sum, and a rescaling by an exponential of two units.
+const ONLINE: usize = 4;
+
 /// Relative error of a probability: an error of the exponent `s − max` is a relative one of its
-/// exponential, and all n exponentials are summed; an online softmax rescales in each of its blocks.
+/// exponential, and all n exponentials are summed; an online softmax rescales in each of its blocks, by
+/// exponents that add up to the farthest.
 fn of_a_probability(distance: f64, farthest: f64, unit: f64, gamma: f64) -> f64 {
     unit * (distance + farthest) + gamma + 12.0 * unit
 }
@@ -108,7 +117,7 @@ pub(crate) fn softmax(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     let seen = step.past() + step.tokens();
     sized("the scores", &s, judge.len())?;
     let precision = step.precision()?;
-    let gamma = precision.gamma(seen);
+    let gamma = precision.gamma(ONLINE * seen);
     for (i, row) in s.chunks_exact(seen).enumerate() {
         let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         if max == f64::NEG_INFINITY {
@@ -128,7 +137,8 @@ pub(crate) fn softmax(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
                 if *s == f64::NEG_INFINITY {
                     return 0.0;
                 }
-                p * (of_a_probability(max - s, farthest, precision.sum, gamma) + precision.stored) + SMALLEST
+                p * (of_a_probability(max - s, farthest, precision.sum, gamma) + precision.stored)
+                    + precision.least
             })
             .collect();
         judge.check(i * seen, &out, &bounds);
@@ -139,6 +149,7 @@ pub(crate) fn softmax(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
 /// `Σ p v` over the tokens of the cache.
 ///
 /// An engine with an online softmax never holds p: its error is that of a probability too.
+/// One that stores 16 bits rounds p to them for the product, though its softmax has 32.
 pub(crate) fn context(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     context_by(step, judge, grouped)
 }
@@ -152,22 +163,28 @@ pub(crate) fn context_by(step: &Step<'_>, judge: &mut Judge<'_>, group: Group) -
     sized("the values", &v, seen * kv * d)?;
     sized("the context", &vec![0.0; judge.len()], n * heads * d)?;
     let precision = step.precision()?;
+    let gamma = precision.gamma((ONLINE + 1) * seen);
     for t in 0..n {
         for h in 0..heads {
             let row = &p[(h * n + t) * seen..][..seen];
             let (mut out, mut size) = (vec![0.0; d], vec![0.0; d]);
-            for (u, p) in row.iter().enumerate().filter(|(_, p)| **p != 0.0) {
+            let mut least = vec![precision.least; d];
+            for (u, p) in row.iter().enumerate() {
                 let value = &v[(u * kv + group(h, heads, kv)) * d..][..d];
+                // A probability below the smallest number may be 0 here and not 0 in a kernel that kept none.
+                least.iter_mut().zip(value).for_each(|(least, v)| *least += precision.least * v.abs());
+                if *p == 0.0 {
+                    continue;
+                }
                 // −ln p bounds how far the score was below the largest, up to the sum.
-                let error =
-                    of_a_probability(-p.ln().min(0.0), 40.0, precision.sum, precision.gamma(2 * seen));
+                let error = of_a_probability(-p.ln().min(0.0), 40.0, precision.sum, gamma) + precision.kept();
                 for ((out, size), v) in out.iter_mut().zip(&mut size).zip(value) {
                     *out += p * v;
                     *size += error * (p * v).abs();
                 }
             }
-            let stored = |(size, y): (&f64, &f64)| size + precision.stored * y.abs() + SMALLEST;
-            let bounds: Vec<f64> = size.iter().zip(&out).map(stored).collect();
+            let stored = |((size, least), y): ((&f64, &f64), &f64)| size + least + precision.stored * y.abs();
+            let bounds: Vec<f64> = size.iter().zip(&least).zip(&out).map(stored).collect();
             judge.check((t * heads + h) * d, &out, &bounds);
         }
     }

@@ -3,7 +3,7 @@
 use super::norm::silu;
 use super::sized;
 use crate::replay::judge::Judge;
-use crate::replay::precision::SMALLEST;
+use crate::replay::precision::within_range;
 use crate::replay::step::{Replayed, Step};
 
 /// The inputs of the step behind those that the step before left: `[channels, kept + tokens]`.
@@ -60,7 +60,10 @@ pub(crate) fn conv_by(
             out.push(y);
             // silu has slope at most 1.1; a sum may be rounded to the stored type before it.
             let error = gamma * size + precision.stored * sum.abs();
-            bounds.push(1.1 * error + 6.0 * precision.unit * y.abs() + precision.stored * y.abs() + SMALLEST);
+            // A logistic function below the smallest number is 0, whatever it is multiplied with.
+            let least = precision.least * (kernel as f64 + sum.abs());
+            let rounding = 6.0 * precision.unit * y.abs() + precision.stored * y.abs();
+            bounds.push(within_range(size, 1.1 * error + rounding + least));
         }
         judge.check(t * channels, &out, &bounds);
     }

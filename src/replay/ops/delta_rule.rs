@@ -4,18 +4,20 @@
 //! is carried on from token to token, and what it grows to depends on the numbers: no bound that is known
 //! beforehand is of use. Instead the same recurrence is run in 32 bits beside the replay, in both orders
 //! of operations that engines use; the larger of the errors that they reach is a measurement of what
-//! rounding does here.
+//! rounding does here, relative to the sizes of what is added up.
 
+mod extent;
 mod recurrence;
 
 pub(crate) use recurrence::{Fading, Memory, RULE, Rule};
 
 use super::sized;
 use crate::replay::judge::Judge;
-use crate::replay::precision::SMALLEST;
+use crate::replay::precision::{Precision, SMALLEST};
 use crate::replay::step::{Replayed, Step, Stop};
 use crate::tensor::DType;
-use recurrence::head;
+use extent::{Bound, Extent};
+use recurrence::{head, measured};
 
 /// How many times the measured error a kernel in another order may err; the chunked form of the rule errs
 /// one to three times as much as the plain recurrence.
@@ -101,13 +103,19 @@ fn readable(s: Sizes, rule: &Rule) -> Replayed<()> {
 /// Tokens that the chunked form of the rule takes at once: an error of one may show in any of them.
 const CHUNK: usize = 64;
 
-/// The bound of each row of `width`: the largest error in 32 bits, in both orders, of all rows up to the
-/// end of its chunk, since an error that was reached once may be reached again; at the least what a sum of
-/// `terms` numbers of that size may err.
-fn bounds(exact: &[f64], single: [&[f64]; 2], width: usize, terms: usize, unit: f64) -> Vec<f64> {
-    let ratio = unit / DType::F32.unit_roundoff();
-    let least = unit * (terms as f64).sqrt();
-    let mut reached = 0.0f64;
+/// The bound of each row of `width`, from the same recurrence in 32 bits, in both orders.
+///
+/// Their errors are measured as multiples of a unit of what is added up; the largest multiple of all rows up
+/// to the end of the chunk counts, at the least 1, since an error that was reached once may be reached again.
+fn bounds(
+    exact: &[f64],
+    single: [&[f64]; 2],
+    sizes: &[Bound],
+    width: usize,
+    least: f64,
+    unit: f64,
+) -> Vec<f64> {
+    let mut reached = 1.0f64;
     let mut bounds = Vec::with_capacity(exact.len());
     for (c, chunk) in exact.chunks(CHUNK * width).enumerate() {
         for (i, value) in chunk.iter().enumerate() {
@@ -117,11 +125,24 @@ fn bounds(exact: &[f64], single: [&[f64]; 2], width: usize, terms: usize, unit: 
                 if other[at].is_finite() { (other[at] - value).abs() } else { f64::INFINITY }
             };
             let error = single.iter().map(error).fold(0.0, f64::max);
-            reached = reached.max(ratio * error).max(least * value.abs());
+            let size = DType::F32.unit_roundoff() * sizes[at].size;
+            if error > least {
+                reached = reached.max(error / size);
+            }
         }
-        bounds.extend(std::iter::repeat_n(MARGIN * reached + SMALLEST, chunk.len()));
+        let bound = |of: &Bound| match reached {
+            f64::INFINITY => reached,
+            // A factor that is lost below the smallest number is multiplied with numbers of this size.
+            _ => MARGIN * reached * unit * of.size + of.logs + least * (1.0 + of.size),
+        };
+        bounds.extend(sizes[c * CHUNK * width..][..chunk.len()].iter().map(bound));
     }
     bounds
+}
+
+/// What numbers lose that are too small for 32 bits, in every sum of every token.
+fn least(s: Sizes, precision: Precision) -> f64 {
+    SMALLEST * (s.dk * s.tokens) as f64 + precision.least
 }
 
 /// The rule's output.
@@ -136,11 +157,13 @@ pub(crate) fn output_by(step: &Step<'_>, judge: &mut Judge<'_>, rule: &Rule) -> 
     let x = Inputs::read(step, s, true)?;
     sized("the queries", x.q.as_deref().unwrap_or_default(), s.tokens * s.key_heads * s.dk)?;
     sized("the output", &vec![0.0; judge.len()], s.tokens * s.heads * s.dv)?;
-    let unit = step.precision()?.unit;
+    let precision = step.precision()?;
+    let unit = precision.unit;
     for h in 0..s.heads {
-        let (exact, _) = head::<f64>(&x, s, h, rule);
+        let mut extent = Extent::new(s.dv, unit);
+        let (exact, _) = measured::<f64>(&x, s, h, rule, Some(&mut extent));
         let [a, b] = orders(rule).map(|rule| head::<f32>(&x, s, h, &rule).0);
-        let bounds = bounds(&exact, [&a, &b], s.dv, s.dk, unit);
+        let bounds = bounds(&exact, [&a, &b], extent.outputs(), s.dv, least(s, precision), unit);
         for t in 0..s.tokens {
             let row = t * s.dv..(t + 1) * s.dv;
             judge.check((t * s.heads + h) * s.dv, &exact[row.clone()], &bounds[row]);
@@ -164,11 +187,14 @@ pub(crate) fn state_by(step: &Step<'_>, judge: &mut Judge<'_>, rule: &Rule) -> R
     let x = Inputs::read(step, s, false)?;
     let size = s.dk * s.dv;
     sized("the state", &vec![0.0; judge.len()], s.heads * size)?;
-    let unit = step.precision()?.unit;
+    let precision = step.precision()?;
+    let unit = precision.unit;
     for h in 0..s.heads {
-        let (_, exact) = head::<f64>(&x, s, h, rule);
+        let mut extent = Extent::new(s.dv, unit);
+        let (_, exact) = measured::<f64>(&x, s, h, rule, Some(&mut extent));
         let [a, b] = orders(rule).map(|rule| head::<f32>(&x, s, h, &rule).1);
-        judge.check(h * size, &exact, &bounds(&exact, [&a, &b], size, s.dk, unit));
+        let sizes = extent.state(s.dk);
+        judge.check(h * size, &exact, &bounds(&exact, [&a, &b], &sizes, size, least(s, precision), unit));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::sized;
 use crate::replay::judge::Judge;
-use crate::replay::precision::SMALLEST;
+use crate::replay::precision::above;
 use crate::replay::step::{Replayed, Step, Stop};
 
 /// Roundings of `1 / (1 + exp(−x))`: exp to 2 units, sum, quotient.
@@ -63,10 +63,11 @@ pub(crate) fn sigmoid(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
 /// Another function of each element.
 pub(crate) fn unary(step: &Step<'_>, judge: &mut Judge<'_>, formula: fn(f64) -> f64) -> Replayed<()> {
     let x = step.input(0)?.to_f64();
-    let unit = step.precision()?.unit;
+    let precision = step.precision()?;
     sized("the input", &x, judge.len())?;
     let out: Vec<f64> = x.iter().map(|x| formula(*x)).collect();
-    let bounds: Vec<f64> = out.iter().map(|y| (SIGMOID + 1.0) * unit * y.abs() + SMALLEST).collect();
+    let bound = |y: &f64| (SIGMOID + 1.0) * precision.unit * y.abs() + precision.least;
+    let bounds: Vec<f64> = out.iter().map(bound).collect();
     judge.check(0, &out, &bounds);
     Ok(())
 }
@@ -119,11 +120,15 @@ fn binary(
     sized("the first input", &a, judge.len())?;
     sized("the second input", &b, judge.len())?;
     let out: Vec<f64> = a.iter().zip(&b).map(|(a, b)| formula(*a, *b)).collect();
-    let stored = step.precision()?.stored;
+    // The logistic function of −89 is 0 in 32 bits, where its exponential is infinite: then what it is
+    // multiplied with counts.
+    let precision = step.precision()?;
     let bounds: Vec<f64> = out
         .iter()
         .zip(a.iter().zip(&b))
-        .map(|(y, (a, b))| bound(*a, *b, *y) + stored * y.abs() + SMALLEST)
+        .map(|(y, (a, b))| {
+            bound(*a, *b, *y) + precision.stored * y.abs() + precision.least * above(&[*a, *b])
+        })
         .collect();
     judge.check(0, &out, &bounds);
     Ok(())
@@ -164,7 +169,7 @@ pub(crate) fn decay_by(
         let softplus_error = unit * (t.abs() + 2.0 + 3.0 * softplus.abs());
         let exponent_error = rate.abs() * (softplus_error + 4.0 * unit * softplus.abs());
         out.push(y);
-        bounds.push(y * (exponent_error.exp_m1() + 3.0 * unit + precision.stored) + SMALLEST);
+        bounds.push(y * (exponent_error.exp_m1() + 3.0 * unit + precision.stored) + precision.least);
     }
     judge.check(0, &out, &bounds);
     Ok(())

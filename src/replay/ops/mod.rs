@@ -5,6 +5,7 @@ pub(crate) mod convolution;
 pub(crate) mod delta_rule;
 pub(crate) mod elementwise;
 pub(crate) mod linear;
+mod matmul;
 pub(crate) mod norm;
 pub(crate) mod rope;
 
@@ -19,9 +20,37 @@ use crate::model::Op;
 pub(super) fn replay(step: &Step<'_>) -> Replayed<Local> {
     let mut judge = Judge::new(step.output()?);
     formula(step, &mut judge)?;
-    let local = judge.finish();
+    found(step, judge.finish())
+}
+
+/// [`replay`] of several steps of one linear, whose weight is widened only once.
+pub(super) fn replay_together<'a>(steps: &[Step<'a>]) -> Replayed<Vec<Replayed<Local>>> {
+    let mut read: Vec<Replayed<(matmul::Rows, Judge<'a>)>> = steps.iter().map(rows).collect();
+    let parts = read.iter_mut().filter_map(|part| part.as_mut().ok());
+    let mut parts: Vec<_> = parts.map(|(rows, judge)| (&*rows, judge)).collect();
+    if !parts.is_empty() {
+        matmul::multiply(&steps[0], &mut parts)?;
+    }
+    let done = steps.iter().zip(read);
+    Ok(done.map(|(step, part)| part.and_then(|(_, judge)| found(step, judge.finish()))).collect())
+}
+
+/// What a linear multiplies in a step, and what was captured of it.
+fn rows<'a>(step: &Step<'a>) -> Replayed<(matmul::Rows, Judge<'a>)> {
+    let judge = Judge::new(step.output()?);
+    Ok((matmul::Rows::read(step, &judge)?, judge))
+}
+
+/// What a local error says.
+fn found(step: &Step<'_>, local: Local) -> Replayed<Local> {
     if local.is_rounding() {
-        return Ok(local);
+        return match local.unbounded {
+            0 => Ok(local),
+            n => Err(Stop::Missing(format!(
+                "{n} of its {} elements are sums that may leave the range of 32 bits, and what a kernel makes of that depends on its order",
+                local.elements
+            ))),
+        };
     }
     match (0..step.component.inputs.len()).find(|i| undefined(step, *i)) {
         Some(i) => Err(Stop::Missing(format!(

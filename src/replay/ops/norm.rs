@@ -2,7 +2,7 @@
 
 use super::sized;
 use crate::replay::judge::Judge;
-use crate::replay::precision::{Precision, SMALLEST};
+use crate::replay::precision::{Precision, above, within_range};
 use crate::replay::step::{Replayed, Step};
 
 /// What a row is multiplied with to be normed, from the row and ε.
@@ -35,13 +35,6 @@ fn inverse_root(precision: Precision, n: usize) -> f64 {
     0.5 * precision.gamma(n + 3) + 4.0 * precision.sum
 }
 
-/// Infinite where the squares of a row leave the range of 32 bits, in which engines add them; else 1.
-fn overflow(row: &[f64]) -> f64 {
-    // In any order: half the range is safe from what rounding adds.
-    let sum: f64 = row.iter().map(|v| v * v).sum();
-    if sum > f64::from(f32::MAX) / 2.0 { f64::INFINITY } else { 1.0 }
-}
-
 /// `x · 1/√(mean x² + ε) · (shift + w)` over rows as wide as w.
 pub(crate) fn rms_norm(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     rms_norm_by(step, judge, of_mean)
@@ -56,16 +49,19 @@ pub(crate) fn rms_norm_by(step: &Step<'_>, judge: &mut Judge<'_>, inverse: Inver
     // Product, shift and product again, and the rounding of what is stored.
     let relative = inverse_root(precision, w.len()) + 3.0 * precision.unit + precision.stored;
     for (i, row) in x.chunks_exact(w.len()).enumerate() {
-        let overflow = overflow(row);
-        let inverse = inverse(row, eps);
+        let (size, inverse) = (squares(row), inverse(row, eps));
         let out: Vec<f64> = row.iter().zip(&w).map(|(v, w)| v * inverse * (shift + w)).collect();
         // The shift may cancel: its rounding is relative to the larger of its terms.
         let bounds: Vec<f64> = out
             .iter()
             .zip(row.iter().zip(&w))
             .map(|(y, (v, w))| {
-                let shifted = precision.unit * (v * inverse).abs() * (shift.abs() + w.abs());
-                overflow * (relative * y.abs() + shifted + SMALLEST)
+                let gain = shift.abs() + w.abs();
+                let shifted = precision.unit * (v * inverse).abs() * gain;
+                within_range(
+                    size,
+                    relative * y.abs() + shifted + precision.least * above(&[*v, inverse, gain]),
+                )
             })
             .collect();
         judge.check(i * w.len(), &out, &bounds);
@@ -93,11 +89,13 @@ pub(crate) fn gated_rms_norm_by(
     // silu is a sigmoid of 4 roundings and a product; three more products.
     let relative = inverse_root(precision, w.len()) + 10.0 * precision.unit + precision.stored;
     for (i, (row, gates)) in o.chunks_exact(w.len()).zip(z.chunks_exact(w.len())).enumerate() {
-        let overflow = overflow(row);
-        let inverse = inverse(row, eps);
-        let out: Vec<f64> =
-            row.iter().zip(gates).zip(&w).map(|((v, z), w)| (shift + w) * v * inverse * gate(*z)).collect();
-        let bounds: Vec<f64> = out.iter().map(|y| overflow * (relative * y.abs() + SMALLEST)).collect();
+        let (size, inverse) = (squares(row), inverse(row, eps));
+        let factors = || row.iter().zip(gates).zip(&w).map(|((v, z), w)| (*v, *z, shift + w));
+        let out: Vec<f64> = factors().map(|(v, z, w)| w * v * inverse * gate(z)).collect();
+        let bound = |(y, (v, z, w)): (&f64, (f64, f64, f64))| {
+            within_range(size, relative * y.abs() + precision.least * above(&[v, z, w, inverse]))
+        };
+        let bounds: Vec<f64> = out.iter().zip(factors()).map(bound).collect();
         judge.check(i * w.len(), &out, &bounds);
     }
     Ok(())
@@ -127,8 +125,10 @@ pub(crate) fn l2_norm_by(
         for (h, head) in row[start..start + heads * dim].chunks_exact(dim).enumerate() {
             let inverse = inverse(head, eps);
             let out: Vec<f64> = head.iter().map(|v| v * inverse).collect();
-            let overflow = overflow(head);
-            let bounds: Vec<f64> = out.iter().map(|y| overflow * (relative * y.abs() + SMALLEST)).collect();
+            let least = precision.least * above(&[inverse]);
+            let size = squares(head);
+            let bounds: Vec<f64> =
+                out.iter().map(|y| within_range(size, relative * y.abs() + least)).collect();
             judge.check((t * heads + h) * dim, &out, &bounds);
         }
     }

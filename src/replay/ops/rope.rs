@@ -3,11 +3,17 @@
 use super::sized;
 use crate::model::{Component, Op};
 use crate::replay::judge::Judge;
-use crate::replay::precision::SMALLEST;
 use crate::replay::step::{Replayed, Step};
 
-/// Roundings of a frequency.
-const FREQUENCY: f64 = 6.0;
+/// Absolute error of `cos` or `sin` of an angle, without the rounding of what is stored.
+///
+/// A frequency `θ^−e` is a power to some units, and the rounding of its exponent is enlarged by e ln θ: the
+/// logarithm of how much smaller the angle is than that of frequency 1, the position. The product with the
+/// position is rounded once, and the function itself.
+fn of_an_angle(unit: f64, angle: f64, position: f64) -> f64 {
+    let exponent = if angle == 0.0 { 0.0 } else { (position / angle).abs().max(1.0).ln() };
+    unit * ((6.0 + exponent) * angle.abs() + 2.0)
+}
 
 /// `cos` or `sin` of `position · θ^(−i/half)`.
 ///
@@ -30,7 +36,8 @@ fn row(step: &Step<'_>, table: &Component, position: f64) -> Replayed<(Vec<f64>,
     let sine = table.attrs.get("function").and_then(serde_json::Value::as_str) == Some("sin");
     let function: fn(f64) -> f64 = if sine { f64::sin } else { f64::cos };
     let out: Vec<f64> = angles.iter().map(|a| function(*a)).collect();
-    let bound = |(a, y): (&f64, &f64)| unit * (FREQUENCY * a + 2.0) + precision.stored * y.abs() + SMALLEST;
+    let bound =
+        |(a, y): (&f64, &f64)| of_an_angle(unit, *a, position) + precision.stored * y.abs() + precision.least;
     let bounds = angles.iter().zip(&out).map(bound).collect();
     Ok((out, bounds))
 }
@@ -42,7 +49,10 @@ fn row(step: &Step<'_>, table: &Component, position: f64) -> Replayed<(Vec<f64>,
 fn shift(step: &Step<'_>) -> Replayed<usize> {
     let tables = || step.graph.components().iter().filter(|c| c.op == Op::RopeTable);
     let fits = |table: &Component, shift: usize| -> Replayed<bool> {
-        let Some(entry) = step.trace.find(&step.prompt.id, 0, &table.point) else { return Ok(false) };
+        // A table that was not captured says nothing; the one that is replayed is there.
+        let Some(entry) = step.trace.find(&step.prompt.id, 0, &table.point) else {
+            return Ok(table.point != step.component.point);
+        };
         let values = step.trace.view(entry).to_f64();
         for (t, captured) in values.chunks_exact(step.dim("rope_half").max(1)).enumerate() {
             let (out, bounds) = row(step, table, (t + shift) as f64)?;
@@ -82,7 +92,7 @@ pub(crate) fn table_by(
         let bounds: Vec<f64> = angles
             .iter()
             .zip(&out)
-            .map(|(a, y)| unit * (FREQUENCY * a.abs() + 2.0) + precision.stored * y.abs() + SMALLEST)
+            .map(|(a, y)| of_an_angle(unit, *a, angles[0]) + precision.stored * y.abs() + precision.least)
             .collect();
         judge.check(t * half, &out, &bounds);
     }
@@ -106,7 +116,7 @@ pub(crate) fn halves(i: usize, pairs: usize) -> (usize, usize) {
 
 /// Cosine, sine, and their error where the table is no captured one but was made with a unit roundoff.
 pub(crate) fn exact(unit: f64, angle: f64) -> (f64, f64, f64) {
-    (angle.cos(), angle.sin(), unit * (FREQUENCY * angle.abs() + 2.0))
+    (angle.cos(), angle.sin(), of_an_angle(unit, angle, angle))
 }
 
 /// `(a cos − b sin, b cos + a sin)` over the pairs `(i, half + i)` of each head; the rest is copied.
@@ -150,7 +160,7 @@ pub(crate) fn rotate_by<F: Fn(usize, usize) -> (f64, f64, f64)>(
                 2.0 * precision.unit * (p.abs() + q.abs())
                     + error * (a.abs() + b.abs())
                     + precision.stored * y.abs()
-                    + SMALLEST
+                    + precision.least
             };
             bounds[first] = size(a * cos, b * sin, out[first]);
             bounds[second] = size(b * cos, a * sin, out[second]);

@@ -1,24 +1,31 @@
 //! The folded part of the page: who computed what, with what.
 
-use super::super::Report;
 use super::super::escape::{code, plain};
+use super::super::{Report, ReportSet};
 use crate::trace::Provenance;
 
 /// Both sides and the command.
 pub(super) fn provenance(report: &Report) -> Vec<String> {
     let origin = &report.provenance;
-    let command: Vec<&str> = origin.command.iter().map(String::as_str).collect();
-    vec![
-        String::new(),
-        "<details><summary>Provenance</summary>".to_owned(),
-        String::new(),
+    folded([
         format!("- reference: {}", side(&origin.reference)),
         format!("- candidate: {}", side(&origin.candidate)),
-        format!("- layerdiff {}: {}", plain(&origin.layerdiff), code(&command.join(" "))),
+        format!("- layerdiff {}: {}", plain(&origin.layerdiff), code(&origin.command.join(" "))),
         format!("- architecture {}, prompt {}", plain(&report.architecture), code(&report.prompt_id)),
-        String::new(),
-        "</details>".to_owned(),
-    ]
+    ])
+}
+
+/// The side that all engines share and the command; each engine's own report tells of its side.
+pub(super) fn provenance_set(set: &ReportSet) -> Vec<String> {
+    let reference = set.reference.iter().map(|r| format!("- reference: {}", side(r)));
+    let command = format!("- layerdiff {}: {}", plain(&set.layerdiff), code(&set.command.join(" ")));
+    folded(reference.chain([command]))
+}
+
+fn folded(items: impl IntoIterator<Item = String>) -> Vec<String> {
+    let opening = ["", "<details><summary>Provenance</summary>", ""].map(str::to_owned);
+    let closing = ["", "</details>"].map(str::to_owned);
+    opening.into_iter().chain(items).chain(closing).collect()
 }
 
 fn side(origin: &Provenance) -> String {

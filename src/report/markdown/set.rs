@@ -1,17 +1,22 @@
 //! `report.md` of several engines.
 
 use super::super::escape::{code, plain, prose};
-use super::super::text::{check_status as status, maybe, ran, share, word};
+use super::super::text::{check_status as status, compared_with, maybe, ran, share, word};
 use super::super::{EngineResult, Figures, ReportSet};
+use super::provenance::provenance_set;
 
 /// Renders the report of several engines.
 pub fn markdown_set(set: &ReportSet) -> String {
-    let mut lines = vec![
-        format!("# {}: {}", word(set.outcome), share(set)),
-        String::new(),
+    let mut lines = vec![format!("# {}: {}", word(set.outcome), share(set)), String::new()];
+    lines.extend(
+        compared_with(set)
+            .into_iter()
+            .flat_map(|with| [format!("Compared with {}.", plain(&with)), String::new()]),
+    );
+    lines.extend([
         "| engine | outcome | points compared | self-check | worst point | total C−T | floor F−T | quantization Q−T | engine C−Q |".to_owned(),
         "|---|---|---|---|---|---|---|---|---|".to_owned(),
-    ];
+    ]);
     lines.extend(set.engines.iter().map(row));
     lines.extend([
         String::new(),
@@ -47,6 +52,7 @@ pub fn markdown_set(set: &ReportSet) -> String {
             ),
         }));
     }
+    lines.extend(provenance_set(set));
     lines.join("\n") + "\n"
 }
 

@@ -145,35 +145,41 @@ impl Figure<'_> {
         Some((x + owner.map_or(0.0, |i| self.shift(series, i, spot.slot, frame)), y))
     }
 
-    /// Where faults are born.
+    /// Where faults are born: each point once, at the step with the largest error, as the curves have it.
     fn rings(&self) -> Vec<Spot<'_>> {
-        let stops = self.stops.iter().enumerate();
-        let born = stops.flat_map(|(slot, stop)| {
-            stop.born().filter(|p| (self.shows)(p)).filter_map(move |p| Spot::new(slot, p))
-        });
-        born.collect()
+        let mut rings: Vec<Spot<'_>> = Vec::new();
+        for (slot, stop) in self.stops.iter().enumerate() {
+            for born in stop.born().filter(|p| (self.shows)(p)) {
+                let Some(spot) = Spot::new(slot, stop.at_worst(&born.point).unwrap_or(born)) else {
+                    continue;
+                };
+                if !rings.iter().any(|r| r.slot == slot && r.name == spot.name) {
+                    rings.push(spot);
+                }
+            }
+        }
+        rings
     }
 
     /// The first fault, or else the point where the error starts to grow.
     fn callout(&self) -> Option<(Spot<'_>, Vec<String>)> {
-        let find = |name: &str, step: Option<u32>| {
+        let find = |name: &str| {
             self.stops.iter().enumerate().find_map(|(slot, stop)| {
-                let asked = |p: &&PointReport| p.point == name && step.is_none_or(|step| p.step == step);
-                let points = stop.points.iter().copied().filter(|p| asked(p) && (self.shows)(p));
-                stops::worst(points).and_then(|p| Spot::new(slot, p))
+                stop.at_worst(name).filter(|p| (self.shows)(p)).and_then(|p| Spot::new(slot, p))
             })
         };
         let short = |name: &str| name.strip_prefix("model.").unwrap_or(name).to_owned();
         let fault = |fault: &Fault| {
-            let spot = find(&fault.point, Some(fault.step))?;
-            let size = format!("error {}, {} × what is explained", number(spot.error), multiple(fault.ratio));
+            let spot = find(&fault.point)?;
+            let size =
+                format!("error up to {}, {} × what is explained", number(spot.error), multiple(fault.ratio));
             Some((spot, vec![format!("born: {}", short(&fault.point)), size]))
         };
         if let Some(callout) = self.faults.iter().find_map(fault) {
             return Some(callout);
         }
         let name = self.growth.filter(|_| self.faults.is_empty())?;
-        let spot = find(name, None)?;
+        let spot = find(name)?;
         let size = format!("error {}", number(spot.error));
         Some((spot, vec![format!("grows from: {}", short(name)), size]))
     }

@@ -33,6 +33,7 @@ impl Frame {
         // shows all or none.
         letters.sort_by_key(|(slot, letter, count)| (*count, *letter, *slot));
         let mut taken: Vec<f64> = Vec::new();
+        let mut drawn: Vec<char> = Vec::new();
         for same in letters.chunk_by(|a, b| a.1 == b.1) {
             let places: Vec<f64> = same.iter().map(|(slot, ..)| self.x(*slot)).collect();
             let all = taken.iter().chain(&places);
@@ -42,11 +43,17 @@ impl Frame {
                     scene.bold((*x, y + 28.0), &same[0].1.to_string(), TEXT, MUTED, Anchor::Centre);
                 }
                 taken.extend(places);
+                drawn.push(same[0].1);
             }
         }
-        let meanings = kinds.iter().enumerate().map(|(i, kind)| {
-            let shaded = if i % SHADES.len() == 0 { "" } else { ", shaded" };
-            format!("{} = {}{shaded}", kind.letter, kind.name)
+        // A letter that is nowhere in the picture needs no explanation.
+        let meanings = kinds.iter().enumerate().filter_map(|(i, kind)| {
+            match (drawn.contains(&kind.letter), i % SHADES.len() == 0) {
+                (true, true) => Some(format!("{} = {}", kind.letter, kind.name)),
+                (true, false) => Some(format!("{} = {}, shaded", kind.letter, kind.name)),
+                (false, true) => None,
+                (false, false) => Some(format!("shaded: {}", kind.name)),
+            }
         });
         let meanings = meanings.collect::<Vec<_>>().join("   ·   ");
         let name = if meanings.is_empty() { name.to_owned() } else { format!("{name}   —   {meanings}") };

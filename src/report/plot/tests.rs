@@ -54,6 +54,21 @@ fn the_first_fault_is_named_in_the_overview_and_in_its_family() {
 }
 
 #[test]
+fn a_fault_of_several_steps_gets_one_ring() {
+    let rings = |report: &Report| {
+        let (_, scene) = scenes(report).into_iter().find(|(name, _)| name == "overview").unwrap();
+        scene.shapes.len()
+    };
+    let mut report = sample::faulty();
+    let before = rings(&report);
+    let born = report.points.iter().position(|p| p.state == crate::report::State::Born).unwrap();
+    let mut later = report.points[born].clone();
+    later.step = 1;
+    report.points.insert(born + 1, later);
+    assert_eq!(rings(&report), before);
+}
+
+#[test]
 fn zero_infinity_and_missing_values_have_a_row_of_their_own() {
     let scenes = scenes(&sample::broken());
     let all: Vec<&str> = texts(&scenes[0].1.shapes).map(|t| t.content.as_str()).collect();

@@ -1,6 +1,6 @@
 //! What a run of several engines prints.
 
-use super::super::text::{clean, maybe, ran, share, tail, word, wrap};
+use super::super::text::{clean, compared_with, maybe, ran, share, tail, word, wrap};
 use super::super::{EngineResult, Figures, Outcome, ReportSet};
 use super::{NARROWEST, WIDEST};
 use console::Style;
@@ -12,7 +12,8 @@ const FIXED: usize = 62;
 pub fn terminal_set(set: &ReportSet, colour: bool, width: usize) -> String {
     let width = width.clamp(NARROWEST, WIDEST);
     let point = width.saturating_sub(FIXED);
-    let mut lines = vec![format!("{}  {}", paint(set.outcome, colour), share(set)), String::new()];
+    let with = compared_with(set).map_or_else(String::new, |with| clean(&format!(", compared with {with}")));
+    let mut lines = vec![format!("{}  {}{with}", paint(set.outcome, colour), share(set)), String::new()];
     let header = format!(
         "{:<17} {:<10} {:>7} {:>7} {:>7} {:>7}  {}",
         "engine",

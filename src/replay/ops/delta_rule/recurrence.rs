@@ -1,6 +1,7 @@
 //! The recurrence itself, in any precision, with what can be varied about it.
 
 use super::super::attention::{Group, grouped};
+use super::extent::{Extent, length};
 use super::{Inputs, Sizes};
 
 /// Numbers that the recurrence can be run in.
@@ -101,6 +102,17 @@ fn read<N: Number>(state: &[N], x: &[N], width: usize, transposed: bool) -> Vec<
 
 /// Runs one head over all tokens: outputs `[tokens, dv]` (none without queries), and its state at the end.
 pub(super) fn head<N: Number>(x: &Inputs, s: Sizes, h: usize, rule: &Rule) -> (Vec<f64>, Vec<f64>) {
+    measured::<N>(x, s, h, rule, None)
+}
+
+/// [`head`], with the sizes of what it adds up.
+pub(super) fn measured<N: Number>(
+    x: &Inputs,
+    s: Sizes,
+    h: usize,
+    rule: &Rule,
+    mut extent: Option<&mut Extent>,
+) -> (Vec<f64>, Vec<f64>) {
     let (dk, dv) = (s.dk, s.dv);
     let wide = |values: &[f64]| -> Vec<N> { values.iter().map(|v| N::from_f64(*v)).collect() };
     let mut state = wide(&x.state[h * dk * dv..(h + 1) * dk * dv]);
@@ -110,9 +122,14 @@ pub(super) fn head<N: Number>(x: &Inputs, s: Sizes, h: usize, rule: &Rule) -> (V
     let mut outputs = Vec::new();
     for t in 0..s.tokens {
         let at = (t * s.key_heads + group) * dk;
-        let k = wide(&x.k[at..at + dk]);
-        let v = wide(&x.conv[t * s.conv + values..][..dv]);
-        let (beta, g) = (N::from_f64(x.beta[t * s.heads + h]), N::from_f64(x.decay[t * s.heads + h]));
+        let (k, v) = (&x.k[at..at + dk], &x.conv[t * s.conv + values..][..dv]);
+        let (beta, g) = (x.beta[t * s.heads + h], x.decay[t * s.heads + h]);
+        if let Some(extent) = &mut extent {
+            let state: Vec<f64> = state.iter().map(|m: &N| m.to_f64()).collect();
+            extent.token(&state, k, v, beta, g);
+            extent.read(x.q.as_ref().map_or(0.0, |q| scale.to_f64().abs() * length(&q[at..at + dk])));
+        }
+        let (k, v, beta, g) = (wide(k), wide(v), N::from_f64(beta), N::from_f64(g));
         let fade = |state: &mut [N], when: Fading| {
             if rule.fading == when {
                 state.iter_mut().for_each(|m| *m = *m * g);
