@@ -40,13 +40,12 @@ fn captured(out: &Path, fault: Option<&str>, stated: bool) {
     let parameters = Parameters::open(model.path(), model.graph().description()).unwrap();
     let weights = Weights { held: &parameters, source: &parameters, config: model.config() };
     let fault = fault.map(|name| named(name).unwrap());
-    let places = fault.map(|fault| sites(fault, model.graph()));
-    let planted =
-        fault.zip(places.as_ref()).map(|(fault, sites)| Planted { fault, site: &sites[0], size: 1.0 });
-    let planted: Vec<Planted<'_>> = planted.into_iter().collect();
-    let mut first = Plant::new(&planted, model.graph(), weights, TOKENS.len());
+    let places: Vec<_> = fault.into_iter().flat_map(|fault| sites(fault, model.graph())).collect();
+    let one = |fault| Planted { fault, site: &places[0], size: 1.0 };
+    let planted: Vec<Planted<'_>> = fault.into_iter().map(one).collect();
+    let mut plant = Plant::new(&planted, model.graph(), weights, TOKENS.len());
     let mut capture = CaptureHook::new(&mut writer, &points);
-    engine.run(&TOKENS, &FORCED, &mut Chain(vec![&mut first, &mut capture])).unwrap();
+    engine.run(&TOKENS, &FORCED, &mut Chain(vec![&mut plant, &mut capture])).unwrap();
     writer.finish(None).unwrap();
 }
 

@@ -85,11 +85,11 @@ fn component(steps: &[Step<'_>]) -> Option<Diagnosed> {
     let mut judge = Judge::new(output).keeping(MOST);
     crate::replay::ops::formula(first, &mut judge).ok()?;
     let seen = judge.seen();
-    let mut right = vec![(judge.unbounded(), judge.finish())];
+    let mut right = vec![judge.finish()];
     for step in &steps[1..] {
         let mut judge = Judge::new(step.output().ok()?);
         crate::replay::ops::formula(step, &mut judge).ok()?;
-        right.push((judge.unbounded(), judge.finish()));
+        right.push(judge.finish());
     }
     let all = hypotheses::of(first.component.op);
     let fits: Vec<Named> = all.filter_map(|hypothesis| attempt(steps, &right, hypothesis)).collect();
@@ -111,9 +111,8 @@ fn best(mut names: Vec<Named>) -> Vec<Named> {
     names
 }
 
-/// Whether a formula reproduces a component in all steps; `right` is what came of the right one, and of how
-/// many elements it can say nothing.
-fn attempt(steps: &[Step<'_>], right: &[(u64, Local)], hypothesis: &Hypothesis) -> Option<Named> {
+/// Whether a formula reproduces a component in all steps; `right` is what came of the right one.
+fn attempt(steps: &[Step<'_>], right: &[Local], hypothesis: &Hypothesis) -> Option<Named> {
     let mut named = Named {
         id: hypothesis.id,
         name: hypothesis.name,
@@ -121,17 +120,17 @@ fn attempt(steps: &[Step<'_>], right: &[(u64, Local)], hypothesis: &Hypothesis) 
         left: 0.0,
         to_rounding: !hypothesis.coarse,
     };
-    for (step, (unbounded, right)) in steps.iter().zip(right) {
+    for (step, right) in steps.iter().zip(right) {
         let mut judge = Judge::new(step.output().ok()?);
         if !hypothesis.coarse {
             judge = judge.until(LIMIT);
         }
         (hypothesis.formula)(step, &mut judge).ok()?;
+        let local = judge.finish();
         // A formula whose numbers overflow would explain anything.
-        if judge.unbounded() > *unbounded {
+        if local.unbounded > right.unbounded {
             return None;
         }
-        let local = judge.finish();
         let fits = if hypothesis.coarse { mostly(&local, right) } else { reproduces(&local, right) };
         if !fits {
             return None;

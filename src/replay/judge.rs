@@ -105,11 +105,6 @@ impl<'a> Judge<'a> {
         self.local.ratio > self.hopeless
     }
 
-    /// Number of elements that differ and of which nothing can be said, as their bounds are infinite.
-    pub fn unbounded(&self) -> u64 {
-        self.local.unbounded
-    }
-
     /// Keeps what the first elements are held against.
     pub fn keeping(mut self, most: usize) -> Self {
         let kept = self.len().min(most);
