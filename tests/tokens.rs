@@ -11,7 +11,9 @@ use std::time::Duration;
 /// `tokens` on two short prompts; `more` comes last.
 fn tokens(out: &Path, more: &[&str]) -> (Run, Value) {
     let prompts = ["--prompt", "instruction-07", "--prompt", "code-01"];
-    let mut args = vec!["--json", "tokens", "--tokens", "12", "--worst", "1", "--out", path(out)];
+    let profile = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/short.toml");
+    let mut args =
+        vec!["--json", "tokens", "--tokens", "12", "--worst", "1", "--profile", profile, "--out", path(out)];
     args.extend(prompts);
     args.extend(more);
     let run = layerdiff(&args);
@@ -39,7 +41,7 @@ fn f16_passes_its_gate_and_its_divergence_is_that_of_rounding() {
     let out = dir.path().join("report");
     let (run, report) = tokens(&out, &["--choices", "none"]);
     assert_eq!((run.code, &report["outcome"]), (0, &Value::from("pass")), "{run:#?}");
-    assert_eq!(report["gate"]["profile"], "fp16");
+    assert_eq!(report["gate"]["profile"], "short");
     assert_eq!(report["self_check"]["status"], "bit-equal");
     let kl = &report["distribution"]["kl"];
     assert_eq!(kl["count"], 24);
@@ -92,7 +94,7 @@ fn divergence_and_total_variation_are_those_of_numpy() {
         Command::new(python).arg(script).arg(dumps.join("reference")).arg(&candidate).output().unwrap();
     let numpy: Value = serde_json::from_slice(&numpy.stdout).unwrap();
     for prompt in ["instruction-07", "code-01"] {
-        let record = std::fs::read_to_string(dumps.join(format!("lattice-q8/{prompt}.json"))).unwrap();
+        let record = std::fs::read_to_string(dumps.join(format!("lattice-q8/{prompt}.record.json"))).unwrap();
         let record: Value = serde_json::from_str(&record).unwrap();
         let ours = record["positions"].as_array().unwrap();
         assert_eq!(ours.len(), 12);

@@ -36,11 +36,17 @@ impl FaultyEngine {
         layer: Option<usize>,
     ) -> Result<Self> {
         let graph = model.graph().clone();
+        if engine.rotation().is_some() || (fault.quantized && !engine.provenance().quantized) {
+            let what = if fault.quantized { "quantized weights" } else { "weights that are not rotated" };
+            return Err(
+                Error::new(format!("`{}` is a fault of {what}", fault.name)).hint("try --engine lattice-q4")
+            );
+        }
         if !sites(fault, &graph).iter().any(|site| layer.is_none() || site.layer == layer) {
             let living: Vec<String> =
                 sites(fault, &graph).iter().filter_map(|s| Some(s.layer?.to_string())).collect();
             return Err(Error::new(format!("`{}` cannot live there", fault.name))
-                .expected(format!("one of the layers {}", living.join(", ")), format!("{layer:?}")));
+                .expected(format!("one of the layers {}", living.join(", ")), layer.unwrap_or_default()));
         }
         let dir = tempfile::tempdir()
             .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;

@@ -114,6 +114,8 @@ pub(crate) fn check_status(check: &SelfCheck) -> &'static str {
     match check.status {
         // Tokens are chosen by the largest logit, which says less than the bits do.
         Status::BitEqual if check.evidence.iter().all(|e| e.what.contains("tokens")) => "tokens equal",
+        // What is bit-equal is another engine, with which this one was compared.
+        Status::BitEqual if check.evidence.iter().any(|e| e.rel_l2.is_some()) => "cross-checked",
         Status::BitEqual => "bit-equal",
         Status::Different => "DIFFERENT",
         Status::Unmeasured => "UNMEASURED",

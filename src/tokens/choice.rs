@@ -150,6 +150,9 @@ pub struct ChoiceResult {
     pub id: String,
     pub subject: String,
     pub answer: usize,
+    /// The prompt, examples included, and the tokens of the four letters.
+    pub token_ids: Vec<u32>,
+    pub letters: [u32; 4],
     /// Logarithms of the probabilities of the four letters.
     pub reference: [f64; 4],
     pub candidate: [f64; 4],
@@ -158,7 +161,7 @@ pub struct ChoiceResult {
 impl ChoiceResult {
     /// From the logits after the prompt; `letters` are the tokens of " A" to " D".
     pub fn new(
-        id: &str,
+        (id, token_ids): (&str, &[u32]),
         question: &Question,
         (reference, candidate): (&[f32], &[f32]),
         letters: &[u32; 4],
@@ -172,6 +175,8 @@ impl ChoiceResult {
             id: id.to_owned(),
             subject: question.subject.clone(),
             answer: question.answer,
+            token_ids: token_ids.to_vec(),
+            letters: *letters,
             reference: of(reference).map_err(at)?,
             candidate: of(candidate).map_err(at)?,
         })
@@ -281,6 +286,8 @@ mod tests {
                 id: "q".into(),
                 subject: String::new(),
                 answer,
+                token_ids: Vec::new(),
+                letters: [0; 4],
                 reference: at(reference),
                 candidate: at(candidate),
             }

@@ -12,9 +12,12 @@
 //! | total variation | `½ Σ |p − q|` | probability |
 //!
 //! llama.cpp's `--kl-divergence` computes the same KL, in the same direction, from a file in which the
-//! reference's log-probabilities are 16-bit codes; scipy's `entropy(p, q)` is the same figure. Rounding: the
-//! terms are at most `|ln p − ln q|` in size and are summed in f64, so that the sum errs by less than
-//! `vocab · 2⁻⁵³` times the mean of their sizes; for equal logits it is exactly 0.
+//! reference's log-probabilities are 16-bit codes; scipy's `entropy(p, q)` is the same figure.
+//!
+//! Rounding: with `Δ = ln p − ln q` the sum is taken as `Σ p (Δ + e^−Δ − 1)`, which is the same since both
+//! distributions sum to 1, and of which no term is negative. The rounding of the two normalizations, some
+//! `vocab · 2⁻⁵³` at the most, moves every Δ by the same, and enters in the second order: about `KL^½` times it.
+//! For equal logits the sum is exactly 0.
 
 use crate::error::{Error, Result};
 
@@ -55,8 +58,7 @@ impl Distribution {
     pub fn kl(&self, other: &Self) -> f64 {
         assert_eq!(self.0.len(), other.0.len(), "one vocabulary");
         let terms = self.0.iter().zip(&other.0).filter(|(p, _)| p.exp() > 0.0);
-        // Rounding may leave a little less than nothing.
-        terms.map(|(p, q)| p.exp() * (p - q)).sum::<f64>().max(0.0)
+        terms.map(|(p, q)| p.exp() * excess(p - q)).sum::<f64>()
     }
 
     /// Half the sum of the differences of all probabilities.
@@ -82,6 +84,16 @@ impl Distribution {
     }
 }
 
+/// `Δ + e^−Δ − 1` without cancellation; never negative.
+fn excess(delta: f64) -> f64 {
+    if delta.abs() > 1e-2 {
+        return delta + (-delta).exp_m1();
+    }
+    // Δ²/2 − Δ³/6 + Δ⁴/24 − …; what is left out is below 1e-16 of the first term.
+    let d = delta;
+    d * d * (0.5 - d * (1.0 / 6.0 - d * (1.0 / 24.0 - d * (1.0 / 120.0 - d * (1.0 / 720.0 - d / 5040.0)))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +111,19 @@ mod tests {
         assert!((p.kl(&q) - expected).abs() < 1e-7, "{} {expected}", p.kl(&q));
         assert!((p.total_variation(&q) - 0.25).abs() < 1e-7);
         assert_eq!((p.kl(&p), p.total_variation(&p)), (0.0, 0.0));
+    }
+
+    #[test]
+    fn a_tiny_divergence_keeps_its_digits() {
+        // Two tokens, log-odds 1e-6 apart: KL = δ² p (1 − p) / 2 to the first order.
+        let p = Distribution(vec![0.5f64.ln(), 0.5f64.ln()]);
+        let odds = 1e-6f64;
+        let (a, b) = ((odds / 2.0).exp(), (-odds / 2.0).exp());
+        let q = Distribution(vec![(a / (a + b)).ln(), (b / (a + b)).ln()]);
+        assert!((p.kl(&q) / (odds * odds / 8.0) - 1.0).abs() < 1e-6, "{}", p.kl(&q));
+        assert!((excess(1.1e-2) / (1.1e-2 + (-1.1e-2f64).exp_m1()) - 1.0).abs() < 1e-9);
+        assert!((excess(0.9e-2) / (0.9e-2 + (-0.9e-2f64).exp_m1()) - 1.0).abs() < 1e-9);
+        assert_eq!(excess(f64::INFINITY), f64::INFINITY);
     }
 
     #[test]

@@ -160,6 +160,12 @@ impl Limit {
 impl Metric {
     /// The figure over the first `first` tokens of each prompt; none where nothing was measured.
     fn value(self, first: usize, records: &[Record], choices: Option<&Choices>) -> Option<f64> {
+        // A criterion on the first hundred tokens says nothing about a run of ten.
+        let short = |r: &Record| r.positions.len() < first || r.greedy.reference.len() < first;
+        let of_tokens = !matches!(self, Self::ChoiceAccuracy | Self::ChoiceFlips);
+        if first < usize::MAX && of_tokens && records.iter().any(short) {
+            return None;
+        }
         let positions = || records.iter().flat_map(move |r| r.positions.iter().take(first));
         let count = positions().count();
         let share = |of: &dyn Fn(&Position) -> f64| {

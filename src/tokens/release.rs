@@ -1,6 +1,6 @@
 //! A release: layers and tokens of every engine.
 
-use super::report::TokenReport;
+use super::report::{TokenReport, first_diagnosis};
 use crate::error::{Error, Result};
 use crate::report::{Outcome, Report, clean, code, maybe, number, plain, prose, word, wrap};
 use serde::Serialize;
@@ -53,6 +53,8 @@ pub struct TokensPart {
     pub profile: String,
     /// Criteria as `name: value, limit, pass`.
     pub criteria: Vec<super::Criterion>,
+    /// Share of equal tokens among the first ten; null where fewer were generated.
+    pub greedy_ten: Option<f64>,
     pub exact_prompts: super::Share,
     pub mean_kl: Option<f64>,
     pub top1: super::Share,
@@ -76,13 +78,14 @@ impl EngineRelease {
                 headline: report.verdict.headline.clone(),
                 coverage: report.coverage,
                 first_fault: report.first_fault.as_ref().map(|f| f.point.clone()),
-                diagnosis: report.diagnosis.iter().find(|d| d.id.is_some()).map(|d| d.name.clone()),
+                diagnosis: first_diagnosis(report),
                 engine_error: report.worst.as_ref().and_then(|w| w.engine),
             }),
             tokens: tokens.map(|report| TokensPart {
                 outcome: report.outcome,
                 profile: report.gate.profile.clone(),
                 criteria: report.gate.criteria.clone(),
+                greedy_ten: report.greedy.matches.iter().find(|m| m.first == 10).map(|m| m.share.value()),
                 exact_prompts: report.greedy.exact,
                 mean_kl: report.distribution.kl.map(|kl| kl.mean),
                 top1: report.distribution.top1,
@@ -215,8 +218,7 @@ fn maybe_plain(value: Option<f64>) -> String {
 }
 
 fn greedy(engine: &EngineRelease) -> Option<f64> {
-    let criteria = engine.tokens.iter().flat_map(|t| &t.criteria);
-    criteria.into_iter().find(|c| c.name.starts_with("greedy_match")).and_then(|c| c.value)
+    engine.tokens.as_ref().and_then(|t| t.greedy_ten)
 }
 
 fn row(engine: &EngineRelease) -> String {

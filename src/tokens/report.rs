@@ -164,6 +164,7 @@ pub struct WorstPrompt {
 #[derive(Debug, Clone, Serialize)]
 #[allow(missing_docs)]
 pub struct LayerLink {
+    pub outcome: Outcome,
     pub headline: String,
     pub rests_on: String,
     /// Where it starts: the first faulty component, if there is one.
@@ -184,7 +185,26 @@ pub struct LayerError {
     pub engine: Option<f64>,
 }
 
+/// What the first faulty component computes instead, if it has a name.
+pub(super) fn first_diagnosis(report: &Report) -> Option<String> {
+    let first = report.first_fault.as_ref()?;
+    let of_it = report.diagnosis.iter().find(|d| d.id.is_some() && d.point == first.point);
+    of_it.map(|d| d.name.clone())
+}
+
 impl LayerLink {
+    /// Where the layers could not be looked at.
+    pub fn failed(error: &Error) -> Self {
+        Self {
+            outcome: Outcome::Invalid,
+            headline: format!("INVALID: {error}"),
+            rests_on: "nothing".to_owned(),
+            first_fault: None,
+            diagnosis: None,
+            curve: Vec::new(),
+        }
+    }
+
     /// From a report of this token alone: its last step.
     pub fn new(report: &Report) -> Self {
         let step = report.points.iter().map(|p| p.step).max().unwrap_or(0);
@@ -200,10 +220,11 @@ impl LayerLink {
             engine: p.engine_error,
         });
         Self {
+            outcome: report.outcome,
             headline: report.verdict.headline.clone(),
             rests_on: report.verdict.rests_on.clone(),
             first_fault: report.first_fault.as_ref().map(|f| f.point.clone()),
-            diagnosis: report.diagnosis.iter().find(|d| d.id.is_some()).map(|d| d.name.clone()),
+            diagnosis: first_diagnosis(report),
             curve: curve.collect(),
         }
     }
@@ -389,12 +410,12 @@ fn junit(report: &TokenReport) -> String {
         text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
     };
     let failures = report.gate.criteria.iter().filter(|c| c.pass == Some(false)).count();
-    let skipped = report.gate.criteria.iter().filter(|c| c.pass.is_none()).count();
+    let errors = report.gate.criteria.iter().filter(|c| c.pass.is_none()).count();
     let name = format!("{} {}", report.engine, report.gate.profile);
     let mut lines = vec![
         r#"<?xml version="1.0" encoding="UTF-8"?>"#.to_owned(),
         format!(
-            r#"<testsuite name="{}" tests="{}" failures="{failures}" skipped="{skipped}">"#,
+            r#"<testsuite name="{}" tests="{}" failures="{failures}" errors="{errors}">"#,
             escape(&name),
             report.gate.criteria.len()
         ),
@@ -410,7 +431,8 @@ fn junit(report: &TokenReport) -> String {
         let body = match criterion.pass {
             Some(true) => format!("<system-out>{value}</system-out>"),
             Some(false) => format!(r#"<failure message="{value}, {}"/>"#, escape(&criterion.limit)),
-            None => "<skipped/>".to_owned(),
+            // Skipped would count as passed.
+            None => r#"<error message="not measured"/>"#.to_owned(),
         };
         lines.push(format!("{open}{body}</testcase>"));
     }

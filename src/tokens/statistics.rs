@@ -41,12 +41,14 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = share * (sorted.len() - 1) as f64;
     let (low, rest) = (place.floor() as usize, place.fract());
     match sorted.get(low + 1) {
-        Some(high) if rest > 0.0 => sorted[low] + rest * (high - sorted[low]),
+        // Between two infinite figures there is no other.
+        Some(high) if rest > 0.0 && *high != sorted[low] => sorted[low] + rest * (high - sorted[low]),
         _ => sorted[low],
     }
 }
 
-/// A share of some trials, with what it may be in truth.
+/// A share of some trials, with what it may be in truth if they are independent. Prompts and questions are;
+/// the tokens of one prompt are not, and no interval is shown for them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Share {
     /// Trials that succeeded.
@@ -106,7 +108,11 @@ mod tests {
         assert_eq!((summary.median, summary.mean, summary.max), (2.5, 2.5, 4.0));
         assert!((summary.p95 - 3.85).abs() < 1e-12 && (summary.p99 - 3.97).abs() < 1e-12);
         assert_eq!(Summary::of(&[]), None);
-        assert_eq!(Summary::of(&[1.0, f64::INFINITY]).unwrap().max, f64::INFINITY);
+        let infinite = Summary::of(&[1.0, f64::INFINITY, f64::INFINITY, f64::INFINITY]).unwrap();
+        assert_eq!(
+            (infinite.median, infinite.p95, infinite.max),
+            (f64::INFINITY, f64::INFINITY, f64::INFINITY)
+        );
     }
 
     /// `statsmodels.stats.proportion.proportion_confint(k, n, method="wilson")`.

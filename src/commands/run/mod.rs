@@ -2,7 +2,7 @@
 
 mod itself;
 mod reference;
-mod sources;
+pub(super) mod sources;
 
 use super::arm::Arm;
 use super::compare::as_it_is;

@@ -255,7 +255,7 @@ fn refuse_missing<'a>(
 }
 
 /// Refuses prompts that no engine has positions for, before any of them has run.
-fn refuse_too_long(prompts: &[Prompt], steps: usize, model: &ModelDir) -> Result<()> {
+pub(in crate::commands) fn refuse_too_long(prompts: &[Prompt], steps: usize, model: &ModelDir) -> Result<()> {
     let section = &model.graph().description().config_section;
     let Some(most) = model.config().get(section, "max_position_embeddings").and_then(Value::as_u64) else {
         return Ok(());

@@ -58,17 +58,20 @@ impl Bench<'_> {
     ) -> Result<(Vec<Record>, Vec<ChoiceResult>, Provenance)> {
         let provenance = engine.provenance();
         let dir = self.reference.records(name);
-        check_dir(&dir, &json!({"candidate": provenance, "setting": self.setting}))?;
+        check_dir(
+            &dir,
+            &json!({"layerdiff": env!("CARGO_PKG_VERSION"), "candidate": provenance, "setting": self.setting}),
+        )?;
         self.check_lengths(engine, questions)?;
         let prompts = &self.reference.prompts;
         let bar = progress::bar(name, (prompts.len() + questions.len()) as u64, self.quiet);
         let mut records = Vec::new();
         for prompt in prompts {
             bar.set_message(prompt.id.clone());
-            let file = dir.join(format!("{}.json", prompt.id));
+            let file = dir.join(format!("{}.record.json", prompt.id));
             records.push(known_or(
                 &file,
-                |known: &Record| known.greedy.reference == prompt.step_token_ids,
+                |known: &Record| known.prompt == prompt.id && known.greedy.reference == prompt.step_token_ids,
                 || self.record(engine, prompt),
             )?);
             bar.inc(1);
@@ -79,7 +82,7 @@ impl Bench<'_> {
             let file = dir.join(format!("{}.answer.json", asked.prompt.id));
             answers.push(known_or(
                 &file,
-                |known: &ChoiceResult| known.answer == asked.question.answer,
+                |known: &ChoiceResult| asked.is_of(known),
                 || self.answer(engine, asked),
             )?);
             bar.inc(1);
@@ -152,7 +155,12 @@ impl Bench<'_> {
         let (rows, _) = self.rows(engine, &asked.prompt.token_ids, &[])?;
         let trace = self.reference.question(&asked.prompt)?;
         let reference = self.logits(&trace)?.at(&asked.prompt, 0)?;
-        ChoiceResult::new(&asked.prompt.id, &asked.question, (&reference, &rows[0]), &asked.letters)
+        ChoiceResult::new(
+            (&asked.prompt.id, &asked.prompt.token_ids),
+            &asked.question,
+            (&reference, &rows[0]),
+            &asked.letters,
+        )
     }
 
     /// The logits after the prompt and after each of `forced`, and what the self-check found.

@@ -48,7 +48,8 @@ impl Link<'_> {
             candidate: start(&text(&greedy.candidate[place..])),
             greedy: greedy.clone(),
             top: [reference, other],
-            layers: Some(self.layers(prompt, place, candidate)?),
+            // The tokens' own figures must not be lost with it.
+            layers: Some(self.layers(prompt, place, candidate).unwrap_or_else(|e| LayerLink::failed(&e))),
         })
     }
 

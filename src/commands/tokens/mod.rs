@@ -5,6 +5,7 @@ mod link;
 pub(super) mod questions;
 pub(super) mod reference;
 
+use super::run::sources::refuse_too_long;
 use super::{Ui, command_line, print_json, print_text, prompts_from, standard_prompts, width};
 use crate::bundle::Bundle;
 use crate::capture::open_engine;
@@ -111,6 +112,8 @@ impl<'a> Session<'a> {
         prompts.iter_mut().for_each(|p| p.step_token_ids.clear());
         tokenize(&mut prompts, model.path(), model.graph().dim("vocab"))?;
         let exam = Exam::new(args, &model)?;
+        refuse_too_long(&prompts, setting.tokens, &model)?;
+        refuse_too_long(&exam.prompts(), 0, &model)?;
         let parameters = Parameters::open(model.path(), model.graph().description())?;
         let python = Python::find(args.python.as_deref());
         let (work, dir) = dumps(args.dumps.as_deref())?;

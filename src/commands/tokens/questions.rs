@@ -4,7 +4,7 @@ use crate::checkpoint::ModelDir;
 use crate::cli::TokenArgs;
 use crate::error::{Error, Result};
 use crate::prompt::{Prompt, tokenize};
-use crate::tokens::{Question, bundled_questions, read_questions, template};
+use crate::tokens::{ChoiceResult, Question, bundled_questions, read_questions, template};
 use std::path::Path;
 
 /// A question with its prompt.
@@ -13,6 +13,15 @@ pub(in crate::commands) struct Asked {
     pub prompt: Prompt,
     /// The tokens that stand for " A" to " D" after the prompt.
     pub letters: [u32; 4],
+}
+
+impl Asked {
+    /// True for what was answered to this very prompt.
+    pub fn is_of(&self, known: &ChoiceResult) -> bool {
+        known.answer == self.question.answer
+            && known.token_ids == self.prompt.token_ids
+            && known.letters == self.letters
+    }
 }
 
 /// Where the questions are from, how many examples precede each, and the questions.

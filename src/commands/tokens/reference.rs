@@ -71,7 +71,8 @@ impl Source<'_> {
     }
 
     fn identity(&self) -> Result<Value> {
-        Ok(json!({"layerdiff-dumps": 1, "model": self.model.hashes()?, "setting": self.setting}))
+        let model = self.model.hashes()?;
+        Ok(json!({"layerdiff": env!("CARGO_PKG_VERSION"), "model": model, "setting": self.setting}))
     }
 }
 
@@ -129,7 +130,9 @@ pub(super) fn check_dir(dir: &Path, identity: &Value) -> Result<()> {
         }
         return Ok(());
     }
-    if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
+    // A hidden file may be left of a run that was killed.
+    let visible = |entry: std::fs::DirEntry| !entry.file_name().to_string_lossy().starts_with('.');
+    if std::fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(visible)) {
         return Err(Error::new("the directory holds something else than dumps")
             .at(dir)
             .hint("choose another --dumps"));

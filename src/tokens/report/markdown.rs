@@ -1,9 +1,20 @@
 //! `report.md`, and what the terminal shows.
 
 use super::{DistributionSummary, LayerLink, TokenReport, WorstPrompt};
-use crate::report::{check_status, clean, code, maybe, number, plain, prose, self_check, word, wrap};
+use crate::report::{
+    Outcome, check_status, clean, code, maybe, number, plain, prose, self_check, word, wrap,
+};
 use crate::tokens::{Share, Summary};
 
+/// A share of tokens. They are no independent trials: behind a divergence all of a prompt's tokens may differ.
+fn tokens(share: Share) -> String {
+    if share.count == 0 {
+        return "–".to_owned();
+    }
+    format!("{:.2} % ({} of {})", 100.0 * share.value(), share.of, share.count)
+}
+
+/// A share of prompts or questions, with its interval.
 fn percent(share: Share) -> String {
     if share.count == 0 {
         return "–".to_owned();
@@ -69,7 +80,7 @@ pub fn tokens_markdown(report: &TokenReport) -> String {
         "|---|---|".to_owned(),
     ]);
     for rate in &report.greedy.matches {
-        lines.push(format!("| equal tokens, first {} | {} |", rate.first, percent(rate.share)));
+        lines.push(format!("| equal tokens, first {} | {} |", rate.first, tokens(rate.share)));
     }
     lines.push(format!("| prompts equal throughout | {} |", percent(report.greedy.exact)));
     let parted = report.greedy.exact.count - report.greedy.exact.of;
@@ -140,7 +151,7 @@ fn distribution(d: &DistributionSummary, report: &TokenReport) -> Vec<String> {
         String::new(),
         "| | |".to_owned(),
         "|---|---|".to_owned(),
-        format!("| same likeliest token | {} |", percent(d.top1)),
+        format!("| same likeliest token | {} |", tokens(d.top1)),
         format!("| of the five likeliest the same | {:.2} % |", 100.0 * d.top5),
         format!(
             "| perplexity of the reference's tokens: reference, candidate | {:.5}, {:.5} |",
@@ -148,7 +159,7 @@ fn distribution(d: &DistributionSummary, report: &TokenReport) -> Vec<String> {
         ),
         format!(
             "| same draw with the same random numbers, temperature {t} | {} |",
-            percent(sampling.agreement)
+            tokens(sampling.agreement)
         ),
         format!(
             "| what the total variation allows | {:.2} %–{:.2} % |",
@@ -203,6 +214,7 @@ fn layers(link: &LayerLink) -> Vec<String> {
     let cause = match (&link.first_fault, &link.diagnosis) {
         (Some(point), Some(name)) => format!(" It starts at {}: {}.", code(point), prose(name)),
         (Some(point), None) => format!(" It starts at {}.", code(point)),
+        (None, _) if link.outcome != Outcome::Pass => " Nothing is said of the components.".to_owned(),
         (None, _) => {
             " No component is at fault: what differs is rounding, or the price of quantization.".to_owned()
         }
@@ -268,7 +280,7 @@ pub fn tokens_terminal(report: &TokenReport, width: usize) -> String {
     }
     lines.push(String::new());
     for rate in &report.greedy.matches {
-        lines.push(format!("{:<34} {}", format!("equal tokens, first {}", rate.first), percent(rate.share)));
+        lines.push(format!("{:<34} {}", format!("equal tokens, first {}", rate.first), tokens(rate.share)));
     }
     lines.push(format!("{:<34} {}", "prompts equal throughout", percent(report.greedy.exact)));
     if let Some(kl) = report.distribution.kl {
@@ -280,7 +292,7 @@ pub fn tokens_terminal(report: &TokenReport, width: usize) -> String {
             number(kl.max)
         ));
     }
-    lines.push(format!("{:<34} {}", "same likeliest token", percent(report.distribution.top1)));
+    lines.push(format!("{:<34} {}", "same likeliest token", tokens(report.distribution.top1)));
     if let Some(c) = &report.choices {
         lines.push(format!(
             "{:<34} {} against {}; {} lost, {} won",
@@ -293,10 +305,11 @@ pub fn tokens_terminal(report: &TokenReport, width: usize) -> String {
     }
     for prompt in &report.worst {
         if let (Some(d), Some(layers)) = (&prompt.greedy.divergence, &prompt.layers) {
-            let at = layers
-                .first_fault
-                .as_ref()
-                .map_or_else(|| "no component is at fault".to_owned(), |p| format!("starts at {p}"));
+            let at = match (&layers.first_fault, layers.outcome) {
+                (Some(point), _) => format!("starts at {point}"),
+                (None, Outcome::Pass) => "no component is at fault".to_owned(),
+                (None, _) => layers.headline.clone(),
+            };
             lines.extend(wrap(&clean(&format!("{} parts at token {}: {at}", prompt.id, d.position)), width));
         }
     }
