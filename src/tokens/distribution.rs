@@ -57,8 +57,9 @@ impl Distribution {
     /// When the vocabularies differ.
     pub fn kl(&self, other: &Self) -> f64 {
         assert_eq!(self.0.len(), other.0.len(), "one vocabulary");
-        let terms = self.0.iter().zip(&other.0).filter(|(p, _)| p.exp() > 0.0);
-        terms.map(|(p, q)| p.exp() * excess(p - q)).sum::<f64>()
+        // Of a token that cannot come the term p (Δ + e^−Δ − 1) is what is left of it, q.
+        let term = |(p, q): (&f64, &f64)| if p.exp() > 0.0 { p.exp() * excess(p - q) } else { q.exp() };
+        self.0.iter().zip(&other.0).map(term).sum()
     }
 
     /// Half the sum of the differences of all probabilities.
