@@ -118,6 +118,9 @@ fn an_interrupted_run_goes_on_and_gives_the_same_report_byte_for_byte() {
     assert!(first.code < 2, "{first:#?}");
     assert_eq!(report["prompts"].as_array().unwrap().len(), 2);
     let expected = tree(&dir.path().join("report"));
+    // Nothing is left to be done: what was written reads back as the same figures.
+    assert_eq!(tokens(&dir.path().join("report"), &on).0.code, first.code);
+    assert_eq!(tree(&dir.path().join("report")), expected);
 
     let out = dir.path().join("again");
     let args =
