@@ -825,6 +825,16 @@ fn a_step_that_the_trace_lacks_is_named() {
 // Outputs.
 
 #[test]
+fn weights_of_floats_are_not_taken_for_q4_weights() {
+    refused!(World::new(), "run --engine lattice-q4 --weights @@ --out @out");
+}
+
+#[test]
+fn a_fault_in_a_layer_where_it_cannot_live_is_answered_with_the_layers() {
+    refused!(World::new(), "faults run --fault rope-interleaved --layer 2");
+}
+
+#[test]
 fn no_tokens_are_no_job() {
     refused!(World::new(), "tokens --tokens 0 --out @out");
 }

@@ -12,6 +12,7 @@ use crate::prompt::tokenize;
 use crate::report::Outcome;
 use crate::trace::Trace;
 use serde_json::json;
+use std::path::Path;
 
 pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
     check_known(&args.engine, &capturable())?;
@@ -21,6 +22,10 @@ pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
         return Err(points.chooses_nothing());
     }
     let mut prompts = chosen_prompts(&args.input)?.map_or_else(standard_prompts, Ok)?;
+    // A trace as the prompts stands for all its tokens, so that the next one has no fewer and no more.
+    let of_trace = args.input.prompts.as_deref().is_some_and(Path::is_dir);
+    let decoded = prompts.iter().map(|p| p.step_token_ids.len()).min().filter(|_| of_trace);
+    let steps = args.input.steps.or(decoded).unwrap_or(STEPS);
     tokenize(&mut prompts, model.path(), model.graph().dim("vocab"))?;
     if let Some(bits) = args.activation_bits {
         check_activation_bits(&args.engine, bits)?;
@@ -39,7 +44,7 @@ pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
             prompts: &prompts,
             points: &points,
             dtype: args.dtype.as_deref().unwrap_or("float32"),
-            steps: args.input.steps.unwrap_or(STEPS),
+            steps,
             activation_bits: args.activation_bits,
             quiet: ui.quiet,
         };
@@ -60,7 +65,7 @@ pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
         let request = Request {
             model: &model,
             prompts: &prompts,
-            steps: args.input.steps.unwrap_or(STEPS),
+            steps,
             points: &points,
             dequantized: weights.as_ref(),
             quiet: ui.quiet,

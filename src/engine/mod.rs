@@ -108,10 +108,14 @@ pub fn check_known(name: &str, known: &[&str]) -> Result<()> {
     }))
 }
 
+/// True for an engine whose weights are a directory of Q4 blocks.
+pub fn reads_blocks(name: &str) -> bool {
+    matches!(name, "lattice-q4" | "lattice-quarot-q4")
+}
+
 /// Loads a model into the engine called `name`; `path` chooses one of its numeric paths.
 pub fn open(name: &str, model_dir: &Path, graph: &Graph, path: Option<&str>) -> Result<Box<dyn Engine>> {
-    let blocks = matches!(name, "lattice-q4" | "lattice-quarot-q4");
-    if Q4Dir::is_at(model_dir) && !blocks {
+    if Q4Dir::is_at(model_dir) && !reads_blocks(name) {
         return Err(Error::new(format!("{name} cannot run a quantized directory"))
             .at(model_dir)
             .hint("use --engine lattice-q4 or lattice-quarot-q4, or name the original checkpoint"));

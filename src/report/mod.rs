@@ -28,7 +28,7 @@ pub use json::{
 pub use markdown::{markdown, markdown_set};
 pub use plot::{draw_all, draw_bars, draw_engines, draw_positions};
 pub use ratios::Ratios;
-pub use set::{EngineResult, ReportSet};
+pub use set::{EngineResult, ReportSet, first_diagnosis};
 pub use terminal::{terminal, terminal_set};
 pub(crate) use text::{check_status, clean, maybe, number, self_check, word, wrap};
 pub use write::write_all;

@@ -49,6 +49,17 @@ pub struct EngineResult {
     /// Where quantization costs most.
     pub dearest: Option<Figures>,
     pub first_fault: Option<Fault>,
+    /// What the first faulty component computes instead, if it has a name.
+    pub diagnosis: Option<String>,
+    /// At how many other points an error is born.
+    pub other_faults: usize,
+}
+
+/// What the first faulty component computes instead, if it has a name.
+pub fn first_diagnosis(report: &Report) -> Option<String> {
+    let first = report.first_fault.as_ref()?;
+    let of_it = report.diagnosis.iter().find(|d| d.id.is_some() && d.point == first.point);
+    of_it.map(|d| d.name.clone())
 }
 
 impl ReportSet {
@@ -81,6 +92,8 @@ impl ReportSet {
             worst: report.worst.clone(),
             dearest: report.dearest.clone(),
             first_fault: report.first_fault.clone(),
+            diagnosis: first_diagnosis(&report),
+            other_faults: super::stops::faulty_points(&report).len().saturating_sub(1),
         });
         self.reports.push(report);
         let mut references = self.reports.iter().map(|r| &r.provenance.reference);
@@ -102,6 +115,8 @@ impl ReportSet {
             worst: None,
             dearest: None,
             first_fault: None,
+            diagnosis: None,
+            other_faults: 0,
         });
     }
 

@@ -193,6 +193,17 @@ pub(super) fn ran(engine: &EngineResult) -> String {
     }
 }
 
+/// What is known of an engine's faults beside the headline: what the first computes, and how many more there are.
+pub(super) fn about_faults(engine: &EngineResult) -> Option<String> {
+    let more = match engine.other_faults {
+        0 => None,
+        1 => Some("an error is born at one more point".to_owned()),
+        n => Some(format!("an error is born at {n} more points")),
+    };
+    let parts: Vec<String> = engine.diagnosis.iter().cloned().chain(more).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
 /// How many prompts had which outcome, worst first: `3 fault, 9 pass`.
 pub(super) fn outcomes(report: &Report) -> String {
     let all = [Outcome::Fault, Outcome::Invalid, Outcome::Unmeasured, Outcome::Pass];

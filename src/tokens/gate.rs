@@ -107,7 +107,7 @@ pub fn profile(named: Option<&str>, engine: &str) -> Result<Profile> {
 }
 
 fn parse(text: &str) -> Result<Vec<Profile>> {
-    let hint = r#"such as: [[profile]] name = "mine" [[profile.criterion]] metric = "mean_kl" first = 100 at_most = 0.01"#;
+    let hint = "such as:\n    [[profile]]\n    name = \"mine\"\n    [[profile.criterion]]\n    metric = \"mean_kl\"\n    first = 100\n    at_most = 0.01";
     let profiles: Profiles =
         toml::from_str(text).map_err(|e| Error::new(format!("malformed profile: {e}")).hint(hint))?;
     for profile in &profiles.profile {

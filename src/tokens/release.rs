@@ -1,8 +1,8 @@
 //! A release: layers and tokens of every engine.
 
-use super::report::{TokenReport, first_diagnosis};
+use super::report::TokenReport;
 use crate::error::{Error, Result};
-use crate::report::{Outcome, Report, clean, code, maybe, number, plain, prose, word, wrap};
+use crate::report::{Outcome, Report, clean, code, first_diagnosis, maybe, number, plain, prose, word, wrap};
 use serde::Serialize;
 use std::path::Path;
 

@@ -9,7 +9,7 @@ use super::greedy::Greedy;
 use super::position::{Position, Setting};
 use super::statistics::{Share, Summary};
 use crate::error::{Error, Result};
-use crate::report::{Outcome, Report};
+use crate::report::{Outcome, Report, first_diagnosis};
 use crate::trace::{Evidence, Provenance, SelfCheck};
 pub use markdown::{tokens_markdown, tokens_terminal};
 use serde::{Deserialize, Serialize};
@@ -185,13 +185,6 @@ pub struct LayerError {
     pub engine: Option<f64>,
 }
 
-/// What the first faulty component computes instead, if it has a name.
-pub(super) fn first_diagnosis(report: &Report) -> Option<String> {
-    let first = report.first_fault.as_ref()?;
-    let of_it = report.diagnosis.iter().find(|d| d.id.is_some() && d.point == first.point);
-    of_it.map(|d| d.name.clone())
-}
-
 impl LayerLink {
     /// Where the layers could not be looked at.
     pub fn failed(error: &Error) -> Self {
@@ -266,7 +259,11 @@ impl TokenReport {
         let headline = match outcome {
             Outcome::Pass => format!("all criteria of profile {} are met", gate.profile),
             Outcome::Fault => format!("profile {} is not met: {}", gate.profile, failed.join("; ")),
-            _ => "a criterion of the gate was not measured".to_owned(),
+            _ => {
+                let missing = gate.criteria.iter().filter(|c| c.pass.is_none()).map(|c| c.name.as_str());
+                let missing: Vec<&str> = missing.collect();
+                format!("not measured, with {} tokens a prompt: {}", setting.tokens, missing.join("; "))
+            }
         };
         let mut evidence: Vec<Evidence> = Vec::new();
         for new in records.iter().flat_map(|r| &r.self_check) {

@@ -20,6 +20,7 @@ use crate::prompt::{Prompt, tokenize};
 use crate::replay::Held;
 use crate::report::Outcome;
 use crate::trace::Trace;
+use std::collections::BTreeSet;
 
 /// The engines that faults are planted into.
 const ENGINES: [&str; 5] = ["lattice-f32", "lattice-f16", "lattice-q8", "lattice-q4", "all"];
@@ -67,9 +68,19 @@ pub(super) fn run(args: &FaultsRunArgs, ui: Ui) -> Result<Outcome> {
         scores.extend(Some(score).filter(|score| !score.rows.is_empty()));
     }
     if scores.is_empty() {
-        return Err(Error::new("there is nothing to plant").hint(
-            "the fault lives in no such layer, or is one of quantized weights: try --engine lattice-q4",
-        ));
+        let living: Vec<usize> =
+            all.iter().flat_map(|f| sites(f, model.graph())).filter_map(|s| s.layer).collect();
+        let error = Error::new("there is nothing to plant");
+        return Err(match args.layer {
+            Some(layer) if !living.contains(&layer) => {
+                let list: BTreeSet<usize> = living.into_iter().collect();
+                let list: Vec<String> = list.iter().map(usize::to_string).collect();
+                error
+                    .expected(format!("one of the layers {}", list.join(", ")), layer)
+                    .hint("`layerdiff faults list` says where each fault lives; without --layer it is planted in all of them")
+            }
+            _ => error.hint("it is a fault of quantized weights: try --engine lattice-q4"),
+        });
     }
     let outcome = if scores.iter().all(Score::is_right) { Outcome::Pass } else { Outcome::Fault };
     let text = scores.iter().map(table::text).collect::<Vec<_>>().join("\n\n");

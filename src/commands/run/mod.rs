@@ -11,7 +11,7 @@ use crate::bundle::Bundle;
 use crate::capture::{Request, capture, dequantized, open_engine};
 use crate::checkpoint::ModelDir;
 use crate::cli::RunArgs;
-use crate::engine::{CANDIDATES, Engine, check_known, torch};
+use crate::engine::{CANDIDATES, Engine, check_known, reads_blocks, torch};
 use crate::error::{Error, Result};
 use crate::files::ReplacedDir;
 use crate::model::PointFilter;
@@ -131,6 +131,12 @@ impl Job<'_> {
         let lora = args.input.lora.as_deref();
         let own = args.weights.as_deref().map(|dir| ModelDir::open(dir)?.adapted(lora)).transpose()?;
         let own = own.as_ref().unwrap_or(model);
+        if args.weights.is_some() && reads_blocks(name) && !own.is_quantized() {
+            return Err(Error::new("--weights names a checkpoint that is not quantized")
+                .expected("a directory of Q4 weights", "one of floats")
+                .at(own.path())
+                .hint("make one with `layerdiff quantize`, or leave --weights out: the engine then quantizes the model itself"));
+        }
         if let Some(what) = own.graph().differs_in(model.graph()) {
             return Err(Error::new(format!("these weights are of another model: its {what} differ"))
                 .at(own.path())

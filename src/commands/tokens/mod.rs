@@ -67,6 +67,15 @@ impl Candidate<'_> {
         }
     }
 
+    /// What a report calls it.
+    fn label(&self) -> String {
+        let planted = self.fault.map(|(fault, layer)| match layer {
+            Some(layer) => format!(" with {} planted in layer {layer}", fault.name),
+            None => format!(" with {} planted", fault.name),
+        });
+        format!("{}{}", self.name, planted.unwrap_or_default())
+    }
+
     /// What its records are called.
     fn records(&self) -> String {
         let fault = self.fault.map(|(fault, layer)| {
@@ -152,7 +161,7 @@ impl<'a> Session<'a> {
         let first =
             self.reference.prompts.first().ok_or_else(|| Error::new("the set of prompts is empty"))?;
         let origin = Origin {
-            engine: candidate.name.to_owned(),
+            engine: candidate.label(),
             reference: self.reference.greedy(first)?.manifest().provenance.clone(),
             candidate: provenance,
             command: command_line(),

@@ -1,7 +1,7 @@
 //! `report.md` of several engines.
 
 use super::super::escape::{code, plain, prose};
-use super::super::text::{check_status as status, compared_with, maybe, ran, share, word};
+use super::super::text::{about_faults, check_status as status, compared_with, maybe, ran, share, word};
 use super::super::{EngineResult, Figures, ReportSet};
 use super::provenance::provenance_set;
 
@@ -27,6 +27,9 @@ pub fn markdown_set(set: &ReportSet) -> String {
     ]);
     for engine in &set.engines {
         lines.push(format!("- **{}** ({}): {}", plain(&engine.engine), ran(engine), prose(&engine.headline)));
+        if let Some(about) = about_faults(engine) {
+            lines.push(format!("  {}.", prose(&about)));
+        }
         if let Some(dearest) = &engine.dearest {
             lines.push(format!(
                 "  Quantization costs most at {}: {}.",

@@ -29,7 +29,8 @@ pub(super) fn figure<'a>(
     }
     if let Some(first) = reports.first() {
         let others = first.arms.floor.iter().skip(1).filter_map(|arm| arm.dtype.as_deref());
-        for (dtype, style) in others.zip(theme::OTHER_FLOORS) {
+        for dtype in others {
+            let style = theme::floor(dtype);
             series.push(curve(first, &format!("{dtype} floor"), style, &|p| p.floors.get(dtype).copied()));
         }
     }

@@ -44,7 +44,8 @@ pub(super) fn figure<'a>(report: &'a Report, all: &'a [Stop<'a>], kinds: &'a [Ki
         curves.push(series("explained", theme::EXPLAINED, &|s| output(s, &|p| p.explained)));
     }
     let others = report.arms.floor.iter().skip(1).filter_map(|arm| arm.dtype.as_deref());
-    for (dtype, style) in others.zip(theme::OTHER_FLOORS) {
+    for dtype in others {
+        let style = theme::floor(dtype);
         curves.push(series(&format!("{dtype} floor"), style, &|s| {
             output(s, &|p| p.floors.get(dtype).copied())
         }));

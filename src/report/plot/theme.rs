@@ -66,10 +66,15 @@ pub(super) const WORST: Style =
 pub(super) const FLOOR_LINE: Style =
     Style { colour: BLACK, dash: Dash::Dashed, marker: None, line: Some(3.0) };
 /// The floors of coarser precisions.
-pub(super) const OTHER_FLOORS: [Style; 2] = [
+const OTHER_FLOORS: [Style; 2] = [
     Style { colour: FLOOR, dash: Dash::Dotted, marker: None, line: Some(3.0) },
     Style { colour: FLOOR, dash: Dash::Dashed, marker: None, line: Some(1.5) },
 ];
+/// The look of a coarser precision's floor.
+pub(super) fn floor(dtype: &str) -> Style {
+    OTHER_FLOORS[usize::from(dtype == "float16")]
+}
+
 /// The total error, where it is shown beside its parts.
 pub(super) const TOTAL: Style =
     Style { colour: GREEN, dash: Dash::Solid, marker: Some(Marker::Square), line: Some(2.0) };

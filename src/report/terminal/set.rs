@@ -1,6 +1,6 @@
 //! What a run of several engines prints.
 
-use super::super::text::{clean, compared_with, maybe, ran, share, tail, word, wrap};
+use super::super::text::{about_faults, clean, compared_with, maybe, ran, share, tail, word, wrap};
 use super::super::{EngineResult, Figures, Outcome, ReportSet};
 use super::{NARROWEST, WIDEST};
 use console::Style;
@@ -36,6 +36,9 @@ pub fn terminal_set(set: &ReportSet, colour: bool, width: usize) -> String {
             &clean(&format!("{} ({}): {}", engine.engine, ran(engine), engine.headline)),
             width,
         ));
+        let about =
+            about_faults(engine).iter().flat_map(|about| wrap(&clean(about), width - 2)).collect::<Vec<_>>();
+        lines.extend(about.into_iter().map(|line| format!("  {line}")));
     }
     lines.join("\n") + "\n"
 }
