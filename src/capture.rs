@@ -102,14 +102,12 @@ pub fn capture_fed(feed: Feed, engine: &mut dyn Engine, request: &Request<'_>, o
         writer.start_prompt(&prompt);
         let mut hook = CaptureHook::new(&mut writer, request.points).rotated(graph, rotation);
         let found = feed.run(engine, graph, &prompt, &mut hook)?;
-        merge(&mut evidence, found);
+        evidence.extend(found);
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let check = SelfCheck::new(evidence);
-    if check.status == Status::Different {
-        return Err(not_identical(&name, &check));
-    }
+    let check = SelfCheck::over(evidence);
+    require_identical(&name, &check)?;
     writer.finish(Some(check))
 }
 
@@ -136,21 +134,11 @@ fn check_lengths(request: &Request<'_>, engine: &dyn Engine) -> Result<()> {
     }
 }
 
-/// Adds up the evidence of the same kind over the prompts.
-fn merge(all: &mut Vec<Evidence>, found: Vec<Evidence>) {
-    for new in found {
-        match all.iter_mut().find(|e| e.what == new.what && e.entry_point == new.entry_point) {
-            Some(old) => {
-                old.elements += new.elements;
-                old.mismatches += new.mismatches;
-                // A NaN is larger than anything.
-                old.rel_l2 = match (old.rel_l2, new.rel_l2) {
-                    (Some(a), Some(b)) if a.is_nan() || a >= b => Some(a),
-                    (a, b) => b.or(a),
-                };
-            }
-            None => all.push(new),
-        }
+/// Refuses a run whose instrumented pass was not bit for bit that of the engine called `engine`.
+pub(crate) fn require_identical(engine: &str, check: &SelfCheck) -> Result<()> {
+    match check.status {
+        Status::Different => Err(not_identical(engine, check)),
+        _ => Ok(()),
     }
 }
 

@@ -4,7 +4,6 @@ use super::tokens::{Candidate, Session};
 use super::{Ui, command_line, print_json, print_text, run, width};
 use crate::bundle::Bundle;
 use crate::capture::open_engine;
-use crate::checkpoint::ModelDir;
 use crate::cli::{InputArgs, ReleaseArgs, RunArgs};
 use crate::engine::{CANDIDATES, check_known};
 use crate::error::{Error, Result};
@@ -24,30 +23,24 @@ pub(super) fn run(args: &ReleaseArgs, ui: Ui) -> Result<Outcome> {
     let out = ReplacedDir::stage(&args.out, "report.json")?;
     let bundle = Bundle::unpack()?;
     let session = Session::new(&args.on, &bundle, ui)?;
+    // PyTorch runs once for all engines.
+    let mut layers = layers(args, ui)?;
     let mut release = Release::new(command_line());
     for (name, profile) in chosen.iter().zip(&profiles) {
-        let candidate = Candidate { name, path: None, fault: None };
-        let tokens = session.judge(&candidate, profile);
-        let layers = layers(args, name, ui);
         let dir = out.path().join(name);
         let mut errors = Vec::new();
-        let (mut both, mut found) = ((None, None), None);
-        match &tokens {
-            Ok(report) => {
-                write_into(&dir.join("tokens"), |dir| write_tokens(report, dir))?;
-                both.0 = Some(report);
-            }
-            Err(e) => errors.push(format!("tokens: {e}")),
+        let tokens = session.judge(&Candidate { name, path: None, fault: None }, profile);
+        let tokens = tokens.map_err(|e| errors.push(format!("tokens: {e}"))).ok();
+        let of_engine = layers.iter().position(|(engine, _)| engine == name).map(|i| layers.swap_remove(i).1);
+        let of_engine = of_engine.unwrap_or_else(|| Err(Error::new("it was not run")));
+        let by_layer = of_engine.map_err(|e| errors.push(format!("layers: {e}"))).ok();
+        if let Some(report) = &tokens {
+            write_into(&dir.join("tokens"), |dir| write_tokens(report, dir))?;
         }
-        match layers {
-            Ok(report) => {
-                write_into(&dir.join("layers"), |dir| write_all(&report, dir).map(drop))?;
-                found = Some(report);
-            }
-            Err(e) => errors.push(format!("layers: {e}")),
+        if let Some(report) = &by_layer {
+            write_into(&dir.join("layers"), |dir| write_all(report, dir).map(drop))?;
         }
-        both.1 = found.as_ref();
-        release.add(EngineRelease::new(name, both, errors));
+        release.add(EngineRelease::new(name, (tokens.as_ref(), by_layer.as_ref()), errors));
     }
     release.write(out.path())?;
     out.publish()?;
@@ -65,8 +58,8 @@ fn write_into(dir: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()>
     write(dir)
 }
 
-/// The comparison by layer, of the same prompts.
-fn layers(args: &ReleaseArgs, name: &str, ui: Ui) -> Result<Report> {
+/// The comparison by layer of each engine, of the same prompts.
+fn layers(args: &ReleaseArgs, ui: Ui) -> Result<Vec<(String, Result<Report>)>> {
     let on = &args.on;
     let mut all = tempfile::NamedTempFile::new()
         .map_err(|e| Error::io("create a temporary file", std::env::temp_dir(), &e))?;
@@ -81,7 +74,7 @@ fn layers(args: &ReleaseArgs, name: &str, ui: Ui) -> Result<Report> {
     let args = RunArgs {
         model: on.model.clone(),
         reference: Some("torch".to_owned()),
-        engine: name.to_owned(),
+        engine: args.engine.clone(),
         path: None,
         floor: Vec::new(),
         quantized: Vec::new(),
@@ -96,5 +89,5 @@ fn layers(args: &ReleaseArgs, name: &str, ui: Ui) -> Result<Report> {
             python: on.python.clone(),
         },
     };
-    run::judge(&args, &|name: &str, model: &ModelDir, path: Option<&str>| open_engine(name, model, path), ui)
+    run::judge(&args, &open_engine, ui)
 }

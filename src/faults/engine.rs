@@ -16,6 +16,11 @@ use tempfile::TempDir;
 /// The un-instrumented engine has no such fault, so that there is no self-check.
 pub struct FaultyEngine {
     engine: Box<dyn Engine>,
+    bug: Bug,
+}
+
+/// A fault with all that its formulas read.
+struct Bug {
     fault: &'static Fault,
     /// The layer that has it; none for all layers where it can live.
     layer: Option<usize>,
@@ -54,18 +59,20 @@ impl FaultyEngine {
         let held = dir.path().join("held");
         let held = if engine.write_held(model, &held)? { held.as_path() } else { model.path() };
         let description = graph.description();
-        Ok(Self {
+        let bug = Bug {
             held: Parameters::open(held, description)?,
             source: Parameters::open(model.path(), description)?,
             config: model.config().clone(),
-            engine,
             fault,
             layer,
             graph,
             _held_dir: dir,
-        })
+        };
+        Ok(Self { engine, bug })
     }
+}
 
+impl Bug {
     /// Calls `run` with the fault's hook before `hook`.
     fn planted<T>(
         &self,
@@ -86,8 +93,10 @@ impl FaultyEngine {
 impl Engine for FaultyEngine {
     fn provenance(&self) -> Provenance {
         let mut provenance = self.engine.provenance();
-        let place = self.layer.map_or_else(String::new, |layer| format!(" in layer {layer}"));
-        provenance.notes.push(format!("planted: {}{place}; the self-check is not taken", self.fault.name));
+        let place = self.bug.layer.map_or_else(String::new, |layer| format!(" in layer {layer}"));
+        provenance
+            .notes
+            .push(format!("planted: {}{place}; the self-check is not taken", self.bug.fault.name));
         provenance
     }
 
@@ -122,41 +131,12 @@ impl Engine for FaultyEngine {
         choose: &mut dyn FnMut(&[f32], usize) -> u32,
         hook: &mut dyn Hook,
     ) -> Result<Vec<u32>> {
-        self.planted(tokens.len(), hook, |hook| self.engine.generate(tokens, count, choose, hook))
+        self.bug.planted(tokens.len(), hook, |hook| self.engine.generate(tokens, count, choose, hook))
     }
 
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
-        // The engine is taken out of `self`, which the hooks read.
-        let mut engine = std::mem::replace(&mut self.engine, Box::new(Nothing));
-        let result = self.planted(tokens.len(), hook, |hook| engine.run_unchecked(tokens, forced, hook));
-        self.engine = engine;
-        result.map(|()| Vec::new())
-    }
-}
-
-/// Stands where an engine was taken out.
-struct Nothing;
-
-impl Engine for Nothing {
-    fn provenance(&self) -> Provenance {
-        Provenance::default()
-    }
-
-    fn max_tokens(&self) -> usize {
-        0
-    }
-
-    fn generate(
-        &self,
-        _: &[u32],
-        _: usize,
-        _: &mut dyn FnMut(&[f32], usize) -> u32,
-        _: &mut dyn Hook,
-    ) -> Result<Vec<u32>> {
-        Err(Error::new("no engine is here"))
-    }
-
-    fn run(&mut self, _: &[u32], _: &[u32], _: &mut dyn Hook) -> Result<Vec<Evidence>> {
-        Err(Error::new("no engine is here"))
+        let Self { engine, bug } = self;
+        bug.planted(tokens.len(), hook, |hook| engine.run_unchecked(tokens, forced, hook))
+            .map(|()| Vec::new())
     }
 }

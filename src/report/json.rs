@@ -23,6 +23,17 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The worst: a fault outweighs what is invalid, and that what is unmeasured; of nothing, unmeasured.
+    pub fn worst(all: impl IntoIterator<Item = Self>) -> Self {
+        let rank = |outcome: &Self| match outcome {
+            Self::Pass => 0,
+            Self::Unmeasured => 1,
+            Self::Invalid => 2,
+            Self::Fault => 3,
+        };
+        all.into_iter().max_by_key(rank).unwrap_or(Self::Unmeasured)
+    }
+
     /// The process's exit code.
     pub fn exit_code(self) -> u8 {
         match self {

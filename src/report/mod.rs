@@ -30,5 +30,5 @@ pub use plot::{draw_all, draw_bars, draw_engines, draw_positions};
 pub use ratios::Ratios;
 pub use set::{EngineResult, ReportSet, first_diagnosis};
 pub use terminal::{terminal, terminal_set};
-pub(crate) use text::{check_status, clean, maybe, number, self_check, word, wrap};
+pub(crate) use text::{check_status, clean, figure, maybe, number, self_check, word, wrap};
 pub use write::write_all;

@@ -122,9 +122,7 @@ impl ReportSet {
 
     fn push(&mut self, result: EngineResult) {
         self.engines.push(result);
-        let any = |outcome| self.engines.iter().any(|e| e.outcome == outcome);
-        let order = [Outcome::Fault, Outcome::Invalid, Outcome::Unmeasured];
-        self.outcome = order.into_iter().find(|o| any(*o)).unwrap_or(Outcome::Pass);
+        self.outcome = Outcome::worst(self.engines.iter().map(|e| e.outcome));
     }
 
     /// The reports of the engines that could be run.

@@ -9,6 +9,12 @@ pub(crate) fn number(value: f64) -> String {
     if value == 0.0 { "0".to_owned() } else { format!("{value:.1e}") }
 }
 
+/// A figure with a limit: enough digits to see on which side of it it is.
+pub(crate) fn figure(value: f64) -> String {
+    let plain = value == 0.0 || (1e-3..1e4).contains(&value.abs());
+    if plain { format!("{value:.4}") } else { number(value) }
+}
+
 /// A number, or a dash for one that there is not.
 pub(crate) fn maybe(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), number)

@@ -2,7 +2,7 @@
 
 use super::report::TokenReport;
 use crate::error::{Error, Result};
-use crate::report::{Outcome, Report, clean, code, first_diagnosis, maybe, number, plain, prose, word, wrap};
+use crate::report::{Outcome, Report, clean, code, figure, first_diagnosis, maybe, plain, prose, word, wrap};
 use serde::Serialize;
 use std::path::Path;
 
@@ -69,7 +69,7 @@ impl EngineRelease {
         errors: Vec<String>,
     ) -> Self {
         let outcomes = [tokens.map(|t| t.outcome), layers.map(|l| l.outcome)];
-        let outcome = worst(outcomes.into_iter().map(|o| o.unwrap_or(Outcome::Unmeasured)));
+        let outcome = Outcome::worst(outcomes.into_iter().map(|o| o.unwrap_or(Outcome::Unmeasured)));
         Self {
             engine: engine.to_owned(),
             outcome,
@@ -96,14 +96,6 @@ impl EngineRelease {
     }
 }
 
-/// A fault outweighs what is invalid, and that what is unmeasured; of nothing, unmeasured.
-fn worst(outcomes: impl Iterator<Item = Outcome>) -> Outcome {
-    let all: Vec<Outcome> = outcomes.collect();
-    let order = [Outcome::Fault, Outcome::Invalid, Outcome::Unmeasured];
-    let found = order.into_iter().find(|o| all.contains(o));
-    found.unwrap_or(if all.is_empty() { Outcome::Unmeasured } else { Outcome::Pass })
-}
-
 impl Release {
     /// An empty one.
     pub fn new(command: Vec<String>) -> Self {
@@ -120,7 +112,7 @@ impl Release {
     /// Adds an engine.
     pub fn add(&mut self, engine: EngineRelease) {
         self.engines.push(engine);
-        self.outcome = worst(self.engines.iter().map(|e| e.outcome));
+        self.outcome = Outcome::worst(self.engines.iter().map(|e| e.outcome));
     }
 
     /// Writes report.json and report.md into `dir`, which must exist and holds the engines' own reports.
@@ -210,11 +202,7 @@ impl Release {
 }
 
 fn maybe_plain(value: Option<f64>) -> String {
-    match value {
-        None => "–".to_owned(),
-        Some(v) if v == 0.0 || (1e-3..1e4).contains(&v) => format!("{v:.4}"),
-        Some(v) => number(v),
-    }
+    value.map_or_else(|| "–".to_owned(), figure)
 }
 
 fn greedy(engine: &EngineRelease) -> Option<f64> {

@@ -265,18 +265,6 @@ impl TokenReport {
                 format!("not measured, with {} tokens a prompt: {}", setting.tokens, missing.join("; "))
             }
         };
-        let mut evidence: Vec<Evidence> = Vec::new();
-        for new in records.iter().flat_map(|r| &r.self_check) {
-            match evidence.iter_mut().find(|e| e.what == new.what && e.entry_point == new.entry_point) {
-                Some(old) => {
-                    old.elements += new.elements;
-                    old.mismatches += new.mismatches;
-                    // A NaN is larger than anything.
-                    old.rel_l2 = [old.rel_l2, new.rel_l2].into_iter().flatten().max_by(f64::total_cmp);
-                }
-                None => evidence.push(new.clone()),
-            }
-        }
         Self {
             format: "layerdiff-token-report".into(),
             version: 1,
@@ -289,7 +277,7 @@ impl TokenReport {
             distribution: distribution(records),
             sampling: sampling(records),
             choices,
-            self_check: SelfCheck::new(evidence),
+            self_check: SelfCheck::over(records.iter().flat_map(|r| r.self_check.iter().cloned())),
             worst,
             prompts: records.iter().map(PromptSummary::new).collect(),
             reference: origin.reference,

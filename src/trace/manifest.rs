@@ -176,6 +176,26 @@ impl Entry {
 }
 
 impl SelfCheck {
+    /// That of several runs: evidence of the same kind is added up.
+    pub fn over(found: impl IntoIterator<Item = Evidence>) -> Self {
+        let mut all: Vec<Evidence> = Vec::new();
+        for new in found {
+            match all.iter_mut().find(|e| e.what == new.what && e.entry_point == new.entry_point) {
+                Some(old) => {
+                    old.elements += new.elements;
+                    old.mismatches += new.mismatches;
+                    // A NaN is larger than anything.
+                    old.rel_l2 = match (old.rel_l2, new.rel_l2) {
+                        (Some(a), Some(b)) if a.is_nan() || a >= b => Some(a),
+                        (a, b) => b.or(a),
+                    };
+                }
+                None => all.push(new),
+            }
+        }
+        Self::new(all)
+    }
+
     /// The status that follows from the evidence: all of it must have been measured. A cross-check can
     /// spoil it, also by a distance that is no number, but adds nothing to it.
     pub fn new(evidence: Vec<Evidence>) -> Self {

@@ -67,15 +67,15 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
     }
 }
 
-/// Judges one engine as `run` does, without writing a report.
-pub(super) fn judge(args: &RunArgs, open: Open<'_>, ui: Ui) -> Result<Report> {
+/// Judges the engines that were asked for as `run` does, without writing a report.
+pub(super) fn judge(args: &RunArgs, open: Open<'_>, ui: Ui) -> Result<Vec<(String, Result<Report>)>> {
     let reference = args.reference.as_deref().map(Reference::parse).transpose()?;
-    let mut found = None;
-    each(args, reference, open, ui, |_, report| {
-        found = Some(report?);
+    let mut found = Vec::new();
+    each(args, reference, open, ui, |engine, report| {
+        found.push((engine.to_owned(), report));
         Ok(())
     })?;
-    found.ok_or_else(|| Error::new("no engine was run"))
+    Ok(found)
 }
 
 /// Hands the result of each engine that was asked for to `take`.

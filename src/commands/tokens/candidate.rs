@@ -2,6 +2,7 @@
 
 use super::questions::Asked;
 use super::reference::{Reference, check_dir, write_whole};
+use crate::capture::require_identical;
 use crate::engine::{Engine, likeliest};
 use crate::error::{Error, Result};
 use crate::hook::{At, Hook, NoHook};
@@ -13,7 +14,7 @@ use crate::tensor::Tensor;
 use crate::tokens::{
     ChoiceResult, Distribution, Divergence, Greedy, Logits, Position, Record, Sampler, Setting, compare,
 };
-use crate::trace::{Evidence, Provenance, Trace};
+use crate::trace::{Evidence, Provenance, SelfCheck, Trace};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use std::path::Path;
@@ -173,18 +174,7 @@ impl Bench<'_> {
         let point = self.graph.components().last().expect("an architecture has components").point.as_str();
         let mut hook = Rows { point, rows: Vec::new() };
         let evidence = engine.run(tokens, forced, &mut hook)?;
-        if let Some(different) = evidence.iter().find(|e| e.mismatches > 0) {
-            return Err(Error::new(
-                "self-check failed: the instrumented engine is not bit-identical to the engine",
-            )
-            .expected(
-                format!("{} as {} gives them", different.what, different.entry_point),
-                format!("{} of {} numbers differ", different.mismatches, different.elements),
-            )
-            .hint(
-                "nothing could be said about the real engine; please report this with your CPU's features",
-            ));
-        }
+        require_identical(&engine.provenance().engine, &SelfCheck::new(evidence.clone()))?;
         Ok((hook.rows, evidence))
     }
 

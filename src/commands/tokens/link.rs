@@ -84,7 +84,8 @@ impl Link<'_> {
             },
         };
         let open = |name: &str, model: &ModelDir, path: Option<&str>| candidate.open(name, model, path);
-        Ok(LayerLink::new(&run::judge(&args, &open, self.ui)?))
+        let only = run::judge(&args, &open, self.ui)?.pop().map(|(_, report)| report);
+        Ok(LayerLink::new(&only.ok_or_else(|| Error::new("no engine was run"))??))
     }
 }
 

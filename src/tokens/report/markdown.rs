@@ -2,7 +2,7 @@
 
 use super::{DistributionSummary, LayerLink, TokenReport, WorstPrompt};
 use crate::report::{
-    Outcome, check_status, clean, code, maybe, number, plain, prose, self_check, word, wrap,
+    Outcome, check_status, clean, code, figure, maybe, number, plain, prose, self_check, word, wrap,
 };
 use crate::tokens::{Share, Summary};
 
@@ -29,13 +29,8 @@ fn percent(share: Share) -> String {
     )
 }
 
-/// A figure of a criterion: enough digits to see on which side of its limit it is.
 fn value(value: Option<f64>) -> String {
-    match value {
-        None => "UNMEASURED".to_owned(),
-        Some(v) if v == 0.0 || (1e-3..1e4).contains(&v.abs()) => format!("{v:.4}"),
-        Some(v) => number(v),
-    }
+    value.map_or_else(|| "UNMEASURED".to_owned(), figure)
 }
 
 fn verdict(pass: Option<bool>) -> &'static str {
