@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Local {
     /// The largest error of an element, as a multiple of the rounding error that a correct kernel may
-    /// make there; infinite where an element must be exact and is not, or is finite on one side only.
+    /// make there, or [`Local::usual`], if that is larger; infinite where an element must be exact and is not, or is finite on one side only.
     #[serde(with = "crate::number")]
     pub ratio: f64,
     /// `√Σd² / √Σr²` of the captured values against the replayed ones; infinite where an element is
@@ -22,6 +22,10 @@ pub struct Local {
     /// How many have no bound: sums that may leave the range of 32 bits, of which a correct kernel may make
     /// anything.
     pub unbounded: u64,
+    /// For sums, the usual error of an element as a multiple of the largest usual error that kernels may have:
+    /// what all elements suffer shows here long before one of them leaves its bound. Else 0.
+    #[serde(default, with = "crate::number")]
+    pub usual: f64,
     /// Where the ratio is largest.
     pub worst: Option<Spot>,
 }
@@ -58,7 +62,17 @@ pub(crate) struct Judge<'a> {
     after: Option<After<'a>>,
     hopeless: f64,
     seen: Option<Seen>,
+    sample: Option<Sample>,
 }
+
+/// Ratios of some elements, evenly chosen.
+struct Sample {
+    every: usize,
+    ratios: Vec<f64>,
+}
+
+/// How many elements a usual error is told from, at the least and about the most.
+const SAMPLE: [usize; 2] = [32, 4096];
 
 /// What becomes of a replayed element before it is held against the captured one: of index, value and
 /// bound, value and bound.
@@ -75,7 +89,8 @@ pub(crate) struct Seen {
 
 impl<'a> Judge<'a> {
     pub fn new(captured: TensorView<'a>) -> Self {
-        let local = Local { ratio: 0.0, rel_l2: 0.0, elements: 0, beyond: 0, unbounded: 0, worst: None };
+        let local =
+            Local { ratio: 0.0, rel_l2: 0.0, elements: 0, beyond: 0, unbounded: 0, usual: 0.0, worst: None };
         Self {
             captured,
             largest: largest(captured.dtype),
@@ -86,7 +101,37 @@ impl<'a> Judge<'a> {
             after: None,
             hopeless: f64::INFINITY,
             seen: None,
+            sample: None,
         }
+    }
+
+    /// Keeps ratios of elements evenly chosen, for [`Judge::expect`].
+    pub fn sample(&mut self) {
+        if self.len() >= SAMPLE[0] {
+            self.sample = Some(Sample { every: self.len().div_ceil(SAMPLE[1]), ratios: Vec::new() });
+        }
+    }
+
+    /// Tells the largest median ratio that a correct kernel may have; nothing is known of it where it is 0.
+    pub fn expect(&mut self, most: f64) {
+        let Some(mut sample) = self.sample.take().filter(|s| most > 0.0 && s.ratios.len() >= SAMPLE[0])
+        else {
+            return;
+        };
+        let middle = sample.ratios.len() / 2;
+        let (_, median, _) = sample.ratios.select_nth_unstable_by(middle, f64::total_cmp);
+        self.local.usual = *median / most;
+    }
+
+    /// Which of the elements from `start` on are beyond their bounds.
+    pub fn beyond(&self, start: usize, replayed: &[f64], bounds: &[f64]) -> Vec<usize> {
+        if self.after.is_some() {
+            return Vec::new();
+        }
+        let mut captured = vec![0.0; replayed.len()];
+        self.captured.read_into(start, &mut captured);
+        let beyond = |i: &usize| (captured[*i] - replayed[*i]).abs() > bounds[*i];
+        (0..replayed.len()).filter(beyond).collect()
     }
 
     /// Changes each replayed element before it is held against the captured one.
@@ -160,6 +205,9 @@ impl<'a> Judge<'a> {
             seen.replayed[index] = replayed;
             seen.beyond[index] = !same && (ratio.is_nan() || ratio > 1.0);
         }
+        if let Some(sample) = self.sample.as_mut().filter(|sample| index.is_multiple_of(sample.every)) {
+            sample.ratios.push(if same { 0.0 } else { ratio });
+        }
         if same {
             return;
         }
@@ -184,6 +232,9 @@ impl<'a> Judge<'a> {
         } else {
             (self.differences / self.norm).sqrt()
         };
+        if self.local.usual > self.local.ratio {
+            self.local.ratio = self.local.usual;
+        }
         self.local
     }
 }

@@ -74,8 +74,16 @@ fn local_reason(local: &Local) -> String {
             spot.captured, spot.replayed, spot.bound
         )
     });
+    let usual = if local.usual > 1.0 {
+        format!(
+            "; the median error of its elements is {} × the largest that kernels in 32 bits have on these numbers",
+            multiple(local.usual)
+        )
+    } else {
+        String::new()
+    };
     format!(
-        "its local error is {size} (relative L2 {:.2e}, {} of {} elements beyond their bound{spot})",
+        "its local error is {size} (relative L2 {:.2e}, {} of {} elements beyond their bound{usual}{spot})",
         local.rel_l2, local.beyond, local.elements
     )
 }

@@ -17,6 +17,8 @@ pub enum Kind {
     Wide,
     /// Mostly zeros.
     Sparse,
+    /// All the same.
+    Alike,
 }
 
 /// Rows of numbers: what they are like, their size, and which ones.
@@ -29,8 +31,8 @@ pub struct Rows {
 
 /// Rows whose size is a power of ten within the range.
 pub fn rows(powers: std::ops::Range<i32>) -> impl Strategy<Value = Rows> {
-    use Kind::{Cancelling, Dominated, Even, Positive, Sparse, Wide};
-    let kinds = prop::sample::select(vec![Even, Positive, Cancelling, Dominated, Wide, Sparse]);
+    use Kind::{Alike, Cancelling, Dominated, Even, Positive, Sparse, Wide};
+    let kinds = prop::sample::select(vec![Even, Positive, Cancelling, Dominated, Wide, Sparse, Alike]);
     (kinds, powers, any::<u64>()).prop_map(|(kind, power, seed)| Rows {
         kind,
         scale: 10f64.powi(power) as f32,
@@ -59,6 +61,7 @@ impl Rows {
                 Kind::Wide => out[i] * 10f32.powf(8.0 * next() - 4.0),
                 Kind::Sparse if next() < 0.8 => 0.0,
                 Kind::Sparse => out[i],
+                Kind::Alike => out[0],
             };
         }
         out.iter_mut().for_each(|v| *v *= self.scale);

@@ -1,6 +1,7 @@
 //! The product of rows with a weight matrix, in one pass over the weight for all steps that need it.
 
 use super::sized;
+use super::tried::Tried;
 use crate::replay::judge::Judge;
 use crate::replay::precision::{Precision, SMALLEST, within_range};
 use crate::replay::step::{Replayed, Step, Stop};
@@ -15,22 +16,49 @@ const BLOCK: usize = 32;
 
 /// By how much the products of codes, scales and biases may exceed those of the weights that they stand
 /// for: in a block of 32 codes from the smallest to the largest weight, `|code · scale| + |bias|` is at
-/// most three times the largest weight, and that at most the block's norm; a sum over 32 inputs is at
-/// most √32 times theirs.
-const CODES: f64 = 17.0;
+/// most three times the largest weight, and a sum over 32 inputs is at most √32 times their length.
+const CODES: f64 = 3.0 * 5.656_854_249_492_381;
 
-/// The error of a product of k terms, as a multiple of `‖x‖ ‖w‖`.
+/// The error of a product of k terms, as a multiple of `‖x‖ ‖w‖`, and as one of `‖x‖` times the length of what
+/// the largest weights of the blocks make, where they are codes.
 ///
 /// A kernel on codes adds up a block, multiplies the sum with the scale, adds the bias times the block's
 /// `Σ x`, and adds up the blocks: `32 + k/32` roundings and a few, but of larger numbers. One that decodes each
 /// weight has k of the weights' own size, and three of a decoded weight's. Where the activations are codes
 /// too, a block is added up in whole numbers, which do not round.
-fn factor(precision: Precision, k: usize, step: &Step<'_>) -> f64 {
-    let blocks = k.div_ceil(BLOCK);
-    match (step.quantized, step.activation_bits) {
-        (false, _) => precision.gamma(k + 2),
-        (true, None) => precision.gamma(k + 2) + CODES * precision.gamma(BLOCK + blocks + 6),
-        (true, Some(_)) => CODES * precision.gamma(blocks + 8),
+#[derive(Clone, Copy)]
+struct Factor {
+    weights: f64,
+    codes: f64,
+}
+
+impl Factor {
+    fn new(k: usize, step: &Step<'_>, of: impl Fn(usize) -> f64) -> Self {
+        let blocks = k.div_ceil(BLOCK);
+        match (step.quantized, step.activation_bits) {
+            (false, _) => Self { weights: of(k + 2), codes: 0.0 },
+            (true, None) => Self { weights: of(k + 2), codes: CODES * of(BLOCK + blocks + 6) },
+            (true, Some(_)) => Self { weights: 0.0, codes: CODES * of(blocks + 8) },
+        }
+    }
+
+    fn of(self, size: Size, norm: f64) -> f64 {
+        (self.weights * size.weights + self.codes * size.codes) * norm
+    }
+}
+
+/// The length of a row of weights, and that of the largest weights of its blocks.
+#[derive(Clone, Copy)]
+struct Size {
+    weights: f64,
+    codes: f64,
+}
+
+impl Size {
+    fn new(row: &[f64], quantized: bool) -> Self {
+        let largest = |block: &[f64]| block.iter().fold(0.0f64, |m, w| m.max(w.abs()));
+        let blocks = || row.chunks(BLOCK).map(|block| largest(block).powi(2)).sum::<f64>().sqrt();
+        Self { weights: norm(row), codes: if quantized { blocks() } else { 0.0 } }
     }
 }
 
@@ -83,32 +111,92 @@ pub(super) fn multiply(step: &Step<'_>, parts: &mut [(&Rows, &mut Judge<'_>)]) -
     let all: Vec<f64> = parts.iter().flat_map(|(rows, _)| rows.x.iter().copied()).collect();
     let tokens = parts.iter().map(|(rows, _)| rows.len()).sum::<usize>();
     let x = Tensor::from_vec(all, (tokens, k), &Device::Cpu).map_err(candle)?;
+    let mut held: Vec<Part<'_, '_, '_>> =
+        parts.iter_mut().map(|(rows, judge)| Part::new(step, rows, judge, [n, k])).collect();
     let most = (CHUNK / k.max(1)).max(1);
     for start in (0..n).step_by(most) {
         let count = most.min(n - start);
-        let weights = chunk(&w, start * k, count * k);
-        let sizes: Vec<f64> = weights.chunks_exact(k).map(norm).collect();
-        let weights = Tensor::from_vec(weights, (count, k), &Device::Cpu).map_err(candle)?;
+        let rows = chunk(&w, start * k, count * k);
+        let sizes = rows.chunks_exact(k).map(|row| Size::new(row, step.quantized)).collect();
+        let weights = Tensor::from_vec(rows.clone(), (count, k), &Device::Cpu).map_err(candle)?;
         let out = x.matmul(&weights.t().map_err(candle)?).map_err(candle)?;
         let out: Vec<f64> = out.flatten_all().and_then(|t| t.to_vec1()).map_err(candle)?;
+        let chunk = Chunk { start, rows, sizes };
         let mut out = out.chunks_exact(count);
-        for (rows, judge) in parts.iter_mut() {
-            let factor = factor(rows.precision, k, step);
-            let least = SMALLEST * k as f64 + rows.precision.least;
-            for ((t, norm), out) in rows.norms.iter().enumerate().zip(&mut out) {
-                let bound = |(size, y): (&f64, &f64)| {
-                    let size = size * norm;
-                    within_range(size, factor * size + rows.precision.stored * y.abs() + least)
-                };
-                let bounds: Vec<f64> = sizes.iter().zip(out).map(bound).collect();
-                judge.check(t * n + start, out, &bounds);
-            }
+        for part in &mut held {
+            (0..part.rows.len()).zip(&mut out).for_each(|(t, out)| part.check(t, &chunk, out));
         }
-        if parts.iter().all(|(_, judge)| judge.is_hopeless()) {
+        if held.iter().all(|part| part.judge.is_hopeless()) {
             break;
         }
     }
+    held.into_iter().for_each(Part::finish);
     Ok(())
+}
+
+/// Rows of the weight from `start` on, one after the other.
+struct Chunk {
+    start: usize,
+    rows: Vec<f64>,
+    sizes: Vec<Size>,
+}
+
+/// One step while its component is replayed.
+struct Part<'a, 'b, 'c> {
+    rows: &'a Rows,
+    judge: &'b mut Judge<'c>,
+    shape: [usize; 2],
+    worst: Factor,
+    likely: Factor,
+    tried: Option<Tried>,
+}
+
+impl<'a, 'b, 'c> Part<'a, 'b, 'c> {
+    fn new(step: &Step<'_>, rows: &'a Rows, judge: &'b mut Judge<'c>, shape: [usize; 2]) -> Self {
+        let (precision, k) = (rows.precision, shape[1]);
+        let worst = Factor::new(k, step, |n| precision.gamma(n));
+        let likely = Factor::new(k, step, |n| precision.likely(n));
+        let tried = precision.sums_in_32_bits().then(|| Tried::new(judge.len(), step.quantized));
+        // One rounding to 16 bits hides what a sum loses.
+        if tried.is_some() && precision.stored == 0.0 {
+            judge.sample();
+        }
+        Self { rows, judge, shape, worst, likely: if tried.is_some() { likely } else { worst }, tried }
+    }
+
+    fn check(&mut self, t: usize, chunk: &Chunk, out: &[f64]) {
+        let [n, k] = self.shape;
+        let (precision, norm) = (self.rows.precision, self.rows.norms[t]);
+        let least = SMALLEST * k as f64 + precision.least;
+        let beside = |y: f64| precision.stored * y.abs() + least;
+        let bound = |(size, y): (&Size, &f64)| {
+            within_range(size.weights * norm, self.likely.of(*size, norm) + beside(*y))
+        };
+        let mut bounds: Vec<f64> = chunk.sizes.iter().zip(out).map(bound).collect();
+        let first = t * n + chunk.start;
+        if let Some(tried) = &mut self.tried {
+            let x = &self.rows.x[t * k..(t + 1) * k];
+            let row = |i: usize| &chunk.rows[i * k..(i + 1) * k];
+            for i in tried.chosen(first..first + out.len()) {
+                let i = i - first;
+                let sum = self.likely.of(chunk.sizes[i], norm);
+                tried.try_usual(x, row(i), out[i], bounds[i], least > 1e-3 * sum && sum > 0.0);
+            }
+            for i in self.judge.beyond(first, out, &bounds) {
+                let most = self.worst.of(chunk.sizes[i], norm) + beside(out[i]);
+                if bounds[i] < most {
+                    bounds[i] = (bounds[i] + tried.try_beyond(x, row(i), out[i], bounds[i])).min(most);
+                }
+            }
+        }
+        self.judge.check(first, out, &bounds);
+    }
+
+    fn finish(self) {
+        if let Some(tried) = self.tried {
+            self.judge.expect(tried.usual());
+        }
+    }
 }
 
 fn chunk(w: &TensorView<'_>, start: usize, len: usize) -> Vec<f64> {

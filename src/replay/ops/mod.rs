@@ -8,6 +8,7 @@ pub(crate) mod linear;
 mod matmul;
 pub(crate) mod norm;
 pub(crate) mod rope;
+mod tried;
 
 use super::judge::{Judge, Local};
 use super::step::{Replayed, Step, Stop};
