@@ -37,6 +37,7 @@ pub(super) fn replay_together<'a>(steps: &[Step<'a>]) -> Replayed<Vec<Replayed<L
 
 /// What a linear multiplies in a step, and what was captured of it.
 fn rows<'a>(step: &Step<'a>) -> Replayed<(matmul::Rows, Judge<'a>)> {
+    step.fits()?;
     let judge = Judge::new(step.output()?);
     Ok((matmul::Rows::read(step, &judge)?, judge))
 }
@@ -71,6 +72,7 @@ fn undefined(step: &Step<'_>, i: usize) -> bool {
 
 /// The right formula of a component.
 pub(crate) fn formula(step: &Step<'_>, judged: &mut Judge<'_>) -> Replayed<()> {
+    step.fits()?;
     match step.component.op {
         Op::Embedding => linear::embedding(step, judged),
         Op::Linear => linear::linear(step, judged),
