@@ -22,6 +22,9 @@ pub struct Local {
     /// How many have no bound: sums that may leave the range of 32 bits, of which a correct kernel may make
     /// anything.
     pub unbounded: u64,
+    /// How many were left out: what they read is not finite.
+    #[serde(default)]
+    pub undefined: u64,
     /// Where the ratio is largest.
     pub worst: Option<Spot>,
 }
@@ -58,6 +61,7 @@ pub(crate) struct Judge<'a> {
     after: Option<After<'a>>,
     hopeless: f64,
     seen: Option<Seen>,
+    left_out: Vec<bool>,
 }
 
 /// What becomes of a replayed element before it is held against the captured one: of index, value and
@@ -75,7 +79,15 @@ pub(crate) struct Seen {
 
 impl<'a> Judge<'a> {
     pub fn new(captured: TensorView<'a>) -> Self {
-        let local = Local { ratio: 0.0, rel_l2: 0.0, elements: 0, beyond: 0, unbounded: 0, worst: None };
+        let local = Local {
+            ratio: 0.0,
+            rel_l2: 0.0,
+            elements: 0,
+            beyond: 0,
+            unbounded: 0,
+            undefined: 0,
+            worst: None,
+        };
         Self {
             captured,
             largest: largest(captured.dtype),
@@ -86,7 +98,19 @@ impl<'a> Judge<'a> {
             after: None,
             hopeless: f64::INFINITY,
             seen: None,
+            left_out: Vec::new(),
         }
+    }
+
+    /// Leaves these elements out: what reaches them is not finite.
+    pub fn leaving_out(mut self, elements: Vec<bool>) -> Self {
+        self.left_out = elements;
+        self
+    }
+
+    /// A judge of the same elements that ends early.
+    pub fn probe(&self, hopeless: f64) -> Self {
+        Self::new(self.captured).leaving_out(self.left_out.clone()).until(hopeless)
     }
 
     /// Changes each replayed element before it is held against the captured one.
@@ -141,6 +165,10 @@ impl<'a> Judge<'a> {
         let (replayed, bound) =
             self.after.as_ref().map_or((replayed, bound), |after| after(index, replayed, bound));
         self.local.elements += 1;
+        if self.left_out.get(index) == Some(&true) {
+            self.local.undefined += 1;
+            return;
+        }
         let same = captured == replayed || (captured.is_nan() && replayed.is_nan());
         if bound == f64::INFINITY {
             self.local.unbounded += u64::from(!same);

@@ -74,9 +74,15 @@ fn local_reason(local: &Local) -> String {
             spot.captured, spot.replayed, spot.bound
         )
     });
+    let undefined = match local.undefined {
+        0 => String::new(),
+        n => format!("; {n} more are not judged, for what reaches them is not finite"),
+    };
     format!(
-        "its local error is {size} (relative L2 {:.2e}, {} of {} elements beyond their bound{spot})",
-        local.rel_l2, local.beyond, local.elements
+        "its local error is {size} (relative L2 {:.2e}, {} of {} elements beyond their bound{undefined}{spot})",
+        local.rel_l2,
+        local.beyond,
+        local.elements - local.undefined
     )
 }
 
