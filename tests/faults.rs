@@ -151,6 +151,44 @@ fn of_a_pair_both_are_found_and_named_though_one_feeds_the_other() {
         }
     }
     assert_eq!(json["score"]["pairs_named_right"], 2);
+    // Two components of one fault and one of the other, in the prefill and in two decode steps.
+    let places = &json["score"]["pairs_places"];
+    assert_eq!(
+        (&places["prefill"]["visible"], &places["prefill"]["named"]),
+        (&json!(3), &json!(3)),
+        "{places}"
+    );
+    assert_eq!(
+        (&places["decode"]["visible"], &places["decode"]["named"]),
+        (&json!(6), &json!(6)),
+        "{places}"
+    );
+}
+
+#[test]
+fn of_a_pair_both_are_found_though_one_makes_the_other_s_numbers_nan() {
+    // A state that is read before it is written is 0 at the first token, and its norm without epsilon 0 · ∞.
+    let (json, code) = faults(&[
+        "run",
+        "--prompts",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/prompts/standard.jsonl"),
+        "--prompt",
+        "instruction-07",
+        "--pairs",
+        "4",
+        "--layer",
+        "5",
+        "--fault",
+        "read-before-write",
+        "--fault",
+        "norm-no-eps",
+    ]);
+    let pair = &json["pairs"][0];
+    assert_eq!((pair["feeding"].as_bool(), code), (Some(true), Some(0)), "{json}");
+    for planting in pair["plantings"].as_array().unwrap() {
+        assert_eq!((&planting["found"], &planting["missed"]), (&json!("exactly"), &json!([])), "{json}");
+        assert_eq!(planting["diagnosis"][0]["verdict"], "right", "{json}");
+    }
 }
 
 #[test]
@@ -191,6 +229,8 @@ fn all_engines_are_scored_in_one_report() {
         assert_eq!(digest["engines"][i]["faults"][0]["named_right"], 1, "{digest}");
     }
     assert!(report.contains("component exactly 1, layer exactly 1, missed 0"), "{report}");
+    assert!(report.contains("- Places that are visibly changed: in the prefill 2, named 2"), "{report}");
+    assert!(report.contains("| `qk-norm-all-heads` | loud | 1 | 1 | 2/2 | "), "{report}");
     assert!(report.contains("called by the right name 1, by none 0, by a wrong one 0"), "{report}");
 }
 
@@ -229,6 +269,15 @@ fn faults_of_quantized_weights_are_found_on_the_engine_that_has_them() {
         assert_eq!((json["score"]["exactly"].as_u64(), code), (Some(1), Some(0)), "{json}");
         assert_eq!(json["score"]["named_right"], 1, "{json}");
     }
+}
+
+#[test]
+fn a_state_in_8_bits_is_named_though_codes_made_in_64_bits_would_drift_away() {
+    let prompts = concat!(env!("CARGO_MANIFEST_DIR"), "/prompts/standard.jsonl");
+    let ids = ["instruction-07", "instruction-16", "reasoning-05"].map(|id| ["--prompt", id]).concat();
+    let fault = ["--engine", "lattice-q4", "--fault", "state-int8", "--layer", "6", "--prompts", prompts];
+    let (json, code) = faults(&[&["run"][..], &fault, &ids].concat());
+    assert_eq!((json["score"]["named_right"].as_u64(), code), (Some(1), Some(0)), "{json}");
 }
 
 #[test]

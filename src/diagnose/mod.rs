@@ -82,12 +82,12 @@ pub fn diagnose(trace: &Trace, held: &Held, components: &[Vec<Place<'_>>]) -> Ve
 fn component(steps: &[Step<'_>]) -> Option<Diagnosed> {
     let first = steps.first()?;
     let output = first.output().ok()?;
-    let mut judge = Judge::new(output).keeping(MOST);
+    let mut judge = crate::replay::ops::judge(first).ok()?.keeping(MOST);
     crate::replay::ops::formula(first, &mut judge).ok()?;
     let seen = judge.seen();
     let mut right = vec![judge.finish()];
     for step in &steps[1..] {
-        let mut judge = Judge::new(step.output().ok()?);
+        let mut judge = crate::replay::ops::judge(step).ok()?;
         crate::replay::ops::formula(step, &mut judge).ok()?;
         right.push(judge.finish());
     }

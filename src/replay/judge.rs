@@ -26,6 +26,9 @@ pub struct Local {
     /// what all elements suffer shows here long before one of them leaves its bound. Else 0.
     #[serde(default, with = "crate::number")]
     pub usual: f64,
+    /// How many were left out: what they read is not finite.
+    #[serde(default)]
+    pub undefined: u64,
     /// Where the ratio is largest.
     pub worst: Option<Spot>,
 }
@@ -63,6 +66,7 @@ pub(crate) struct Judge<'a> {
     hopeless: f64,
     seen: Option<Seen>,
     sample: Option<Sample>,
+    left_out: Vec<bool>,
 }
 
 /// Ratios of some elements, evenly chosen.
@@ -89,8 +93,16 @@ pub(crate) struct Seen {
 
 impl<'a> Judge<'a> {
     pub fn new(captured: TensorView<'a>) -> Self {
-        let local =
-            Local { ratio: 0.0, rel_l2: 0.0, elements: 0, beyond: 0, unbounded: 0, usual: 0.0, worst: None };
+        let local = Local {
+            ratio: 0.0,
+            rel_l2: 0.0,
+            elements: 0,
+            beyond: 0,
+            unbounded: 0,
+            undefined: 0,
+            usual: 0.0,
+            worst: None,
+        };
         Self {
             captured,
             largest: largest(captured.dtype),
@@ -102,6 +114,7 @@ impl<'a> Judge<'a> {
             hopeless: f64::INFINITY,
             seen: None,
             sample: None,
+            left_out: Vec::new(),
         }
     }
 
@@ -132,6 +145,17 @@ impl<'a> Judge<'a> {
         self.captured.read_into(start, &mut captured);
         let beyond = |i: &usize| (captured[*i] - replayed[*i]).abs() > bounds[*i];
         (0..replayed.len()).filter(beyond).collect()
+    }
+
+    /// Leaves these elements out: what reaches them is not finite.
+    pub fn leaving_out(mut self, elements: Vec<bool>) -> Self {
+        self.left_out = elements;
+        self
+    }
+
+    /// A judge of the same elements that ends early.
+    pub fn probe(&self, hopeless: f64) -> Self {
+        Self::new(self.captured).leaving_out(self.left_out.clone()).until(hopeless)
     }
 
     /// Changes each replayed element before it is held against the captured one.
@@ -186,6 +210,10 @@ impl<'a> Judge<'a> {
         let (replayed, bound) =
             self.after.as_ref().map_or((replayed, bound), |after| after(index, replayed, bound));
         self.local.elements += 1;
+        if self.left_out.get(index) == Some(&true) {
+            self.local.undefined += 1;
+            return;
+        }
         let same = captured == replayed || (captured.is_nan() && replayed.is_nan());
         if bound == f64::INFINITY {
             self.local.unbounded += u64::from(!same);

@@ -82,6 +82,31 @@ impl<'a> Step<'a> {
         entry.map(|e| self.trace.view(e)).ok_or_else(|| Stop::Missing(format!("{point} was not captured")))
     }
 
+    /// Refuses what was captured in another shape than the description gives it.
+    pub fn fits(&self) -> Replayed<()> {
+        let component = self.component;
+        let before = self.step.checked_sub(1);
+        let carried = component.carried.iter().filter_map(|point| Some((before?, point)));
+        let now = component.inputs.iter().chain([&component.point]).map(|point| (self.step, point));
+        for (step, point) in now.chain(carried) {
+            // What was not captured is for the formula to miss.
+            let (Some(entry), Some(known)) =
+                (self.trace.find(&self.prompt.id, step, point), self.graph.get(point))
+            else {
+                continue;
+            };
+            let there = Step { step, ..*self };
+            let wanted = self.graph.shape(known, there.tokens(), there.past() + there.tokens());
+            if entry.shape != wanted {
+                return Err(Stop::Missing(format!(
+                    "{point} has another shape than the model gives it: expected {wanted:?}, got {:?}",
+                    entry.shape
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// The same step, read otherwise.
     pub fn edited<'b>(&self, edits: &'b Edits) -> Step<'b>
     where

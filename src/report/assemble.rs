@@ -7,6 +7,7 @@ use super::json::{
     State,
 };
 use super::ratios::ratios;
+use super::replays::not_replayed;
 use super::rows::{Row, rows};
 use crate::align::Partner;
 use crate::arms::Quantization;
@@ -115,6 +116,7 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
         faults,
         diagnosis,
         ratios: ratios(&rows),
+        replay_unmeasured: not_replayed(&rows),
         floor: FloorReport {
             kind: options.floor.kind().into(),
             description: if options.floors.iter().any(|f| std::ptr::eq(f, options.floor)) {
@@ -274,10 +276,13 @@ fn points(rows: &[(&Row<'_>, Figures)]) -> Vec<PointReport> {
                 };
                 let badness = |p: &PointReport| (rank(p), p.judged().map_or(0.0, |m| m.rel_l2));
                 let note = points[i].note.clone().or_else(|| point.note.clone());
+                let unmeasured =
+                    points[i].replay_unmeasured.clone().or_else(|| point.replay_unmeasured.clone());
                 if badness(&point).partial_cmp(&badness(&points[i])) == Some(std::cmp::Ordering::Greater) {
                     points[i] = point;
                 }
                 points[i].note = points[i].note.take().or(note);
+                points[i].replay_unmeasured = unmeasured;
             }
         }
     }
@@ -310,6 +315,7 @@ fn point_report(row: &Row<'_>, figures: &Figures) -> PointReport {
         floor: row.judgement.as_ref().and_then(|j| j.floor).or_else(|| figures.floor.get("float64").copied()),
         explained: row.judgement.as_ref().map(|j| j.explained),
         local_ratio: row.judgement.as_ref().and_then(|j| Some(j.local.as_ref()?.ratio)),
+        replay_unmeasured: row.not_replayed.clone(),
     }
 }
 

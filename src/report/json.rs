@@ -2,6 +2,7 @@
 
 use super::arms::{Arms, Figures, TokenError};
 use super::ratios::Ratios;
+use super::replays::NotReplayed;
 pub use crate::localize::{Side, State};
 use crate::metrics::Metrics;
 use crate::trace::{Provenance, SelfCheck};
@@ -79,6 +80,9 @@ pub struct Report {
     /// How near to their bounds the local errors come, for each kind of component that was replayed.
     #[serde(default)]
     pub ratios: Vec<Ratios>,
+    /// Why components could not be replayed, the most frequent reason first.
+    #[serde(default)]
+    pub replay_unmeasured: Vec<NotReplayed>,
     /// Where the total error starts to grow beyond what the floor explains.
     pub growth: Growth,
     /// What the floor is.
@@ -274,6 +278,9 @@ pub struct PointReport {
     /// Local error by replay as a multiple of its bound; null when it was not replayed.
     #[serde(with = "crate::number::option", default)]
     pub local_ratio: Option<f64>,
+    /// Why it could not be replayed, in one of the prompts at the least.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub replay_unmeasured: Option<String>,
 }
 
 impl PointReport {

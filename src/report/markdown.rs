@@ -4,12 +4,12 @@ mod provenance;
 mod set;
 
 use super::escape::{code, plain, prose};
-use super::ratios;
 use super::stops::{self, Stop, kinds, stops};
 use super::text::{
     arms, coverage, maybe, multiple, number, outcomes, runs, self_check, short_headline, sides, word,
 };
 use super::{PromptReport, Report, State};
+use super::{ratios, replays};
 use provenance::provenance;
 pub use set::markdown_set;
 use std::cmp::Ordering;
@@ -67,6 +67,9 @@ fn facts(report: &Report) -> Vec<String> {
     ];
     facts.extend(runs(report).map(|runs| format!("- **Runs:** {}", plain(&runs))));
     facts.extend(rests);
+    facts.extend(
+        replays::line(&report.replay_unmeasured).map(|line| format!("- **Replay:** {}", cut(&prose(&line)))),
+    );
     facts.extend(diagnosis(report));
     facts
 }

@@ -8,6 +8,7 @@ mod json;
 mod markdown;
 mod plot;
 mod ratios;
+mod replays;
 mod rows;
 #[cfg(test)]
 mod sample;
@@ -28,6 +29,7 @@ pub use json::{
 pub use markdown::{markdown, markdown_set};
 pub use plot::{draw_all, draw_bars, draw_engines, draw_positions};
 pub use ratios::Ratios;
+pub use replays::NotReplayed;
 pub use set::{EngineResult, ReportSet, first_diagnosis};
 pub use terminal::{terminal, terminal_set};
 pub(crate) use text::{check_status, clean, figure, maybe, number, self_check, word, wrap};

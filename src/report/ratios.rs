@@ -99,6 +99,39 @@ pub(super) fn table(ratios: &[Ratios], most: usize) -> Vec<String> {
     lines
 }
 
+/// The largest ratio of each kind for each of several engines, with its name; the kind that comes nearest to its
+/// bound first.
+pub(super) fn by_engine(engines: &[(String, &[Ratios])]) -> Vec<String> {
+    let mut kinds: Vec<(Op, f64)> = Vec::new();
+    for ratios in engines.iter().flat_map(|(_, all)| *all) {
+        match kinds.iter_mut().find(|(op, _)| *op == ratios.op) {
+            Some((_, most)) => *most = most.max(ratios.max),
+            None => kinds.push((ratios.op, ratios.max)),
+        }
+    }
+    if kinds.is_empty() {
+        return Vec::new();
+    }
+    kinds.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    let names: Vec<&str> = engines.iter().map(|(name, _)| name.as_str()).collect();
+    let mut lines = vec![
+        "**Largest local error ÷ bound** of each kind of component; above 1 it is a fault, – was not replayed"
+            .to_owned(),
+        String::new(),
+        format!("| kind | {} |", names.join(" | ")),
+        format!("|---|{}", "---|".repeat(names.len())),
+    ];
+    lines.extend(kinds.iter().map(|(op, _)| {
+        let of = |(_, all): &(String, &[Ratios])| {
+            let found = all.iter().find(|ratios| ratios.op == *op);
+            found.map_or_else(|| "–".to_owned(), |ratios| shown(ratios.max))
+        };
+        format!("| {} | {} |", name(*op), engines.iter().map(of).collect::<Vec<_>>().join(" | "))
+    }));
+    lines.push(String::new());
+    lines
+}
+
 /// A ratio with two decimals, where that says enough.
 fn shown(ratio: f64) -> String {
     if (0.01..10.0).contains(&ratio) { format!("{ratio:.2}") } else { multiple(ratio) }

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::localize::{Evidence, Judgement, State, Storage, localize};
 use crate::metrics::Metrics;
 use crate::progress;
-use crate::replay::{Held, Local, Place, replay};
+use crate::replay::{Held, Place, Replay, replay};
 use crate::trace::Trace;
 use std::collections::HashMap;
 
@@ -25,6 +25,8 @@ pub(super) struct Row<'a> {
     pub judgement: Option<Judgement>,
     /// Why the candidate cannot be judged here, though reference and candidate could be compared.
     pub unjudged: Option<String>,
+    /// Why it was not replayed, though the weights are known.
+    pub not_replayed: Option<String>,
     /// True where arm Q is what the candidate is judged by.
     pub armed: bool,
 }
@@ -67,12 +69,31 @@ pub(super) fn rows<'a>(
     let (pairs, total) = measure(reference, candidate, options)?;
     let locals = replayed(candidate, &pairs, options.held, options)?;
     let storage = quantization.storage(reference, candidate);
+    let mut rows = judged(reference, candidate, quantization, (pairs, total), &locals, &storage, options)?;
+    for row in &mut rows {
+        row.not_replayed = match locals.get(&key(&row.pair)) {
+            Some(Replay::Unmeasured(why)) => Some(why.clone()),
+            _ => None,
+        };
+    }
+    Ok(rows)
+}
+
+fn judged<'a>(
+    reference: &'a Trace,
+    candidate: &'a Trace,
+    quantization: Quantization<'a>,
+    (pairs, total): (Vec<Pair<'a>>, Vec<Option<Metrics>>),
+    locals: &Locals<'a>,
+    storage: &Storage,
+    options: &Options<'a>,
+) -> Result<Vec<Row<'a>>> {
     match quantization {
         Quantization::Exact | Quantization::Stated | Quantization::Other => {
-            let mut judgements = judge(&pairs, &total, [&locals, &Locals::new()], &storage, options);
+            let mut judgements = judge(&pairs, &total, [locals, &Locals::new()], storage, options);
             if options.reference_held.is_some() && judgements.iter().flatten().any(|j| j.disputed) {
                 let theirs = replayed(reference, &pairs, options.reference_held, options)?;
-                judgements = judge(&pairs, &total, [&locals, &theirs], &storage, options);
+                judgements = judge(&pairs, &total, [locals, &theirs], storage, options);
             }
             let rows = pairs.into_iter().zip(total).zip(judgements);
             Ok(rows
@@ -83,19 +104,20 @@ pub(super) fn rows<'a>(
                     engine: None,
                     unjudged: not_judged(judgement.as_ref()),
                     judgement,
+                    not_replayed: None,
                     armed: false,
                 })
                 .collect())
         }
         Quantization::Unmeasured => {
             // Only what no format explains can be held against the candidate: a number that is not finite.
-            let nothing_known = Storage { parameter_error: everything(&pairs), ..storage };
-            let judgements = judge(&pairs, &total, [&locals, &Locals::new()], &nothing_known, options);
+            let nothing_known = Storage { parameter_error: everything(&pairs), ..storage.clone() };
+            let judgements = judge(&pairs, &total, [locals, &Locals::new()], &nothing_known, options);
             let rows = pairs.into_iter().zip(total).zip(judgements);
             Ok(rows.map(|((pair, total), judgement)| without_arm(pair, total, judgement)).collect())
         }
         Quantization::Arm(arm) => {
-            let mut split = split(reference, candidate, arm, &locals, &storage, options)?;
+            let mut split = split(reference, candidate, arm, locals, storage, options)?;
             let rows = pairs.into_iter().zip(total);
             Ok(rows.map(|(pair, total)| with_arm(split.remove(&key(&pair)), pair, total)).collect())
         }
@@ -115,8 +137,8 @@ fn measure<'a>(
     Ok((pairs, metrics))
 }
 
-/// The local errors of a side's points.
-type Locals<'a> = HashMap<Key<'a>, Local>;
+/// What came of the replay of a side's points.
+type Locals<'a> = HashMap<Key<'a>, Replay>;
 
 /// Replays what a side has of the points, where its weights are known.
 fn replayed<'a>(
@@ -136,8 +158,7 @@ fn replayed<'a>(
     let bar = progress::bar("replaying", places.len() as u64, options.quiet);
     let replays = replay(side, held, &places, || bar.inc(1))?;
     bar.finish_and_clear();
-    let done = keys.into_iter().zip(replays);
-    Ok(done.filter_map(|(key, replay)| Some((key, replay.local()?.clone()))).collect())
+    Ok(keys.into_iter().zip(replays).collect())
 }
 
 fn judge(
@@ -152,8 +173,8 @@ fn judge(
         .map(|(pair, metrics)| Evidence {
             pair,
             metrics: metrics.as_ref(),
-            local: locals.get(&key(pair)),
-            reference: reference.get(&key(pair)),
+            local: locals.get(&key(pair)).and_then(Replay::local),
+            reference: reference.get(&key(pair)).and_then(Replay::local),
         })
         .collect();
     let prompts = all.chunk_by(|a, b| a.pair.prompt == b.pair.prompt);
@@ -185,7 +206,16 @@ fn without_arm(pair: Pair<'_>, total: Option<Metrics>, judgement: Option<Judgeme
     let judgement = judgement.filter(|j| !nothing(j));
     let unjudged =
         judgement.is_none().then(|| "what the engine adds to quantization: there is no arm Q".to_owned());
-    Row { pair, total, quantization: None, engine: None, judgement, unjudged, armed: false }
+    Row {
+        pair,
+        total,
+        quantization: None,
+        engine: None,
+        judgement,
+        unjudged,
+        not_replayed: None,
+        armed: false,
+    }
 }
 
 fn with_arm(split: Option<Split>, pair: Pair<'_>, total: Option<Metrics>) -> Row<'_> {
@@ -202,6 +232,7 @@ fn with_arm(split: Option<Split>, pair: Pair<'_>, total: Option<Metrics>) -> Row
         engine: split.engine,
         unjudged: split.note.or_else(|| not_judged(split.judgement.as_ref())),
         judgement: split.judgement,
+        not_replayed: None,
         armed: true,
     }
 }

@@ -68,6 +68,7 @@ fn point(graph: &Graph, component: &Component) -> PointReport {
         floor: Some(2e-3 * scale),
         explained: Some(8e-3 * scale.max(0.01)),
         local_ratio: None,
+        replay_unmeasured: None,
     }
 }
 
@@ -228,6 +229,7 @@ pub(super) fn sound(layers: usize) -> Report {
         faults: Vec::new(),
         diagnosis: Vec::new(),
         ratios: ratios(&graph),
+        replay_unmeasured: Vec::new(),
         growth: Growth::default(),
         floor: FloorReport {
             kind: "measured".to_owned(),
@@ -333,6 +335,13 @@ pub(super) fn broken() -> Report {
     }
     report.coverage.matched -= left_out;
     report.coverage.unmeasured = left_out;
+    report.replay_unmeasured = vec![NotReplayed {
+        reason: "model.layers.1.linear_attn.norm was not captured".to_owned(),
+        components: 2,
+        point: "model.layers.1.linear_attn.out_proj".to_owned(),
+        step: 0,
+        prompt: "code-01".to_owned(),
+    }];
     report.floor =
         FloorReport { kind: "preset".to_owned(), description: "1e-3, no floor arm was given".to_owned() };
     report.warnings = vec!["no floor was measured; the preset one is coarse".to_owned()];

@@ -1,6 +1,7 @@
 //! The reports of several engines on one model, in one.
 
 use super::json::{Coverage, Fault, Outcome, Report};
+use super::ratios::Ratios;
 use super::{Figures, draw_engines, write_all};
 use crate::error::{Error, Result};
 use crate::trace::{Provenance, SelfCheck};
@@ -48,6 +49,8 @@ pub struct EngineResult {
     pub worst: Option<Figures>,
     /// Where quantization costs most.
     pub dearest: Option<Figures>,
+    /// How near to their bounds the local errors come, for each kind of component that was replayed.
+    pub ratios: Vec<Ratios>,
     pub first_fault: Option<Fault>,
     /// What the first faulty component computes instead, if it has a name.
     pub diagnosis: Option<String>,
@@ -91,6 +94,7 @@ impl ReportSet {
             steps: report.points.iter().map(|p| p.step).max().unwrap_or(0),
             worst: report.worst.clone(),
             dearest: report.dearest.clone(),
+            ratios: report.ratios.clone(),
             first_fault: report.first_fault.clone(),
             diagnosis: first_diagnosis(&report),
             other_faults: super::stops::faulty_points(&report).len().saturating_sub(1),
@@ -114,6 +118,7 @@ impl ReportSet {
             steps: 0,
             worst: None,
             dearest: None,
+            ratios: Vec::new(),
             first_fault: None,
             diagnosis: None,
             other_faults: 0,

@@ -3,6 +3,7 @@
 mod bar;
 mod set;
 
+use super::replays;
 use super::stops::{self, Stop, kinds, stops};
 use super::text::{
     arms, clean, coverage, maybe, multiple, outcomes, runs, self_check, short_headline, sides, tail, word,
@@ -175,6 +176,9 @@ impl Page<'_> {
             lines.extend(self.item("faults", &self.faults()));
         }
         lines.extend(self.item("coverage", &coverage(report.coverage)));
+        if let Some(line) = replays::line(&report.replay_unmeasured) {
+            lines.extend(self.item("replay", &line));
+        }
         lines.extend(self.item("self-check", &self_check(&report.self_check)));
         lines.extend(self.item("floor", &format!("{}: {}", report.floor.kind, report.floor.description)));
         lines.extend(self.item("arms", &arms(report)));

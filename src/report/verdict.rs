@@ -82,9 +82,15 @@ fn local_reason(local: &Local) -> String {
     } else {
         String::new()
     };
+    let undefined = match local.undefined {
+        0 => String::new(),
+        n => format!("; {n} more are not judged, for what reaches them is not finite"),
+    };
     format!(
-        "its local error is {size} (relative L2 {:.2e}, {} of {} elements beyond their bound{usual}{spot})",
-        local.rel_l2, local.beyond, local.elements
+        "its local error is {size} (relative L2 {:.2e}, {} of {} elements beyond their bound{undefined}{usual}{spot})",
+        local.rel_l2,
+        local.beyond,
+        local.elements - local.undefined
     )
 }
 

@@ -1,6 +1,7 @@
 //! The score for programs.
 
 use super::pairs::Pair;
+use super::places::{Count, counted};
 use super::run::{Score, UNCHECKED, points};
 use super::said::{Verdict, together};
 use super::score::{Found, Planting, Row};
@@ -62,6 +63,8 @@ fn head(score: &Score) -> Value {
         let all = score.pairs.iter().flat_map(|pair| &pair.plantings);
         all.filter(|p| together(&p.diagnosis) == Some(verdict)).count()
     };
+    let places = |[prefill, decode]: [Count; 2]| json!({ "prefill": prefill, "decode": decode });
+    let in_pairs = || score.pairs.iter().flat_map(|pair| &pair.plantings).map(|p| &p.places);
     json!({
         "outcome": outcome(score.is_right()),
         "engine": score.engine, "path": score.path, "self_check": UNCHECKED,
@@ -81,6 +84,8 @@ fn head(score: &Score) -> Value {
             "pairs": score.pairs.len(), "pairs_found": score.pairs.iter().filter(|p| p.is_found()).count(),
             "pairs_named_right": of_pairs(Verdict::Right), "pairs_named_none": of_pairs(Verdict::None),
             "pairs_named_wrong": of_pairs(Verdict::Wrong),
+            "places": places(counted(plantings().map(|p| &p.places))),
+            "pairs_places": places(counted(in_pairs())),
         },
     })
 }
@@ -94,12 +99,16 @@ fn short(score: &Score) -> Value {
     };
     let row = |row: &Row| {
         let ratios = row.ratios();
+        let [prefill, decode] = row.places();
+        let below = row.plantings.iter().flat_map(|p| p.places.below_by_component());
         json!({
             "name": row.name, "weight": row.weight, "plantings": row.plantings.len(),
             "exactly": row.count(Found::Exactly), "ratio": [number(ratios.0), number(ratios.1)],
             "smallest": row.smallest.as_ref().map(|s| s.size),
             "named_right": row.said(Verdict::Right), "named_none": row.said(Verdict::None),
             "named_wrong": row.said(Verdict::Wrong), "left_out_named": row.left_out(),
+            "places": { "prefill": prefill, "decode": decode },
+            "below": below.collect::<Vec<_>>(),
             "odd": row.plantings.iter().filter(is_odd).map(odd).collect::<Vec<_>>(),
         })
     };
@@ -109,6 +118,8 @@ fn short(score: &Score) -> Value {
             "layers": pair.plantings.each_ref().map(|p| p.layer),
             "found": pair.plantings.each_ref().map(|p| p.found),
             "named": pair.plantings.each_ref().map(|p| together(&p.diagnosis)),
+            "places": pair.plantings.each_ref().map(|p| [p.places.prefill, p.places.decode]),
+            "below": pair.plantings.each_ref().map(|p| p.places.below_by_component()),
         })
     };
     value["faults"] = score.rows.iter().map(row).collect();
@@ -119,7 +130,7 @@ fn short(score: &Score) -> Value {
 fn odd(p: &Planting) -> Value {
     json!({
         "layer": p.layer, "found": p.found, "ratio": number(p.ratio), "change": number(p.change),
-        "missed": p.missed, "wrong": p.wrong,
+        "missed": p.missed, "missed_places": p.places.missed, "wrong": p.wrong,
         "names": p.diagnosis.iter().map(|said| &said.names).collect::<Vec<_>>(),
         "left_out": p.left_out().collect::<Vec<_>>(),
     })

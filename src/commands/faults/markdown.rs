@@ -1,10 +1,11 @@
 //! The score as a document.
 
 use super::pairs::Pair;
+use super::places::Below;
 use super::run::{Score, UNCHECKED};
 use super::said::{Said, Verdict, together};
 use super::score::{Found, Planting, Row};
-use super::table::{complaints, figure, place, prompts, smallest, sums};
+use super::table::{complaints, figure, place, prompts, share, smallest, sums};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -13,7 +14,8 @@ pub(super) fn report(scores: &[Score]) -> String {
     let mut out = "# Planted faults\n\nMade by `layerdiff faults run`; `layerdiff faults list` says what each fault is. \
                    A ratio is the local error as a multiple of what rounding can explain, from the smallest to the \
                    largest of the places that a fault is planted in; `smallest` is the smallest share of a fault \
-                   that is still found. `named` are those that the diagnosis calls by the right name.\n"
+                   that is still found. `prefill` and `decode` are the places (component, step and prompt) that are named, \
+                   of those that the fault changes by more than a relative L2 error of 1e-5. `named` are those that the diagnosis calls by the right name.\n"
         .to_owned();
     for score in scores {
         let _ = write!(out, "\n## {}, {}\n\n{}; {UNCHECKED}.\n\n", score.engine, score.path, prompts(score));
@@ -21,6 +23,8 @@ pub(super) fn report(scores: &[Score]) -> String {
         out += &faults(score);
         out += &section("What went wrong", &complaints(score));
         out += &section("Below the bound, or not a bit changed, on this input", &listed(score, unseen));
+        out +=
+            &section("Below the bound in some of the places that are visibly changed", &listed(score, below));
         out += &section("Located, but not called by one name", &listed(score, unnamed));
         out += &pairs(&score.pairs);
     }
@@ -43,17 +47,20 @@ fn section(title: &str, lines: &[String]) -> String {
 }
 
 fn faults(score: &Score) -> String {
-    let mut out = "| fault | weight | planted | exactly | ratio | smallest | named | none | wrong |\n\
-                   |---|---|---|---|---|---|---|---|---|\n"
+    let mut out = "| fault | weight | planted | exactly | prefill | decode | ratio | smallest | named | none | wrong |\n\
+                   |---|---|---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     for row in &score.rows {
+        let [prefill, decode] = row.places().map(share);
         let _ = writeln!(
             out,
-            "| `{}` | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| `{}` | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             row.name,
             row.weight,
             row.plantings.len(),
             row.count(Found::Exactly) + row.count(Found::Silent),
+            prefill,
+            decode,
             span(row.ratios()),
             smallest(row),
             row.said(Verdict::Right),
@@ -96,6 +103,22 @@ fn unseen(planting: &Planting) -> Option<String> {
         }
         _ => None,
     }
+}
+
+fn below(planting: &Planting) -> Option<String> {
+    let layer = planting.layer.map_or_else(String::new, |layer| format!("model.layers.{layer}."));
+    let one = |below: Below| {
+        let name = below.point.strip_prefix(&layer).unwrap_or(&below.point);
+        let places = if below.places == 1 { "place" } else { "places" };
+        format!(
+            "{} {places} of `{name}` (ratio up to {}, change up to {:.1e})",
+            below.places,
+            figure(below.ratio),
+            below.change
+        )
+    };
+    let all: Vec<String> = planting.places.below_by_component().into_iter().map(one).collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 fn unnamed(planting: &Planting) -> Option<String> {

@@ -5,6 +5,7 @@ mod json;
 mod list;
 mod markdown;
 mod pairs;
+mod places;
 mod run;
 mod said;
 mod score;

@@ -1,5 +1,6 @@
 //! What a trial says about the localization, and about the names.
 
+use super::places::{Count, Places, counted};
 use super::said::{Said, Verdict, said, together};
 use super::trial::{Named, Trial};
 use crate::faults::{Change, Planted, Weight};
@@ -13,9 +14,10 @@ pub(super) const ROUNDING: f64 = 1e-5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Found {
-    /// Every component that was changed is named, and no other.
+    /// Every component that was changed is named, and no other; single places of it may be below the bound.
     Exactly,
-    /// A component with the fault is not named.
+    /// A component with the fault is not named, or a place of it is not that nothing shows to be below the
+    /// bound.
     Missed,
     /// A component without the fault is named.
     Wrong,
@@ -43,6 +45,8 @@ pub(super) struct Planting {
     pub wrong: Vec<String>,
     /// Planted ones that are changed by more than rounding, and not named.
     pub missed: Vec<String>,
+    /// The places that are changed by more than rounding.
+    pub places: Places,
     #[serde(with = "crate::number")]
     pub ratio: f64,
     /// The largest relative L2 change of an output.
@@ -89,10 +93,15 @@ pub(super) fn judge(planted: &Planted<'_>, trial: &Trial) -> Planting {
         let of = trial.changes.iter().filter(judged).filter(|(_, c)| c.point == point);
         of.map(|(_, c)| c.size).fold(0.0, f64::max)
     };
-    let missed: Vec<String> =
-        planted.iter().filter(|p| size(p) > ROUNDING && !named.contains(p)).cloned().collect();
+    // What must not be reported has no place that must.
+    let harmless = fault.weight == Weight::Harmless;
+    let places = if harmless { Places::default() } else { Places::of(trial, |point| site.has(point)) };
+    let lost = |point: &String| {
+        (size(point) > ROUNDING && !named.contains(point)) || places.missed.iter().any(|p| p.point == *point)
+    };
+    let missed: Vec<String> = planted.iter().filter(|point| lost(point)).cloned().collect();
     let found = match () {
-        () if fault.weight == Weight::Harmless => {
+        () if harmless => {
             if trial.named.is_empty() {
                 Found::Silent
             } else {
@@ -117,6 +126,7 @@ pub(super) fn judge(planted: &Planted<'_>, trial: &Trial) -> Planting {
         named,
         wrong,
         missed,
+        places,
         ratio: trial.ratio(|point| site.has(point)),
         change,
         undefined: 0,
@@ -159,6 +169,11 @@ pub(super) struct Row {
 impl Row {
     pub fn count(&self, found: Found) -> usize {
         self.plantings.iter().filter(|p| p.found == found).count()
+    }
+
+    /// The places of all plantings: of the prefill, and of the decode steps.
+    pub fn places(&self) -> [Count; 2] {
+        counted(self.plantings.iter().map(|p| &p.places))
     }
 
     /// The smallest ratio of a planting, and the largest.

@@ -1,6 +1,7 @@
 //! The score as a table for people.
 
 use super::pairs::Pair;
+use super::places::{Count, counted};
 use super::run::{Score, UNCHECKED};
 use super::said::{Verdict, together};
 use super::score::{Found, Planting, Row};
@@ -12,12 +13,14 @@ pub(super) fn text(score: &Score) -> String {
     let _ = writeln!(out, "\n{UNCHECKED}\nhealthy: {} alarms\n", score.healthy.named.len());
     let _ = writeln!(
         out,
-        "{:<25} {:<8} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7}",
+        "{:<25} {:<8} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7}",
         "fault",
         "weight",
         "planted",
         "exactly",
         "unseen",
+        "prefill",
+        "decode",
         "ratio min",
         "ratio max",
         "smallest",
@@ -46,13 +49,16 @@ pub(super) fn prompts(score: &Score) -> String {
 
 fn line(row: &Row) -> String {
     let (least, most) = row.ratios();
+    let [prefill, decode] = row.places().map(share);
     format!(
-        "{:<25} {:<8} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7}",
+        "{:<25} {:<8} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7}",
         row.name,
         row.weight,
         row.plantings.len(),
         row.count(Found::Exactly) + row.count(Found::Silent),
         row.count(Found::NotVisible) + row.count(Found::Indistinguishable),
+        prefill,
+        decode,
         figure(least),
         figure(most),
         smallest(row),
@@ -64,6 +70,11 @@ fn line(row: &Row) -> String {
 
 pub(super) fn smallest(row: &Row) -> String {
     row.smallest.as_ref().map_or("–".to_owned(), |s| format!("{:.0e}", s.size))
+}
+
+/// Named places of those that are visible.
+pub(super) fn share(count: Count) -> String {
+    format!("{}/{}", count.named, count.visible)
 }
 
 pub(super) fn figure(ratio: f64) -> String {
@@ -144,10 +155,26 @@ pub(super) fn sums(score: &Score) -> String {
         said(Verdict::Wrong),
         score.rows.iter().map(Row::left_out).sum::<usize>(),
     );
+    let places = counted(plantings().map(|p| &p.places));
+    let _ = write!(out, "\nPlaces that are visibly changed: {}.", of_places(places));
     if !score.pairs.is_empty() {
         let _ = write!(out, "\n{}", of_pairs(&score.pairs));
     }
     out
+}
+
+/// Prefill and decode steps in words.
+fn of_places(counts: [Count; 2]) -> String {
+    let one = |(what, c): (&str, Count)| {
+        let mut out = format!("{what} {}, named {}, below the bound {}", c.visible, c.named, c.below);
+        for (n, what) in [(c.missed, "missed"), (c.unjudged, "and not judged")] {
+            if n > 0 {
+                let _ = write!(out, ", {what} {n}");
+            }
+        }
+        out
+    };
+    ["in the prefill", "in decode steps"].into_iter().zip(counts).map(one).collect::<Vec<_>>().join("; ")
 }
 
 fn of_pairs(pairs: &[Pair]) -> String {
@@ -155,13 +182,14 @@ fn of_pairs(pairs: &[Pair]) -> String {
     let said = |verdict: Verdict| all().filter(|p| together(&p.diagnosis) == Some(verdict)).count();
     format!(
         "{} pairs, {} of them in one layer where one feeds the other: both found and nothing else {}. Of their {} \
-         faults: called by the right name {}, by none {}, by a wrong one {}.",
+         faults: called by the right name {}, by none {}, by a wrong one {}. Places of theirs that are visibly changed: {}.",
         pairs.len(),
         pairs.iter().filter(|pair| pair.feeding).count(),
         pairs.iter().filter(|pair| pair.is_found()).count(),
         all().count(),
         said(Verdict::Right),
         said(Verdict::None),
-        said(Verdict::Wrong)
+        said(Verdict::Wrong),
+        of_places(counted(all().map(|p| &p.places)))
     )
 }

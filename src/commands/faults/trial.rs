@@ -36,6 +36,9 @@ pub(super) struct Named {
     pub ratio: f64,
 }
 
+/// A component of a step of a prompt: prompt, step and point.
+pub(super) type At = (String, u32, String);
+
 /// What came of a trial.
 #[derive(Debug, Default)]
 pub(super) struct Trial {
@@ -43,13 +46,12 @@ pub(super) struct Trial {
     pub changes: Vec<(String, Change)>,
     /// All that errs beyond rounding, in order of execution.
     pub named: Vec<Named>,
-    /// The ratios of planted components, by point.
-    pub ratios: Vec<(String, f64)>,
+    /// The ratios of planted components that could be replayed.
+    pub ratios: Vec<(At, f64)>,
     /// What is said of the planted components that are named, by point.
     pub diagnosed: Vec<(String, Diagnosed)>,
-    /// Planted components that could not be replayed, by prompt, step and point: what another fault left them
-    /// to read is not finite.
-    pub unjudged: HashSet<(String, u32, String)>,
+    /// Planted components that could not be replayed: what another fault left them to read is not finite.
+    pub unjudged: HashSet<At>,
     /// Number of components that could not be replayed.
     pub unmeasured: usize,
 }
@@ -57,7 +59,7 @@ pub(super) struct Trial {
 impl Trial {
     /// The largest ratio of a planted component that is one of these.
     pub fn ratio(&self, of: impl Fn(&str) -> bool) -> f64 {
-        self.ratios.iter().filter(|(point, _)| of(point)).map(|(_, ratio)| *ratio).fold(0.0, f64::max)
+        self.ratios.iter().filter(|((_, _, point), _)| of(point)).map(|(_, ratio)| *ratio).fold(0.0, f64::max)
     }
 }
 
@@ -162,16 +164,16 @@ impl Bench<'_> {
         let mut trial = Trial::default();
         let mut faulty: Vec<(&str, Vec<Place<'_>>)> = Vec::new();
         for (place, ratio) in places.iter().zip(self.ratios(trace, &places)?) {
+            let at: At = (place.prompt.id.clone(), place.step, place.point.to_owned());
             let Some(ratio) = ratio else {
                 trial.unmeasured += 1;
                 if is_planted(place.point) {
-                    let key = (place.prompt.id.clone(), place.step, place.point.to_owned());
-                    trial.unjudged.insert(key);
+                    trial.unjudged.insert(at);
                 }
                 continue;
             };
             if is_planted(place.point) {
-                trial.ratios.push((place.point.to_owned(), ratio));
+                trial.ratios.push((at, ratio));
             }
             if ratio <= 1.0 {
                 continue;

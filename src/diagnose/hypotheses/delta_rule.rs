@@ -135,12 +135,12 @@ fn run(step: &Step<'_>, judge: &mut Judge<'_>, rule: &Rule) -> Replayed<()> {
     }
 }
 
-/// Multiples of a 127th of the row's largest magnitude.
+/// Multiples of a 127th of the row's largest magnitude, made in 32 bits, as engines do.
 fn int8(state: &mut [f64], width: usize) {
     for row in state.chunks_exact_mut(width) {
-        let scale = row.iter().fold(0.0f64, |m, v| m.max(v.abs())) / 127.0;
+        let scale = row.iter().fold(0.0f32, |m, v| m.max(v.abs() as f32)) / 127.0;
         if scale > 0.0 {
-            row.iter_mut().for_each(|v| *v = (*v / scale).round() * scale);
+            row.iter_mut().for_each(|v| *v = f64::from((*v as f32 / scale).round() * scale));
         }
     }
 }

@@ -98,7 +98,7 @@ fn first_of<T: Clone>(
     formula: impl Fn(&Step<'_>, &mut Judge<'_>, T) -> Replayed<()>,
 ) -> Replayed<()> {
     for value in values {
-        let mut probe = Judge::new(step.output()?).until(PROBE);
+        let mut probe = judge.probe(PROBE);
         if formula(step, &mut probe, value.clone()).is_ok() && probe.finish().ratio <= PROBE {
             return formula(step, judge, value);
         }

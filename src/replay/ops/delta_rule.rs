@@ -101,7 +101,7 @@ fn readable(s: Sizes, rule: &Rule) -> Replayed<()> {
 }
 
 /// Tokens that the chunked form of the rule takes at once: an error of one may show in any of them.
-const CHUNK: usize = 64;
+pub(super) const CHUNK: usize = 64;
 
 /// The bound of each row of `width`, from the same recurrence in 32 bits, in both orders.
 ///

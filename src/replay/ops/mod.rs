@@ -7,6 +7,7 @@ pub(crate) mod elementwise;
 pub(crate) mod linear;
 mod matmul;
 pub(crate) mod norm;
+mod reach;
 pub(crate) mod rope;
 mod tried;
 
@@ -17,7 +18,7 @@ use crate::model::Op;
 /// Recomputes a component from the candidate's own inputs and holds its output against that.
 ///
 /// Where an input is not finite, a fault is upstream, and engines differ in what they make of it (lattice's
-/// softmax fails closed): such a component is not judged unless it agrees.
+/// softmax fails closed): what that reaches is not judged unless all of it agrees, and the rest is.
 pub(super) fn replay(step: &Step<'_>) -> Replayed<Local> {
     let mut judge = Judge::new(step.output()?);
     formula(step, &mut judge)?;
@@ -38,40 +39,51 @@ pub(super) fn replay_together<'a>(steps: &[Step<'a>]) -> Replayed<Vec<Replayed<L
 
 /// What a linear multiplies in a step, and what was captured of it.
 fn rows<'a>(step: &Step<'a>) -> Replayed<(matmul::Rows, Judge<'a>)> {
+    step.fits()?;
     let judge = Judge::new(step.output()?);
     Ok((matmul::Rows::read(step, &judge)?, judge))
 }
 
 /// What a local error says.
 fn found(step: &Step<'_>, local: Local) -> Replayed<Local> {
-    if local.is_rounding() {
-        return match local.unbounded {
-            0 => Ok(local),
-            n => Err(Stop::Missing(format!(
-                "{n} of its {} elements are sums that may leave the range of 32 bits, and what a kernel makes of that depends on its order",
-                local.elements
-            ))),
-        };
+    if local.is_rounding() && local.unbounded == 0 {
+        return Ok(local);
     }
-    match (0..step.component.inputs.len()).find(|i| undefined(step, *i)) {
-        Some(i) => Err(Stop::Missing(format!(
-            "its input {} is not finite, and what a kernel makes of that is no formula's",
-            step.component.inputs[i]
+    let left_out = reach::reached(step)?;
+    let Some(cause) = left_out.cause else { return bounded(local) };
+    let mut judge = Judge::new(step.output()?).leaving_out(left_out.elements);
+    formula(step, &mut judge)?;
+    let rest = bounded(judge.finish())?;
+    if !rest.is_rounding() {
+        return Ok(rest);
+    }
+    Err(Stop::Missing(format!(
+        "{} of its {} elements can be reached by what is not finite in {cause}, and what a kernel makes of that is no formula's{}",
+        rest.undefined,
+        rest.elements,
+        if rest.undefined == rest.elements { "" } else { "; the others are within their bounds" }
+    )))
+}
+
+/// Refuses a local error that is no more than rounding, but has no bound in some elements.
+fn bounded(local: Local) -> Replayed<Local> {
+    match local.unbounded {
+        n if n > 0 && local.is_rounding() => Err(Stop::Missing(format!(
+            "{n} of its {} elements are sums that may leave the range of 32 bits, and what a kernel makes of that depends on its order",
+            local.elements
         ))),
-        None => Ok(local),
+        _ => Ok(local),
     }
 }
 
-/// True for an input with NaN or an infinity, or, where infinities have a meaning, with NaN or +∞.
-fn undefined(step: &Step<'_>, i: usize) -> bool {
-    let masked = step.component.op == Op::Softmax;
-    let fits = |v: f64| v.is_finite() || (masked && v == f64::NEG_INFINITY);
-    let bad = |view: crate::tensor::TensorView<'_>| !view.to_f64().into_iter().all(fits);
-    step.input(i).is_ok_and(bad) || step.carried().is_ok_and(|view| view.is_some_and(bad))
+/// A judge of what a formula can say of a step: of all but what a number that is not finite reaches.
+pub(crate) fn judge<'a>(step: &Step<'a>) -> Replayed<Judge<'a>> {
+    Ok(Judge::new(step.output()?).leaving_out(reach::reached(step)?.elements))
 }
 
 /// The right formula of a component.
 pub(crate) fn formula(step: &Step<'_>, judged: &mut Judge<'_>) -> Replayed<()> {
+    step.fits()?;
     match step.component.op {
         Op::Embedding => linear::embedding(step, judged),
         Op::Linear => linear::linear(step, judged),

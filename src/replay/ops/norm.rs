@@ -2,7 +2,7 @@
 
 use super::sized;
 use crate::replay::judge::Judge;
-use crate::replay::precision::{Precision, above, within_range};
+use crate::replay::precision::{Precision, SMALLEST, above, within_range};
 use crate::replay::step::{Replayed, Step};
 
 /// What a row is multiplied with to be normed, from the row and ε.
@@ -35,6 +35,12 @@ fn inverse_root(precision: Precision, n: usize) -> f64 {
     0.5 * precision.gamma(n + 3) + 4.0 * precision.sum
 }
 
+/// What squares too small for 32 bits add to that: each of n may be lost. Beside any ε that is nothing; without
+/// one, as a wrong formula has it, a row of small numbers has no digits left.
+fn underflow(inverse: f64, n: usize) -> f64 {
+    n as f64 * SMALLEST * inverse * inverse
+}
+
 /// `x · 1/√(mean x² + ε) · (shift + w)` over rows as wide as w.
 pub(crate) fn rms_norm(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     rms_norm_by(step, judge, of_mean)
@@ -50,6 +56,7 @@ pub(crate) fn rms_norm_by(step: &Step<'_>, judge: &mut Judge<'_>, inverse: Inver
     let relative = inverse_root(precision, w.len()) + 3.0 * precision.unit + precision.stored;
     for (i, row) in x.chunks_exact(w.len()).enumerate() {
         let (size, inverse) = (squares(row), inverse(row, eps));
+        let relative = relative + underflow(inverse, w.len());
         let out: Vec<f64> = row.iter().zip(&w).map(|(v, w)| v * inverse * (shift + w)).collect();
         // The shift may cancel: its rounding is relative to the larger of its terms.
         let bounds: Vec<f64> = out
@@ -90,6 +97,7 @@ pub(crate) fn gated_rms_norm_by(
     let relative = inverse_root(precision, w.len()) + 10.0 * precision.unit + precision.stored;
     for (i, (row, gates)) in o.chunks_exact(w.len()).zip(z.chunks_exact(w.len())).enumerate() {
         let (size, inverse) = (squares(row), inverse(row, eps));
+        let relative = relative + underflow(inverse, w.len());
         let factors = || row.iter().zip(gates).zip(&w).map(|((v, z), w)| (*v, *z, shift + w));
         let out: Vec<f64> = factors().map(|(v, z, w)| w * v * inverse * gate(z)).collect();
         let bound = |(y, (v, z, w)): (&f64, (f64, f64, f64))| {
@@ -124,6 +132,7 @@ pub(crate) fn l2_norm_by(
     for (t, row) in x.chunks_exact(width).enumerate() {
         for (h, head) in row[start..start + heads * dim].chunks_exact(dim).enumerate() {
             let inverse = inverse(head, eps);
+            let relative = relative + underflow(inverse, dim);
             let out: Vec<f64> = head.iter().map(|v| v * inverse).collect();
             let least = precision.least * above(&[inverse]);
             let size = squares(head);

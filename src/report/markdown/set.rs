@@ -1,6 +1,7 @@
 //! `report.md` of several engines.
 
 use super::super::escape::{code, plain, prose};
+use super::super::ratios;
 use super::super::text::{about_faults, check_status as status, compared_with, maybe, ran, share, word};
 use super::super::{EngineResult, Figures, ReportSet};
 use super::provenance::provenance_set;
@@ -25,6 +26,9 @@ pub fn markdown_set(set: &ReportSet) -> String {
         "![What each engine adds](engines.svg)".to_owned(),
         String::new(),
     ]);
+    let replayed: Vec<_> =
+        set.engines.iter().map(|engine| (plain(&engine.engine), engine.ratios.as_slice())).collect();
+    lines.extend(ratios::by_engine(&replayed));
     for engine in &set.engines {
         lines.push(format!("- **{}** ({}): {}", plain(&engine.engine), ran(engine), prose(&engine.headline)));
         if let Some(about) = about_faults(engine) {
