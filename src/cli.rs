@@ -72,7 +72,7 @@ pub struct InputArgs {
     /// A PEFT adapter to put on the model on both sides: adapter_config.json and adapter_model.safetensors.
     #[arg(long, value_name = "DIR")]
     pub lora: Option<PathBuf>,
-    /// Only points that this glob accepts, such as '*.self_attn.*'.
+    /// Only points that this glob accepts, such as '*.self_attn.*'; `embed` and `logits` as in reports.
     #[arg(long, value_name = "GLOB", default_value = "*")]
     pub points: String,
     /// The Python with layerdiff_hooks [default: $LAYERDIFF_PYTHON, the active or the local .venv, python3].
@@ -293,7 +293,7 @@ pub struct CompareArgs {
     /// Compare although the two sides ran on different weights.
     #[arg(long)]
     pub other_weights: bool,
-    /// Only points that this glob accepts.
+    /// Only points that this glob accepts, such as '*.self_attn.*'; `embed` and `logits` as in reports.
     #[arg(long, value_name = "GLOB", default_value = "*")]
     pub points: String,
     /// Where the report goes [default: only stdout].
@@ -306,11 +306,13 @@ pub struct CompareArgs {
 #[command(after_help = "\
 Examples:
   layerdiff inspect trace
-  layerdiff inspect trace model.layers.3.self_attn.k_rope --prompt code-01")]
+  layerdiff inspect trace model.layers.3.self_attn.k_rope --prompt code-01
+  layerdiff inspect trace '*.k_rope' --step 2     one line for each layer that has it
+  layerdiff inspect trace logits")]
 pub struct InspectArgs {
     /// The trace.
     pub trace: PathBuf,
-    /// A point of it.
+    /// A point of it, in full; or a glob such as '*.self_attn.*', for a table of all that it accepts.
     pub point: Option<String>,
     /// Of this prompt [default: the first].
     #[arg(long, value_name = "ID")]
