@@ -5,6 +5,7 @@ use super::run::{Score, UNCHECKED};
 use super::said::{Said, Verdict, together};
 use super::score::{Found, Planting, Row};
 use super::table::{complaints, figure, place, prompts, smallest, sums};
+use crate::faults::Weight;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -15,6 +16,7 @@ pub(super) fn report(scores: &[Score]) -> String {
                    largest of the places that a fault is planted in; `smallest` is the smallest share of a fault \
                    that is still found. `named` are those that the diagnosis calls by the right name.\n"
         .to_owned();
+    let _ = writeln!(out, "\n{}.", Weight::LEGEND);
     for score in scores {
         let _ = write!(out, "\n## {}, {}\n\n{}; {UNCHECKED}.\n\n", score.engine, score.path, prompts(score));
         let _ = writeln!(out, "{}", bullets(&sums(score)));
