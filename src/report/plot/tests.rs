@@ -59,8 +59,8 @@ fn an_engine_with_a_fault_is_named_at_its_curve_and_has_a_dash_of_its_own() {
     let (stops, kinds) = (stops(&reports[0]), kinds(&reports[0]));
     let figure = engines::figure(&reports, Outcome::Fault, &stops, &kinds);
     let dash = |name: &str| figure.series.iter().find(|s| s.name == name).map(|s| s.style.dash);
-    assert_eq!(dash("lattice-f16"), Some(series::Dash::Solid));
-    assert_eq!(dash("lattice-f16: FAULT"), Some(series::Dash::Dotted));
+    assert_eq!(dash("lattice-f32"), Some(series::Dash::Solid));
+    assert_eq!(dash("lattice-f32: FAULT"), Some(series::Dash::Dotted));
     let layer = figure.stops[figure.labels[0].slot].layer;
     assert_eq!((figure.labels.len(), layer), (1, Some(3)));
     let scene = figure.draw();

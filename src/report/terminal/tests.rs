@@ -53,6 +53,7 @@ fn a_point_has_the_same_largest_error_and_ratio_wherever_it_is_shown() {
     (later.step, later.rel_l2, later.ratio) = (1, 0.75, 4321.0);
     report.faults.push(later);
     let text = terminal(&report, false, 100);
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(text.contains("largest error 7.5e-1, ratio 4321 × explained; 2 prompts and steps"), "{text}");
 }
 
