@@ -7,6 +7,7 @@ pub use bases::restore;
 use crate::basis::Gains;
 use crate::error::{Error, Result, nearest_point};
 use crate::model::{Component, Graph, PointFilter};
+use crate::number::count;
 use crate::prompt::Prompt;
 use crate::tensor::DType;
 use crate::trace::{Entry, Trace};
@@ -114,8 +115,8 @@ fn check_prompts(reference: &Trace, candidate: &Trace) -> Result<()> {
         if !equal {
             let at = ours.iter().zip(&theirs).take_while(|(a, b)| a == b).count();
             let show = |ids: &[u32]| match ids.get(at) {
-                Some(id) => format!("{} tokens, id {id} at position {at}", ids.len()),
-                None => format!("{} tokens, none at position {at}", ids.len()),
+                Some(id) => format!("{}, id {id} at position {at}", count(ids.len(), "token")),
+                None => format!("{}, none at position {at}", count(ids.len(), "token")),
             };
             return Err(Error::new(format!("the traces are of different tokens for prompt `{}`", prompt.id))
                 .expected(show(&theirs), show(&ours))

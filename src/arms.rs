@@ -12,7 +12,7 @@
 
 use crate::error::{Error, Result};
 use crate::localize::Storage;
-use crate::trace::{Provenance, StatedAdapter, Trace};
+use crate::trace::{Provenance, StatedAdapter, Trace, activations};
 use std::collections::BTreeMap;
 
 /// The largest storage error of a parameter that an allowance is made for: that of BF16. What a format of
@@ -115,9 +115,8 @@ fn check_arm(arm: &Provenance, reference: &Provenance, candidate: &Provenance) -
             .hint("make its weights with `layerdiff dequantize` and capture them with `layerdiff capture --engine torch`"));
     }
     if arm.activation_bits != candidate.activation_bits {
-        let bits = |bits: Option<u32>| bits.map_or_else(|| "floats".to_owned(), |b| format!("{b} bits"));
         return Err(Error::new("arm Q rounds its activations otherwise than the candidate")
-            .expected(bits(candidate.activation_bits), bits(arm.activation_bits))
+            .expected(activations(candidate.activation_bits), activations(arm.activation_bits))
             .hint("capture it with --activation-bits as the candidate declares them"));
     }
     match (&candidate.hashes.dequantized, &arm.hashes.weights) {

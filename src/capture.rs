@@ -5,10 +5,11 @@ use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
 use crate::hook::CaptureHook;
 use crate::model::PointFilter;
+use crate::number::count;
 use crate::progress;
-use crate::prompt::Prompt;
+use crate::prompt::{Prompt, refuse_too_long};
 use crate::split::Feed;
-use crate::trace::{Evidence, SelfCheck, Status, TraceWriter, WriteOptions};
+use crate::trace::{ADAPTER_NOT_APPLIED, Evidence, SelfCheck, Status, TraceWriter, WriteOptions};
 use std::path::Path;
 
 /// Bytes of tensors that are kept before a shard is written.
@@ -59,7 +60,8 @@ pub fn capture_fed(feed: Feed, engine: &mut dyn Engine, request: &Request<'_>, o
     let graph = request.model.graph();
     // The target is tried first: a bad one must not cost a run.
     drop(crate::files::staging_dir(out)?);
-    check_lengths(request, engine)?;
+    let lengths = request.prompts.iter().map(|p| (p, p.token_ids.len() + request.steps));
+    refuse_too_long(lengths, ("engine", engine.max_tokens()), ("decode steps", "--steps"))?;
     // A checkpoint may be rotated without being quantized.
     let rotation = engine.rotation().map_or_else(|| request.model.rotation(), |seed| Ok(Some(seed)))?;
     let mut provenance = engine.provenance();
@@ -67,8 +69,8 @@ pub fn capture_fed(feed: Feed, engine: &mut dyn Engine, request: &Request<'_>, o
     if let Some(adapter) = request.model.adapter()
         && !engine.adapt(adapter)?
     {
-        let engine = &provenance.engine;
-        provenance.notes.push(format!("{engine} has no adapter hook: the adapter was not applied"));
+        let note = format!("{} has no adapter hook: {ADAPTER_NOT_APPLIED}", provenance.engine);
+        provenance.notes.push(note);
     }
     if let Some(weights) = request.dequantized {
         provenance.hashes.dequantized = weights.hashes()?.weights;
@@ -80,9 +82,10 @@ pub fn capture_fed(feed: Feed, engine: &mut dyn Engine, request: &Request<'_>, o
     }
     if let (Feed::Joined, [_, ..]) = (feed, left_out.as_slice()) {
         provenance.notes.push(format!(
-            "{} states at the end of step 0 are unmeasured by nature, and left out of both sides: a prefill with \
+            "{} at the end of step 0 {} unmeasured by nature, and left out of both sides: a prefill with \
              one token more leaves only those after it",
-            left_out.len()
+            count(left_out.len(), "state"),
+            if left_out.len() == 1 { "is" } else { "are" }
         ));
     }
     let options = WriteOptions {
@@ -121,17 +124,6 @@ fn with_steps(prompt: &Prompt, steps: usize, engine: &dyn Engine) -> Result<Prom
         prompt.step_token_ids.extend(engine.greedy(&all, steps - known)?);
     }
     Ok(prompt)
-}
-
-fn check_lengths(request: &Request<'_>, engine: &dyn Engine) -> Result<()> {
-    let max = engine.max_tokens();
-    let length = |prompt: &Prompt| prompt.token_ids.len() + request.steps;
-    match request.prompts.iter().find(|p| length(p) > max) {
-        Some(long) => Err(Error::new(format!("prompt `{}` is too long for this engine", long.id))
-            .expected(format!("at most {max} tokens, decode steps included"), length(long))
-            .hint("choose shorter prompts with --prompt ID, or fewer --steps")),
-        None => Ok(()),
-    }
 }
 
 /// Refuses a run whose instrumented pass was not bit for bit that of the engine called `engine`.

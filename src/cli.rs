@@ -1,5 +1,6 @@
 //! The command line, as typed.
 
+use crate::faults::Weight;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -55,6 +56,30 @@ pub enum Command {
     Release(ReleaseArgs),
 }
 
+/// The model of most commands.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArg {
+    /// The model's directory: config.json, model.safetensors, tokenizer.json [default: the bundled model].
+    #[arg(id = "model", long = "model", value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// A choice among prompts.
+#[derive(Debug, Clone, Args)]
+pub struct PromptArg {
+    /// Only this prompt; may be given several times.
+    #[arg(id = "prompt", long = "prompt", value_name = "ID")]
+    pub ids: Vec<String>,
+}
+
+/// Where PyTorch runs.
+#[derive(Debug, Clone, Args)]
+pub struct PythonArg {
+    /// The Python with layerdiff_hooks [default: $LAYERDIFF_PYTHON, the active or the local .venv, python3].
+    #[arg(id = "python", long = "python", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
 /// What to run the engines on.
 #[derive(Debug, Args)]
 pub struct InputArgs {
@@ -63,21 +88,21 @@ pub struct InputArgs {
     /// the standard set where the reference is captured now].
     #[arg(long, value_name = "FILE|TRACE")]
     pub prompts: Option<PathBuf>,
-    /// Only this prompt; may be given several times.
-    #[arg(long, value_name = "ID")]
-    pub prompt: Vec<String>,
+    /// Which of them.
+    #[command(flatten)]
+    pub prompt: PromptArg,
     /// Decode steps after the prefill, on the reference's tokens [default: 4, or those of the stored reference].
     #[arg(long, value_name = "N")]
     pub steps: Option<usize>,
     /// A PEFT adapter to put on the model on both sides: adapter_config.json and adapter_model.safetensors.
     #[arg(long, value_name = "DIR")]
     pub lora: Option<PathBuf>,
-    /// Only points that this glob accepts, such as '*.self_attn.*'.
+    /// Only points that this glob accepts, such as '*.self_attn.*'; `embed` and `logits` as in reports.
     #[arg(long, value_name = "GLOB", default_value = "*")]
     pub points: String,
-    /// The Python with layerdiff_hooks [default: $LAYERDIFF_PYTHON, the active or the local .venv, python3].
-    #[arg(long, value_name = "FILE")]
-    pub python: Option<PathBuf>,
+    /// Where PyTorch runs.
+    #[command(flatten)]
+    pub python: PythonArg,
 }
 
 /// Arguments of `run`.
@@ -95,9 +120,9 @@ Examples:
   layerdiff run --model DIR --reference self      an engine against itself, its prefill against its decode
   layerdiff run --engine lattice-f32 --reference lattice-f32:serial")]
 pub struct RunArgs {
-    /// The model's directory: config.json, model.safetensors, tokenizer.json [default: the bundled model].
-    #[arg(long, value_name = "DIR")]
-    pub model: Option<PathBuf>,
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArg,
     /// A trace (`./NAME` where it is called as one of the following); `torch` to capture PyTorch now; an
     /// engine, on a path of it, to capture that now, such as `lattice-f32:serial`; or `self`: the candidate's
     /// own prefill of all tokens but the last and one decode step, against its prefill of all tokens. The last
@@ -134,15 +159,15 @@ pub struct RunArgs {
 /// What token metrics are taken on.
 #[derive(Debug, Clone, Args)]
 pub struct TokenArgs {
-    /// The model's directory [default: the bundled model].
-    #[arg(long, value_name = "DIR")]
-    pub model: Option<PathBuf>,
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArg,
     /// JSONL file of prompts, or a trace [default: the bundled standard set of 60].
     #[arg(long, value_name = "FILE|TRACE")]
     pub prompts: Option<PathBuf>,
-    /// Only this prompt; may be given several times.
-    #[arg(long, value_name = "ID")]
-    pub prompt: Vec<String>,
+    /// Which of them.
+    #[command(flatten)]
+    pub prompt: PromptArg,
     /// Tokens after each prompt.
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub tokens: usize,
@@ -171,9 +196,9 @@ pub struct TokenArgs {
     /// Keep what both sides generate here, and go on with what is there already.
     #[arg(long, value_name = "DIR")]
     pub dumps: Option<PathBuf>,
-    /// The Python with layerdiff_hooks [default: $LAYERDIFF_PYTHON, the active or the local .venv, python3].
-    #[arg(long, value_name = "FILE")]
-    pub python: Option<PathBuf>,
+    /// Where PyTorch runs.
+    #[command(flatten)]
+    pub python: PythonArg,
 }
 
 /// Arguments of `tokens`.
@@ -235,6 +260,7 @@ pub struct ReleaseArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  layerdiff capture --engine lattice-f32 --out trace       the bundled model
   layerdiff capture --engine lattice-f32 --model DIR --prompts prompts.jsonl --out trace
   layerdiff capture --engine torch --dtype bfloat16 --model DIR --prompts prompts.jsonl --out arm")]
 pub struct CaptureArgs {
@@ -250,9 +276,9 @@ pub struct CaptureArgs {
     /// Have --engine torch round what each linear reads to 8 bits, as lattice-q8_0 does.
     #[arg(long, value_name = "8")]
     pub activation_bits: Option<u32>,
-    /// The model's directory.
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArg,
     /// Where the trace goes; must not exist.
     #[arg(long, value_name = "TRACE")]
     pub out: PathBuf,
@@ -287,13 +313,13 @@ pub struct CompareArgs {
     /// Arm Q of a quantized candidate: a trace of the reference's engine on its dequantized weights.
     #[arg(long, value_name = "TRACE")]
     pub quantized: Option<PathBuf>,
-    /// Only this prompt; may be given several times.
-    #[arg(long, value_name = "ID")]
-    pub prompt: Vec<String>,
+    /// Which of them.
+    #[command(flatten)]
+    pub prompt: PromptArg,
     /// Compare although the two sides ran on different weights.
     #[arg(long)]
     pub other_weights: bool,
-    /// Only points that this glob accepts.
+    /// Only points that this glob accepts, such as '*.self_attn.*'; `embed` and `logits` as in reports.
     #[arg(long, value_name = "GLOB", default_value = "*")]
     pub points: String,
     /// Where the report goes [default: only stdout].
@@ -306,11 +332,13 @@ pub struct CompareArgs {
 #[command(after_help = "\
 Examples:
   layerdiff inspect trace
-  layerdiff inspect trace model.layers.3.self_attn.k_rope --prompt code-01")]
+  layerdiff inspect trace model.layers.3.self_attn.k_rope --prompt code-01
+  layerdiff inspect trace '*.k_rope' --step 2     one line for each layer that has it
+  layerdiff inspect trace logits")]
 pub struct InspectArgs {
     /// The trace.
     pub trace: PathBuf,
-    /// A point of it.
+    /// A point of it, in full; or a glob such as '*.self_attn.*', for a table of all that it accepts.
     pub point: Option<String>,
     /// Of this prompt [default: the first].
     #[arg(long, value_name = "ID")]
@@ -397,6 +425,7 @@ pub enum FaultsCommand {
 
 /// Arguments of `faults list`.
 #[derive(Debug, Args)]
+#[command(after_help = Weight::LEGEND)]
 pub struct FaultsListArgs {
     /// The model whose components are named [default: the bundled model].
     #[arg(long, value_name = "DIR")]
@@ -405,7 +434,10 @@ pub struct FaultsListArgs {
 
 /// Arguments of `faults run`.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_help = format!("\
+{}.
+Below each fault are the points that were named for it, and what the diagnosis called them.
+
 Exit code 0: every fault that this input can show is located exactly, none is called by a wrong name, not even
 where the right one is taken to be unknown, and nothing harmless is reported.
 
@@ -413,7 +445,7 @@ Examples:
   layerdiff faults run
   layerdiff faults run --engine lattice-q4 --fault q4-floor
   layerdiff faults run --fault rope-interleaved --layer 3 --json
-  layerdiff faults run --engine all --pairs 60 --out reports/faults")]
+  layerdiff faults run --engine all --pairs 60 --out reports/faults", Weight::LEGEND))]
 pub struct FaultsRunArgs {
     /// lattice-f32, lattice-f16, lattice-q8, lattice-q4; or all: lattice-f32 on both paths, lattice-f16 and
     /// lattice-q4.
@@ -428,15 +460,15 @@ pub struct FaultsRunArgs {
     /// Only in this layer.
     #[arg(long, value_name = "N")]
     pub layer: Option<usize>,
-    /// The model's directory [default: the bundled model].
-    #[arg(long, value_name = "DIR")]
-    pub model: Option<PathBuf>,
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArg,
     /// JSONL file of prompts, or a trace [default: the bundled trace's prompts].
     #[arg(long, value_name = "FILE|TRACE")]
     pub prompts: Option<PathBuf>,
-    /// Only this prompt; may be given several times.
-    #[arg(long, value_name = "ID")]
-    pub prompt: Vec<String>,
+    /// Which of them.
+    #[command(flatten)]
+    pub prompt: PromptArg,
     /// Decode steps after the prefill.
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub steps: usize,

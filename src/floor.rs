@@ -6,7 +6,7 @@ use crate::compare::{compare, refuse_repeated_layers};
 use crate::error::{Error, Result};
 use crate::model::{Graph, PointFilter};
 use crate::tensor::DType;
-use crate::trace::{Hashes, Provenance, Trace};
+use crate::trace::{Hashes, Provenance, Trace, activations};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::Path;
@@ -107,9 +107,8 @@ fn check_arm(arm: &FloorSide, reference: &Provenance) -> Result<()> {
             .hint("measure the floor with this adapter: `layerdiff capture --engine torch --dtype float64 --lora DIR`"));
     }
     if arm.activation_bits != reference.activation_bits {
-        let bits = |bits: Option<u32>| bits.map_or_else(|| "floats".to_owned(), |b| format!("{b} bits"));
         return Err(Error::new("the floor rounds its activations otherwise than the reference")
-            .expected(bits(reference.activation_bits), bits(arm.activation_bits))
+            .expected(activations(reference.activation_bits), activations(arm.activation_bits))
             .hint("capture both with the same --activation-bits"));
     }
     match (&arm.hashes.weights, &reference.hashes.weights) {

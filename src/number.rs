@@ -1,9 +1,14 @@
-//! Numbers in JSON that may be NaN or infinite.
+//! Numbers in JSON that may be NaN or infinite, and in words.
 //!
 //! JSON has no such numbers and a `null` would lose them: they are written as the strings
 //! `"NaN"`, `"inf"` and `"-inf"`. All others are JSON numbers.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+/// How many: `1 point`, `2 points`.
+pub fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]

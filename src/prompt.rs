@@ -25,6 +25,21 @@ pub struct Prompt {
     pub step_token_ids: Vec<u32>,
 }
 
+/// Refuses the first of these prompts whose length is above `most`, which is what `whose` takes; `included`
+/// is what its length counts beside the prompt, and `option` what makes that shorter.
+pub fn refuse_too_long<'a>(
+    prompts: impl IntoIterator<Item = (&'a Prompt, usize)>,
+    (whose, most): (&str, usize),
+    (included, option): (&str, &str),
+) -> Result<()> {
+    match prompts.into_iter().find(|(_, length)| *length > most) {
+        Some((long, length)) => Err(Error::new(format!("prompt `{}` is too long for this {whose}", long.id))
+            .expected(format!("at most {most} tokens, {included} included"), length)
+            .hint(format!("choose shorter prompts with --prompt ID, or fewer {option}"))),
+        None => Ok(()),
+    }
+}
+
 /// True for a name that can be a prompt's id.
 pub fn is_plain_id(id: &str) -> bool {
     !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))

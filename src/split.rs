@@ -11,6 +11,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::hook::{At, Hook, offer};
 use crate::model::{Component, Graph};
+use crate::number::count;
 use crate::prompt::Prompt;
 use crate::tensor::Tensor;
 use crate::trace::Evidence;
@@ -58,11 +59,11 @@ impl Feed {
             Self::Joined => (1, steps.saturating_sub(1)),
         };
         let tokens = match (prompts, less) {
-            ([prompt], _) => counted(prompt.token_ids.len() + less, "token"),
+            ([prompt], _) => count(prompt.token_ids.len() + less, "token"),
             (_, 0) => "all tokens but the last".to_owned(),
             _ => "all tokens".to_owned(),
         };
-        Some(if steps == 0 { tokens } else { format!("{tokens} and {}", counted(steps, "step")) })
+        Some(if steps == 0 { tokens } else { format!("{tokens} and {}", count(steps, "step")) })
     }
 
     /// Runs a prompt with its step tokens; `hook` sees the steps that the trace is to have.
@@ -84,10 +85,6 @@ impl Feed {
             (Self::Joined, []) => Err(Error::new(format!("prompt `{}` has no step to join", prompt.id))),
         }
     }
-}
-
-fn counted(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// True for what a pass leaves behind once, at its end.

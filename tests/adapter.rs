@@ -209,6 +209,10 @@ fn an_engine_without_an_adapter_hook_is_found_out_at_the_first_adapted_projectio
     assert!(warnings.contains("lattice-f16 has no adapter hook: the adapter was not applied"), "{warnings}");
     let candidate = &report["provenance"]["candidate"]["hashes"]["adapter"];
     assert!(candidate.as_str().is_some_and(|h| h.starts_with("sha256:")), "{candidate}");
+    let page = std::fs::read_to_string(dir.path().join("report/report.md")).unwrap();
+    let said = "lattice-f16 has no adapter hook: the adapter was not applied";
+    assert_eq!(page.lines().nth(2), Some(format!("**{said}**").as_str()), "before anything else");
+    assert_eq!(page.matches("the adapter was not applied").count(), 1, "{page}");
 }
 
 /// The candidate says that it ran the adapter, and doubled its alpha.

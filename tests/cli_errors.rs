@@ -813,6 +813,16 @@ fn an_unknown_point_is_answered_with_the_nearest() {
 }
 
 #[test]
+fn a_glob_that_meets_no_point_of_the_step_is_answered_with_one_that_it_meets() {
+    refused!(World::new(), "inspect @reference *.k_rope --step 7");
+}
+
+#[test]
+fn a_glob_that_meets_no_point_of_a_trace_is_refused() {
+    refused!(World::new(), "inspect @reference *.zork*");
+}
+
+#[test]
 fn an_unknown_prompt_of_a_trace_is_answered_with_the_nearest() {
     refused!(World::new(), "inspect @reference model.norm --prompt p-1");
 }

@@ -1,6 +1,7 @@
 //! `layerdiff capture`.
 
 use super::{STEPS, Ui, chosen_prompts, print_json, print_text, standard_prompts};
+use crate::bundle::Bundle;
 use crate::capture::{Request, capture, dequantized, open_engine};
 use crate::checkpoint::ModelDir;
 use crate::cli::CaptureArgs;
@@ -12,12 +13,18 @@ use crate::prompt::tokenize;
 use crate::report::Outcome;
 use crate::trace::Trace;
 use serde_json::json;
+use std::io::Write;
 use std::path::Path;
 
 pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
     check_known(&args.engine, &capturable())?;
     let points = PointFilter::new(&args.input.points)?;
-    let model = ModelDir::open(&args.model)?.adapted(args.input.lora.as_deref())?;
+    let bundle = args.model.dir.is_none().then(Bundle::unpack).transpose()?;
+    if bundle.is_some() && !ui.quiet {
+        let _nobody_listens = writeln!(std::io::stderr(), "no --model: capturing the bundled model");
+    }
+    let dir = args.model.dir.clone().or_else(|| bundle.as_ref().map(Bundle::model)).expect("one of the two");
+    let model = ModelDir::open(&dir)?.adapted(args.input.lora.as_deref())?;
     if !model.graph().components().iter().any(|c| points.accepts(&c.point)) {
         return Err(points.chooses_nothing());
     }
@@ -48,7 +55,7 @@ pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
             activation_bits: args.activation_bits,
             quiet: ui.quiet,
         };
-        Python::find(args.input.python.as_deref()).capture(&request, &args.out)?;
+        Python::find(args.input.python.file.as_deref()).capture(&request, &args.out)?;
     } else {
         if args.dtype.is_some() {
             return Err(Error::new(format!("{} has a precision of its own", args.engine))

@@ -13,6 +13,7 @@ use crate::prompt::select;
 use crate::replay::Held;
 use crate::report::{Options, Outcome, assemble};
 use crate::trace::Trace;
+use std::io::Write;
 use std::path::PathBuf;
 
 pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
@@ -20,10 +21,10 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
     let out = args.out.as_deref().map(|out| ReplacedDir::stage(out, "report.json")).transpose()?;
     let mut reference = Trace::open(&args.reference)?;
     let mut candidate = Trace::open(&args.candidate)?;
-    if !args.prompt.is_empty() {
+    if !args.prompt.ids.is_empty() {
         // Both must have them: what one lacks cannot be asked for.
         let chosen = |trace: &Trace| {
-            select(trace.manifest().prompts.clone(), &args.prompt).map_err(|e| e.at(trace.path()))
+            select(trace.manifest().prompts.clone(), &args.prompt.ids).map_err(|e| e.at(trace.path()))
         };
         chosen(&candidate)?;
         let chosen = chosen(&reference)?;
@@ -69,7 +70,14 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
         quiet: ui.quiet,
     };
     let report = assemble(&reference, &candidate, &options)?;
-    publish(&report, out, args.out.as_deref(), ui)
+    let outcome = publish(&report, out, args.out.as_deref(), ui)?;
+    if args.model.is_none() && report.verdict.rests_on != "replay" && !ui.quiet {
+        let _nobody_listens = writeln!(
+            std::io::stderr(),
+            "hint: with `--model DIR`, the model of both traces, each component is proved alone, by replay"
+        );
+    }
+    Ok(outcome)
 }
 
 /// The weights that the candidate computes with, where they are known: those that were named, or the

@@ -6,6 +6,7 @@ use crate::cli::DequantizeArgs;
 use crate::engine::{CANDIDATES, check_known, open};
 use crate::error::{Error, Result};
 use crate::files::{remove_on_interrupt, staging_dir};
+use crate::number::count;
 use crate::quantize::{Format, quantize};
 use crate::report::Outcome;
 use serde_json::json;
@@ -49,9 +50,10 @@ pub(super) fn run(args: &DequantizeArgs, ui: Ui) -> Result<Outcome> {
             )
         });
         print_text(&format!(
-            "{}: the weights of {} in float32\n{tensors} tensors in {bytes} bytes{rounded}",
+            "{}: the weights of {} in float32\n{} in {bytes} bytes{rounded}",
             args.out.display(),
-            args.engine
+            args.engine,
+            count(tensors, "tensor")
         ))?;
     }
     Ok(Outcome::Pass)

@@ -1,12 +1,17 @@
 //! `layerdiff inspect`.
 
+mod statistics;
+mod text;
+
 use super::{Ui, print_json, print_text};
 use crate::cli::InspectArgs;
 use crate::error::{Error, Result, nearest};
-use crate::report::Outcome;
+use crate::model::{PointFilter, resolve};
+use crate::number::count;
+use crate::report::{Outcome, check_status};
 use crate::trace::{Entry, Trace};
-use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
+use statistics::Statistics;
 use std::fmt::Write;
 
 pub(super) fn run(args: &InspectArgs, ui: Ui) -> Result<Outcome> {
@@ -15,53 +20,82 @@ pub(super) fn run(args: &InspectArgs, ui: Ui) -> Result<Outcome> {
         None if ui.json => print_json(trace.manifest())?,
         None => print_text(&(summary(&trace) + &listing(&trace)))?,
         Some(point) => {
-            let entry = find(&trace, point, args)?;
-            let statistics = Statistics::of(&trace, entry);
-            if ui.json {
-                print_json(
-                    &json!({"point": entry.point, "prompt": entry.prompt, "step": entry.step, "dtype": entry.dtype,
-                    "shape": entry.shape, "basis": entry.basis, "derived": entry.derived, "statistics": statistics}),
-                )?;
+            let point = resolve(point);
+            let prompt = prompt(&trace, args)?;
+            // A name means one point, also where a glob of the same letters would mean others.
+            if trace.entries().iter().any(|e| e.point == point) || !is_glob(point) {
+                let entry = find(&trace, prompt, args.step, point)?;
+                let statistics = Statistics::of(&trace, entry);
+                if ui.json {
+                    print_json(&document(entry, &statistics))?;
+                } else {
+                    print_text(&text::describe(entry, &statistics))?;
+                }
             } else {
-                print_text(&describe(entry, &statistics))?;
+                let entries = matching(&trace, prompt, args.step, &PointFilter::new(point)?)?;
+                let rows: Vec<_> = entries.into_iter().map(|e| (e, Statistics::of(&trace, e))).collect();
+                if ui.json {
+                    let points: Vec<_> = rows.iter().map(|(entry, s)| document(entry, s)).collect();
+                    print_json(&json!({"points": points}))?;
+                } else {
+                    print_text(&text::table(prompt, args.step, &rows))?;
+                }
             }
         }
     }
     Ok(Outcome::Pass)
 }
 
-fn find<'a>(trace: &'a Trace, point: &str, args: &InspectArgs) -> Result<&'a Entry> {
+fn is_glob(point: &str) -> bool {
+    point.contains(['*', '?', '[', '{'])
+}
+
+fn document(entry: &Entry, statistics: &Statistics) -> Value {
+    json!({"point": entry.point, "prompt": entry.prompt, "step": entry.step, "dtype": entry.dtype,
+        "shape": entry.shape, "basis": entry.basis, "derived": entry.derived, "statistics": statistics})
+}
+
+/// The prompt that was asked for, else the first.
+fn prompt<'a>(trace: &'a Trace, args: &InspectArgs) -> Result<&'a str> {
     let prompts = &trace.manifest().prompts;
-    let prompt = match &args.prompt {
-        Some(id) if prompts.iter().any(|p| p.id == *id) => id,
-        Some(id) => {
-            let error = Error::new(format!("the trace holds no prompt `{id}`")).at(trace.path());
-            let near = nearest(id, prompts.iter().map(|p| p.id.as_str()));
-            return Err(error.hint(near.map_or("`layerdiff inspect TRACE` lists the prompts".into(), |n| {
-                format!("did you mean `{n}`?")
-            })));
-        }
-        None => {
-            &prompts
-                .first()
-                .ok_or_else(|| {
-                    Error::new("the trace holds no prompt")
-                        .at(trace.path())
-                        .hint("capture it again, with --prompts FILE")
-                })?
-                .id
-        }
+    let Some(id) = &args.prompt else {
+        let none = || {
+            Error::new("the trace holds no prompt")
+                .at(trace.path())
+                .hint("capture it again, with --prompts FILE")
+        };
+        return prompts.first().map(|p| p.id.as_str()).ok_or_else(none);
     };
-    trace.find(prompt, args.step, point).ok_or_else(|| {
-        match trace.entries().iter().find(|e| e.point == point) {
-            Some(other) => {
-                Error::new(format!("the trace holds no `{point}` of prompt `{prompt}`, step {}", args.step))
-                    .at(trace.path())
-                    .hint(format!("it is there for prompt `{}`, step {}", other.prompt, other.step))
-            }
-            None => trace.unknown_point(point),
-        }
+    prompts.iter().find(|p| p.id == *id).map(|p| p.id.as_str()).ok_or_else(|| {
+        let near = nearest(id, prompts.iter().map(|p| p.id.as_str()));
+        let hint = near
+            .map_or("`layerdiff inspect TRACE` lists the prompts".into(), |n| format!("did you mean `{n}`?"));
+        Error::new(format!("the trace holds no prompt `{id}`")).at(trace.path()).hint(hint)
     })
+}
+
+fn find<'a>(trace: &'a Trace, prompt: &str, step: u32, point: &str) -> Result<&'a Entry> {
+    trace.find(prompt, step, point).ok_or_else(|| lacking(trace, prompt, step, point, |name| name == point))
+}
+
+/// The points of a step of a prompt that the glob accepts.
+fn matching<'a>(trace: &'a Trace, prompt: &str, step: u32, points: &PointFilter) -> Result<Vec<&'a Entry>> {
+    let here = |e: &&Entry| e.prompt == prompt && e.step == step && points.accepts(&e.point);
+    let found: Vec<_> = trace.entries().iter().filter(here).collect();
+    if found.is_empty() {
+        return Err(lacking(trace, prompt, step, points.as_str(), |name| points.accepts(name)));
+    }
+    Ok(found)
+}
+
+/// The error for what is not there: at this step, or not at all.
+fn lacking(trace: &Trace, prompt: &str, step: u32, point: &str, accepts: impl Fn(&str) -> bool) -> Error {
+    match trace.entries().iter().find(|e| accepts(&e.point)) {
+        Some(other) => Error::new(format!("the trace holds no `{point}` of prompt `{prompt}`, step {step}"))
+            .at(trace.path())
+            .hint(format!("it is there for prompt `{}`, step {}", other.prompt, other.step)),
+        None => trace.unknown_point(point),
+    }
 }
 
 /// Who wrote the trace, and what it holds.
@@ -84,7 +118,7 @@ pub(super) fn summary(trace: &Trace) -> String {
         let hash = p.hashes.adapter.as_deref().unwrap_or("unknown");
         line("adapter", format!("{}, {hash}", adapter.summary()));
     }
-    line("self-check", m.self_check.as_ref().map_or("none".into(), |c| format!("{:?}", c.status)));
+    line("self-check", m.self_check.as_ref().map_or("none".into(), |c| check_status(c).to_owned()));
     for evidence in m.self_check.iter().flat_map(|c| &c.evidence) {
         line(
             "",
@@ -97,7 +131,7 @@ pub(super) fn summary(trace: &Trace) -> String {
     line("prompts", m.prompts.len().to_string());
     line(
         "tensors",
-        format!("{} in {} shards, {:.1} MB", m.tensors.len(), m.shards.len(), bytes as f64 / 1e6),
+        format!("{} in {}, {:.1} MB", m.tensors.len(), count(m.shards.len(), "shard"), bytes as f64 / 1e6),
     );
     out
 }
@@ -106,7 +140,7 @@ fn listing(trace: &Trace) -> String {
     let m = trace.manifest();
     let mut out = String::from("\n");
     for prompt in &m.prompts {
-        let _infallible = writeln!(out, "{}: {} tokens", prompt.id, prompt.token_ids.len());
+        let _infallible = writeln!(out, "{}: {}", prompt.id, count(prompt.token_ids.len(), "token"));
     }
     let Some(first) = m.prompts.first() else { return out };
     let _infallible = writeln!(out, "\npoints of {}, in order of execution:", first.id);
@@ -120,104 +154,6 @@ fn listing(trace: &Trace) -> String {
             entry.point,
             entry.dtype.to_string()
         );
-    }
-    out
-}
-
-/// What a tensor's values are like.
-#[derive(Debug, Serialize)]
-struct Statistics {
-    elements: usize,
-    nan: usize,
-    inf: usize,
-    zeros: usize,
-    #[serde(with = "crate::number")]
-    min: f64,
-    #[serde(with = "crate::number")]
-    max: f64,
-    #[serde(with = "crate::number")]
-    mean: f64,
-    #[serde(with = "crate::number")]
-    rms: f64,
-    #[serde(with = "crate::number::list")]
-    first: Vec<f64>,
-    #[serde(with = "crate::number::list")]
-    last: Vec<f64>,
-    /// Bounds of equal bins from `min` to `max`, and the count in each.
-    histogram: Vec<(f64, f64, usize)>,
-}
-
-const BINS: usize = 16;
-const SHOWN: usize = 6;
-
-impl Statistics {
-    fn of(trace: &Trace, entry: &Entry) -> Self {
-        let values = trace.view(entry).to_f64();
-        let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
-        let min = finite.iter().copied().fold(f64::INFINITY, f64::min);
-        let max = finite.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let count = finite.len().max(1) as f64;
-        let width = (max - min) / BINS as f64;
-        let mut counts = [0; BINS];
-        for value in &finite {
-            let bin = if width > 0.0 { ((value - min) / width) as usize } else { 0 };
-            counts[bin.min(BINS - 1)] += 1;
-        }
-        let bound = |i: usize| min + width * i as f64;
-        let used = if finite.is_empty() {
-            0
-        } else if width > 0.0 {
-            BINS
-        } else {
-            1
-        };
-        Self {
-            elements: values.len(),
-            nan: values.iter().filter(|v| v.is_nan()).count(),
-            inf: values.iter().filter(|v| v.is_infinite()).count(),
-            zeros: values.iter().filter(|v| **v == 0.0).count(),
-            min,
-            max,
-            mean: finite.iter().sum::<f64>() / count,
-            rms: (finite.iter().map(|v| v * v).sum::<f64>() / count).sqrt(),
-            first: values.iter().copied().take(SHOWN).collect(),
-            last: values[values.len().saturating_sub(SHOWN)..].to_vec(),
-            histogram: (0..used).map(|i| (bound(i), bound(i + 1), counts[i])).collect(),
-        }
-    }
-}
-
-fn describe(entry: &Entry, s: &Statistics) -> String {
-    let list = |values: &[f64]| values.iter().map(|v| format!("{v:.6e}")).collect::<Vec<_>>().join("  ");
-    let mut out = format!(
-        "{} (prompt {}, step {})\n{} {:?}, basis {}, {} in order of execution{}\n\n",
-        entry.point,
-        entry.prompt,
-        entry.step,
-        entry.dtype,
-        entry.shape,
-        entry.basis,
-        entry.order,
-        if entry.derived { ", derived" } else { "" }
-    );
-    let _infallible = write!(
-        out,
-        "elements {}   NaN {}   inf {}   zeros {}\nmin {:.6e}   max {:.6e}   mean {:.6e}   rms {:.6e}   (of the finite ones)\nfirst  {}\nlast   {}\n\n",
-        s.elements,
-        s.nan,
-        s.inf,
-        s.zeros,
-        s.min,
-        s.max,
-        s.mean,
-        s.rms,
-        list(&s.first),
-        list(&s.last)
-    );
-    let largest = s.histogram.iter().map(|(.., n)| *n).max().unwrap_or(0).max(1);
-    for (low, high, count) in &s.histogram {
-        let bar = "#".repeat((count * 50).div_ceil(largest));
-        let _infallible = writeln!(out, "{low:>13.5e} .. {high:>13.5e}  {count:>8}  {bar}");
     }
     out
 }

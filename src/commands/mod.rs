@@ -123,7 +123,7 @@ fn width() -> usize {
 
 /// The prompts that were asked for, without tokens; none when nothing was asked for.
 fn chosen_prompts(input: &InputArgs) -> Result<Option<Vec<Prompt>>> {
-    prompts_from(input.prompts.as_deref(), &input.prompt)
+    prompts_from(input.prompts.as_deref(), &input.prompt.ids)
 }
 
 /// The prompts of a file or a trace with these ids; none when nothing was asked for.

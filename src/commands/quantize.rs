@@ -5,6 +5,7 @@ use crate::checkpoint::ModelDir;
 use crate::checkpoint::q4::Q4Dir;
 use crate::cli::{QuantizeArgs, QuantizeFormat};
 use crate::error::{Error, Result};
+use crate::number::count;
 use crate::quantize::{DEFAULT_SEED, Format, quantize};
 use crate::report::Outcome;
 use serde_json::json;
@@ -33,10 +34,10 @@ pub(super) fn run(args: &QuantizeArgs, ui: Ui) -> Result<Outcome> {
         }))?;
     } else {
         print_text(&format!(
-            "{}: {name}{}\n{} tensors in four bits, {} in 16 bits\n{} elements in {} bytes, {bits:.2} bits each",
+            "{}: {name}{}\n{} in four bits, {} in 16 bits\n{} elements in {} bytes, {bits:.2} bits each",
             args.out.display(),
             seed.map_or_else(String::new, |seed| format!(", rotated with seed {seed}")),
-            made.quantized,
+            count(made.quantized, "tensor"),
             made.kept,
             made.elements,
             made.bytes

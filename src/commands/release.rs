@@ -65,7 +65,7 @@ fn layers(args: &ReleaseArgs, ui: Ui) -> Result<Vec<(String, Result<Report>)>> {
         .map_err(|e| Error::io("create a temporary file", std::env::temp_dir(), &e))?;
     all.write_all(crate::bundle::PROMPTS.as_bytes())
         .map_err(|e| Error::io("write the prompts", all.path(), &e))?;
-    let prompts = match (&on.prompts, on.prompt.is_empty()) {
+    let prompts = match (&on.prompts, on.prompt.ids.is_empty()) {
         (Some(path), _) => Some(path.clone()),
         // The standard set, from which ids are chosen; without a choice all of it.
         (None, true) => Some(all.path().to_path_buf()),

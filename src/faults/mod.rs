@@ -33,6 +33,10 @@ pub enum Weight {
 }
 
 impl Weight {
+    /// What the words mean, in one line.
+    pub const LEGEND: &str = "weight: loud ruins the output, quiet is drift that common thresholds pass, harmless is \
+                              no fault and must not be reported";
+
     /// The word for it.
     pub fn name(self) -> &'static str {
         match self {

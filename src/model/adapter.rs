@@ -7,6 +7,7 @@
 use super::description::{Basis, Op};
 use super::graph::{Component, Graph};
 use crate::error::{Error, Result, nearest};
+use crate::number::count;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -69,8 +70,7 @@ impl Adapter {
             self.modules.values().map(|m| format!("rank {}, scale {}", m.rank, m.scale)).collect();
         kinds.sort();
         kinds.dedup();
-        let plural = if self.modules.len() == 1 { "" } else { "s" };
-        format!("{} linear{plural}, {}", self.modules.len(), kinds.join("; "))
+        format!("{}, {}", count(self.modules.len(), "linear"), kinds.join("; "))
     }
 }
 

@@ -15,4 +15,4 @@ pub use adapter::{ADAPTER_PARTS, Adapter, LowRank};
 pub use config::ModelConfig;
 pub use description::{ARCHITECTURES, Basis, Description, Op};
 pub use graph::{Component, Graph};
-pub use point::{PointFilter, layer_of};
+pub use point::{PointFilter, layer_of, resolve};

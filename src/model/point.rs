@@ -9,6 +9,14 @@ pub fn layer_of(point: &str) -> Option<usize> {
     rest.split('.').next()?.parse().ok()
 }
 
+/// What reports call some points for short, and the points' names.
+const ALIASES: [(&str, &str); 2] = [("embed", "model.embed_tokens"), ("logits", "lm_head")];
+
+/// The name that is meant: that of the point for `embed` or `logits`, any other as it is.
+pub fn resolve(name: &str) -> &str {
+    ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, point)| point)
+}
+
 /// Chooses points by a glob such as `*.self_attn.*`; `*` crosses dots.
 #[derive(Debug, Clone)]
 pub struct PointFilter {
@@ -17,8 +25,9 @@ pub struct PointFilter {
 }
 
 impl PointFilter {
-    /// Compiles a glob.
+    /// Compiles a glob, or what [`resolve`] knows.
     pub fn new(glob: &str) -> Result<Self> {
+        let glob = resolve(glob);
         let matcher = Glob::new(glob)
             .map_err(|e| {
                 Error::new(format!("bad glob for points: {}", e.kind()))
@@ -64,6 +73,13 @@ mod tests {
         assert_eq!(layer_of("model.layers.12.mlp.act"), Some(12));
         assert_eq!(layer_of("model.layers.3"), Some(3));
         assert_eq!(layer_of("model.norm"), None);
+    }
+
+    #[test]
+    fn a_name_from_a_report_means_its_point() {
+        let filter = PointFilter::new("logits").unwrap();
+        assert!(filter.accepts("lm_head") && !filter.accepts("model.norm"));
+        assert_eq!([resolve("embed"), resolve("model.norm")], ["model.embed_tokens", "model.norm"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::rows::Row;
 use crate::arms::Quantization;
 use crate::floor::Floor;
 use crate::model::{Graph, layer_of};
+use crate::number::count;
 use crate::trace::{Provenance, Trace};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -95,9 +96,7 @@ impl Arms {
                 arm(status, "none: both sides compute with the same weights".into()),
                 arm("measured", "the total, since there is no price of quantization".into()),
             ),
-            Quantization::Stated => {
-                (arm(status, stated(c)), arm("unmeasured", "at most the total; no arm Q was run".into()))
-            }
+            Quantization::Stated => (arm(status, stated(c)), arm("unmeasured", "at most the total".into())),
             Quantization::Arm(q) => {
                 let who = &q.manifest().provenance;
                 let rounded = who
@@ -126,10 +125,7 @@ impl Arms {
 
 fn stated(candidate: &Provenance) -> String {
     let worst = candidate.parameter_error.values().copied().max_by(f64::total_cmp).unwrap_or(0.0);
-    format!(
-        "no arm Q was run; 16 bits change {} parameters by at most {worst:.1e}",
-        candidate.parameter_error.len()
-    )
+    format!("16 bits change {} by at most {worst:.1e}", count(candidate.parameter_error.len(), "parameter"))
 }
 
 /// The errors of a row, as far as they are known; `quantized` says whether the candidate is.

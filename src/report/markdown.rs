@@ -6,10 +6,12 @@ mod set;
 use super::escape::{code, plain, prose};
 use super::stops::{self, Stop, kinds, stops};
 use super::text::{
-    arms, coverage, maybe, multiple, number, outcomes, runs, self_check, short_headline, sides, word,
+    arms, coverage, ignored_adapter, maybe, multiple, number, outcomes, runs, self_check, short_headline,
+    sides, warnings, word,
 };
 use super::{PromptReport, Report, State};
 use super::{ratios, replays};
+use crate::number::count;
 use provenance::provenance;
 pub use set::markdown_set;
 use std::cmp::Ordering;
@@ -31,13 +33,16 @@ pub fn markdown(report: &Report) -> String {
         format!("**{}**", prose(short_headline(report))),
         String::new(),
     ];
+    if let Some(note) = ignored_adapter(report) {
+        head.splice(2..2, [format!("**{}**", prose(note)), String::new()]);
+    }
     if !report.verdict.reasoning.is_empty() {
         head.extend([cut(&prose(&report.verdict.reasoning.join(" "))), String::new()]);
     }
     head.extend(facts(report));
     head.extend([String::new(), format!("![Error by layer](overview.svg){}", curves(report))]);
     let mut tail = prompts(report);
-    tail.extend(warnings(report));
+    tail.extend(warned(report));
     tail.extend(faults(report));
     let origin = provenance(report);
     // The ratios take what a few layers leave.
@@ -105,8 +110,12 @@ fn layers(report: &Report, room: usize) -> Vec<String> {
         0 => String::new(),
         n => format!(" ({n} of {} places left out: smaller errors or later faults)", order.len()),
     };
-    let mut lines = vec![String::new(), format!("**By layer**{left_out}"), String::new()];
-    let quantized = report.arms.quantization.status != "exact";
+    let mut lines = vec![
+        String::new(),
+        format!("**By layer**, the largest over prompts and steps{left_out}"),
+        String::new(),
+    ];
+    let quantized = matches!(report.arms.quantization.status.as_str(), "measured" | "unmeasured");
     let numbers: &[&str] = if quantized {
         &["total C−T", "floor", "quantization Q−T", "engine C−Q"]
     } else {
@@ -116,7 +125,7 @@ fn layers(report: &Report, room: usize) -> Vec<String> {
     lines.push(format!("|---|---|---|{}---|", "---|".repeat(numbers.len())));
     for stop in stops.iter().filter(|s| shown.iter().any(|o| std::ptr::eq(*o, *s))) {
         let kind = stop.kind.map_or_else(|| "–".to_owned(), |k| plain(&kinds[k].name));
-        let worst = stop.worst();
+        let worst = stop.shown();
         let metrics = worst.and_then(|p| p.metrics.as_ref());
         let floor = worst.and_then(|p| p.floor);
         let numbers = if quantized {
@@ -184,7 +193,7 @@ fn prompts(report: &Report) -> Vec<String> {
         String::new(),
         format!("**{} prompts:** {}{left_out}", order.len(), outcomes(report)),
         String::new(),
-        "| prompt | tokens | outcome | worst point | rel L2 |".to_owned(),
+        "| prompt | tokens | outcome | worst point | largest rel L2 |".to_owned(),
         "|---|---|---|---|---|".to_owned(),
     ];
     lines.extend(order.iter().take(PROMPTS).map(|p| {
@@ -200,14 +209,15 @@ fn prompts(report: &Report) -> Vec<String> {
     lines
 }
 
-fn warnings(report: &Report) -> Vec<String> {
-    if report.warnings.is_empty() {
+fn warned(report: &Report) -> Vec<String> {
+    let warnings = warnings(report);
+    if warnings.is_empty() {
         return Vec::new();
     }
     let mut lines = vec![String::new()];
-    lines.extend(report.warnings.iter().take(WARNINGS).map(|w| format!("- **Warning:** {}", cut(&prose(w)))));
-    if report.warnings.len() > WARNINGS {
-        lines.push(format!("- {} more warnings are in report.json", report.warnings.len() - WARNINGS));
+    lines.extend(warnings.iter().take(WARNINGS).map(|w| format!("- **Warning:** {}", cut(&prose(w)))));
+    if warnings.len() > WARNINGS {
+        lines.push(format!("- {} in report.json", count(warnings.len() - WARNINGS, "more warning")));
     }
     lines
 }
@@ -241,17 +251,20 @@ fn faults(report: &Report) -> Vec<String> {
         String::new(),
         format!("**Faults**{left_out}"),
         String::new(),
-        "| point | worst at | prompts and steps | rel L2 | × explained | why |".to_owned(),
+        "| point | largest rel L2 | largest ratio, × explained | which is at | prompts and steps | why |"
+            .to_owned(),
         "|---|---|---|---|---|---|".to_owned(),
     ];
-    lines.extend(points.iter().take(most).map(|(f, often)| {
+    lines.extend(points.iter().take(most).map(|point| {
+        let f = point.worst;
         format!(
-            "| {} | {}, step {} | {often} | {} | {} | {} |",
+            "| {} | {} | {} | {}, step {} | {} | {} |",
             code(&f.point),
+            number(point.rel_l2),
+            multiple(f.ratio),
             code(&f.prompt),
             f.step,
-            number(f.rel_l2),
-            multiple(f.ratio),
+            point.often,
             prose(&f.reason)
         )
     }));

@@ -86,7 +86,9 @@ impl ReportSet {
         self.push(EngineResult {
             engine: report.engine.clone(),
             outcome: report.outcome,
-            headline: report.verdict.headline.clone(),
+            headline: super::text::ignored_adapter(&report)
+                .map_or_else(String::new, |note| format!("{note}. "))
+                + &report.verdict.headline,
             report: Some(format!("{}/report.json", report.engine)),
             coverage: Some(report.coverage),
             self_check: Some(report.self_check.clone()),

@@ -76,26 +76,44 @@ impl<'a> Stop<'a> {
         self.points.iter().copied().filter(|p| p.state == State::Born)
     }
 
+    /// The point to show: where a fault starts, at its largest error, and not the one downstream where
+    /// the error is largest; else the point with the largest error.
+    pub(super) fn shown(&self) -> Option<&'a PointReport> {
+        let born = self.born().next();
+        born.map(|born| self.at_worst(&born.point).unwrap_or(born)).or_else(|| self.worst())
+    }
+
     /// How many points were not compared.
     pub(super) fn unmeasured(&self) -> usize {
         self.points.iter().filter(|p| p.note.is_some()).count()
     }
 }
 
-/// The points where a fault is born, each once: its worst fault, and in how many prompts and steps it is
-/// born there.
-pub(super) fn faulty_points(report: &Report) -> Vec<(&Fault, usize)> {
-    let mut points: Vec<(&Fault, usize)> = Vec::new();
+/// A point where a fault is born.
+pub(super) struct Faulty<'a> {
+    /// Its fault with the largest ratio; NaN is the largest of all.
+    pub worst: &'a Fault,
+    /// The largest relative L2 error of its faults.
+    pub rel_l2: f64,
+    /// In how many prompts and steps a fault is born here.
+    pub often: usize,
+}
+
+/// The points where a fault is born, each once.
+pub(super) fn faulty_points(report: &Report) -> Vec<Faulty<'_>> {
+    let mut points: Vec<Faulty<'_>> = Vec::new();
     for fault in &report.faults {
-        match points.iter_mut().find(|(known, _)| known.point == fault.point) {
-            Some((worst, often)) => {
-                *often += 1;
-                // NaN is the worst of all.
-                if worst.ratio.total_cmp(&fault.ratio).is_lt() {
-                    *worst = fault;
+        match points.iter_mut().find(|known| known.worst.point == fault.point) {
+            Some(known) => {
+                known.often += 1;
+                if known.rel_l2.total_cmp(&fault.rel_l2).is_lt() {
+                    known.rel_l2 = fault.rel_l2;
+                }
+                if known.worst.ratio.total_cmp(&fault.ratio).is_lt() {
+                    known.worst = fault;
                 }
             }
-            None => points.push((fault, 1)),
+            None => points.push(Faulty { worst: fault, rel_l2: fault.rel_l2, often: 1 }),
         }
     }
     points

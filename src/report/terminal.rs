@@ -6,10 +6,11 @@ mod set;
 use super::replays;
 use super::stops::{self, Stop, kinds, stops};
 use super::text::{
-    arms, clean, coverage, maybe, multiple, outcomes, runs, self_check, short_headline, sides, tail, word,
-    wrap,
+    arms, clean, coverage, ignored_adapter, maybe, multiple, number, outcomes, runs, self_check,
+    short_headline, sides, tail, warnings, word, wrap,
 };
 use super::{Outcome, Report};
+use crate::number::count;
 use bar::Bar;
 use console::{Style, measure_text_width};
 pub use set::terminal_set;
@@ -69,6 +70,10 @@ impl Page<'_> {
         let word = word(report.outcome);
         let against = clean(&format!("  {}", sides(report)));
         let mut lines = vec![self.paint(&style, word) + &tail(&against, self.width - word.len())];
+        if let Some(note) = ignored_adapter(report) {
+            let note = wrap(&clean(note), self.width);
+            lines.extend(note.iter().map(|line| self.paint(&Style::new().yellow().bold(), line)));
+        }
         lines.extend(wrap(&clean(short_headline(report)), self.width));
         let reasons = wrap(&clean(&report.verdict.reasoning.join(" ")), self.width - 2);
         let cut = reasons.len() > REASONS;
@@ -102,8 +107,7 @@ impl Page<'_> {
             }
             lines.extend(left_out(&mut skipped));
             let born = stop.born().next().is_some();
-            // Where a fault is born, that point, and not the one downstream where it is largest.
-            let worst = stop.born().next().or_else(|| stop.worst());
+            let worst = stop.shown();
             let letter = stop.kind.map_or(' ', |k| kinds[k].letter);
             let what = worst.map_or(
                 if stop.points.is_empty() { "(not asked for)" } else { "(UNMEASURED)" },
@@ -141,7 +145,7 @@ impl Page<'_> {
         let any_born = stops.iter().any(|s| s.born().next().is_some());
         let born = if any_born { " > a fault is born at the point named." } else { "" };
         let key = format!(
-            "Relative L2 errors{}. T: {}. # the point's, | its floor, ! not finite.{born}{missing}",
+            "Relative L2 errors, the largest over prompts and steps{}. T: {}. # the point's, | its floor, ! not finite.{born}{missing}",
             if quantized { ": engine C−Q, price of quantization Q−T" } else { "" },
             types.join(", ")
         );
@@ -149,16 +153,21 @@ impl Page<'_> {
         lines
     }
 
-    /// The points where an error is born, each once, with its largest ratio and how often.
+    /// The points where an error is born, each once, with its largest error and ratio and how often.
     fn faults(&self) -> String {
         let points = stops::faulty_points(self.report);
-        let list = points.iter().take(5).map(|(worst, count)| {
-            let often = if *count > 1 { format!(", {count} prompts and steps") } else { String::new() };
-            format!("{} (up to {} × explained{often})", worst.point, multiple(worst.ratio))
+        let than = if self.report.verdict.rests_on == "replay" { "rounding" } else { "explained" };
+        let list = points.iter().take(5).map(|point| {
+            let often = match point.often {
+                1 => String::new(),
+                n => format!("; {n} prompts and steps"),
+            };
+            let (error, ratio) = (number(point.rel_l2), multiple(point.worst.ratio));
+            format!("{} (largest error {error}, ratio {ratio} × {than}{often})", point.worst.point)
         });
         let mut list: Vec<String> = list.collect();
         if points.len() > list.len() {
-            list.push(format!("{} more points", points.len() - list.len()));
+            list.push(count(points.len() - list.len(), "more point"));
         }
         list.join("; ")
     }
@@ -182,13 +191,12 @@ impl Page<'_> {
         lines.extend(self.item("self-check", &self_check(&report.self_check)));
         lines.extend(self.item("floor", &format!("{}: {}", report.floor.kind, report.floor.description)));
         lines.extend(self.item("arms", &arms(report)));
-        for warning in report.warnings.iter().take(5) {
+        let warnings = warnings(report);
+        for warning in warnings.iter().take(5) {
             lines.extend(self.item("warning", warning));
         }
-        if report.warnings.len() > 5 {
-            lines.extend(
-                self.item("warning", &format!("{} more are in the report", report.warnings.len() - 5)),
-            );
+        if warnings.len() > 5 {
+            lines.extend(self.item("warning", &format!("{} more in the report", warnings.len() - 5)));
         }
         lines
     }

@@ -1,6 +1,7 @@
 //! Numbers and foreign text in renderings for people.
 
 use super::{Arm, Coverage, EngineResult, Outcome, Report, ReportSet};
+use crate::number::count;
 use crate::trace::{SelfCheck, Status};
 use console::measure_text_width as columns;
 
@@ -106,6 +107,19 @@ pub(super) fn short_headline(report: &Report) -> &str {
     headline.strip_prefix(word(report.outcome)).map_or(headline, |rest| rest.trim_start_matches([':', ' ']))
 }
 
+/// The note of a side that ran without the adapter that it was given.
+pub(super) fn ignored_adapter(report: &Report) -> Option<&str> {
+    let origin = &report.provenance;
+    origin.candidate.ignored_adapter().or_else(|| origin.reference.ignored_adapter())
+}
+
+/// The warnings, but for what is said first.
+pub(super) fn warnings(report: &Report) -> Vec<&str> {
+    let first = ignored_adapter(report);
+    let said = |warning: &&str| first.is_none_or(|note| !warning.ends_with(note));
+    report.warnings.iter().map(String::as_str).filter(said).collect()
+}
+
 /// How much was compared, in words.
 pub(super) fn coverage(coverage: Coverage) -> String {
     let Coverage { expected, matched, mismatched, unmeasured } = coverage;
@@ -164,16 +178,20 @@ pub(super) fn arms(report: &Report) -> String {
         format!("{} in {dtype}", error.map_or_else(|| "UNMEASURED".to_owned(), number))
     });
     let floors: Vec<String> = floors.collect();
+    let engine = known(&arms.engine, worst.and_then(|w| w.engine));
     let quantization = match arms.quantization.status.as_str() {
-        "exact" => "0 (the same weights)".to_owned(),
-        "stated" => format!("UNMEASURED ({})", arms.quantization.description),
-        _ => known(&arms.quantization, worst.and_then(|w| w.quantization)),
+        // What the format does to the parameters is part of what is explained: an arm would add nothing.
+        "stated" => format!("quantization Q−T and engine C−Q not needed: {}", arms.quantization.description),
+        "exact" => format!("quantization Q−T 0 (the same weights); engine C−Q {engine}"),
+        _ => {
+            let price = known(&arms.quantization, worst.and_then(|w| w.quantization));
+            format!("quantization Q−T {price}; engine C−Q {engine}")
+        }
     };
     format!(
-        "total C−T {}; floor F−T {}; quantization Q−T {quantization}; engine C−Q {}{}",
+        "total C−T {}; floor F−T {}; {quantization}{}",
         known(&arms.total, worst.and_then(|w| w.total)),
         if floors.is_empty() { "UNMEASURED".to_owned() } else { floors.join(", ") },
-        known(&arms.engine, worst.and_then(|w| w.engine)),
         worst.map_or_else(String::new, |w| format!(" (at {})", tail(&w.point, 80)))
     )
 }
@@ -192,7 +210,6 @@ pub(super) fn compared_with(set: &ReportSet) -> Option<String> {
 
 /// What an engine was run on: `2 prompts, 4 steps`.
 pub(super) fn ran(engine: &EngineResult) -> String {
-    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     match engine.prompts {
         0 => "not run".to_owned(),
         prompts => format!("{}, {}", count(prompts, "prompt"), count(engine.steps as usize, "decode step")),

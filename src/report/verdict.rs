@@ -3,11 +3,12 @@
 use super::diagnosis::sentence;
 use super::json::{Coverage, Diagnosis, Fault, Outcome, Side, State, Verdict};
 use super::rows::Row;
-use super::text::multiple;
+use super::text::{multiple, number};
 use crate::align::Pair;
 use crate::arms::Quantization;
 use crate::localize::{Judgement, MARGIN};
 use crate::metrics::Metrics;
+use crate::number::count;
 use crate::replay::Local;
 use std::collections::{BTreeSet, HashSet};
 
@@ -87,7 +88,7 @@ fn local_reason(local: &Local) -> String {
         n => format!("; {n} more are not judged, for what reaches them is not finite"),
     };
     format!(
-        "its local error is {size} (relative L2 {:.2e}, {} of {} elements beyond their bound{undefined}{usual}{spot})",
+        "its local error is {size} (its own relative L2 {:.2e}, {} of {} elements beyond their bound{undefined}{usual}{spot})",
         local.rel_l2,
         local.beyond,
         local.elements - local.undefined
@@ -114,9 +115,10 @@ pub(super) fn verdict(
     quantization: Quantization<'_>,
 ) -> Verdict {
     let (headline, mut reasoning) = match (outcome, faults.first()) {
-        (Outcome::Fault, Some(first)) => {
-            (fault_headline(first, proof(first, rows)), fault_reasoning(first, faults, diagnosis, rows))
-        }
+        (Outcome::Fault, Some(first)) => (
+            fault_headline(first, faults, proof(first, rows)),
+            fault_reasoning(first, faults, diagnosis, rows),
+        ),
         (Outcome::Invalid, _) => {
             ("INVALID: nothing can be said about the candidate; see the warnings".to_owned(), Vec::new())
         }
@@ -142,21 +144,33 @@ pub(super) fn verdict(
     Verdict { headline, reasoning, rests_on: rests_on(rows).into() }
 }
 
-fn fault_headline(first: &Fault, proved: Option<Side>) -> String {
+/// The largest figure of the faults at the point of `first`, over prompts and steps; NaN is the largest.
+pub(super) fn largest_at(first: &Fault, faults: &[Fault], of: impl Fn(&Fault) -> f64) -> f64 {
+    let there = faults.iter().filter(|f| f.point == first.point && f.side == first.side);
+    there.map(&of).fold(of(first), |a, b| if b.total_cmp(&a).is_gt() { b } else { a })
+}
+
+fn fault_headline(first: &Fault, faults: &[Fault], proved: Option<Side>) -> String {
     let place = match first.layer {
         Some(layer) => format!("{} (layer {layer})", first.point),
         None => first.point.clone(),
     };
-    let ratio = multiple(first.ratio);
-    match proved {
-        Some(Side::Candidate) => format!(
-            "FAULT: {place} computes something else than its inputs and weights give, {ratio} × beyond rounding"
-        ),
-        Some(Side::Reference) => format!(
-            "FAULT of the reference: its {place} computes something else than its inputs and weights give, {ratio} × beyond rounding; the candidate's does not"
-        ),
-        None => format!("FAULT: {place} is the first point that differs by more than is explained"),
-    }
+    let error = number(largest_at(first, faults, |f| f.rel_l2));
+    let ratio = multiple(largest_at(first, faults, |f| f.ratio));
+    let what = match proved {
+        Some(Side::Candidate) => format!("{place} computes something else than its inputs and weights give"),
+        Some(Side::Reference) => {
+            format!(
+                "{place} computes something else than its inputs and weights give, and the candidate's does not"
+            )
+        }
+        None => format!("{place} is the first point that differs by more than is explained"),
+    };
+    let whose = if proved == Some(Side::Reference) { " of the reference: its" } else { ":" };
+    let than = if proved.is_some() { "rounding" } else { "what is explained" };
+    format!(
+        "FAULT{whose} {what} (over prompts and steps, largest relative L2 error {error}, largest ratio {ratio} × {than})"
+    )
 }
 
 fn fault_reasoning(
@@ -166,7 +180,10 @@ fn fault_reasoning(
     rows: &[Row<'_>],
 ) -> Vec<String> {
     let same_step = |row: &&Row<'_>| row.pair.prompt == first.prompt && row.pair.step == first.step;
-    let mut sentences = vec![format!("{}: {}.", first.point, first.reason)];
+    let mut sentences = vec![format!(
+        "{} in prompt {}, step {}, where it shows first: {}.",
+        first.point, first.prompt, first.step, first.reason
+    )];
     if diagnosis.first().is_some_and(|d| d.point == first.point) {
         sentences.extend(sentence(diagnosis));
     }
@@ -201,7 +218,11 @@ fn fault_reasoning(
         .filter(|r| r.judgement.as_ref().is_some_and(|j| j.state == State::Inherited))
         .count();
     if inherited > 0 {
-        sentences.push(format!("{inherited} later points of this step inherit the error."));
+        sentences.push(format!(
+            "{} of this step inherit{} the error.",
+            count(inherited, "later point"),
+            if inherited == 1 { "s" } else { "" }
+        ));
     }
     let again: HashSet<&str> = faults
         .iter()
@@ -209,7 +230,7 @@ fn fault_reasoning(
         .map(|f| f.prompt.as_str())
         .collect();
     if !again.is_empty() {
-        sentences.push(format!("The same point differs in {} other prompts.", again.len()));
+        sentences.push(format!("The same point differs in {}.", count(again.len(), "other prompt")));
     }
     let others: BTreeSet<&str> =
         faults.iter().filter(|f| f.point != first.point).map(|f| f.point.as_str()).collect();
@@ -217,8 +238,8 @@ fn fault_reasoning(
         let list: Vec<&str> = others.iter().take(3).copied().collect();
         let more = if others.len() > list.len() { ", …" } else { "" };
         sentences.push(format!(
-            "An error is born at {} other points too: {}{more}.",
-            others.len(),
+            "An error is born at {} too: {}{more}.",
+            count(others.len(), "other point"),
             list.join(", ")
         ));
     }
@@ -281,7 +302,8 @@ fn largest_ratio<'a, 'b>(rows: &'a [Row<'b>]) -> Option<(f64, &'a Row<'b>)> {
 
 fn without_arm(rows: &[Row<'_>]) -> Vec<String> {
     let total = largest(rows, |r| r.total.as_ref());
-    let total = total.map(|total| format!("The largest total relative L2 error is {total}."));
+    let total =
+        total.map(|total| format!("The largest total relative L2 error over prompts and steps is {total}."));
     let hint = "Arm Q, PyTorch on the candidate's dequantized weights, would tell them apart: `run --reference torch` captures it, and --quantized names one.";
     total.into_iter().chain([hint.to_owned()]).collect()
 }
@@ -289,12 +311,15 @@ fn without_arm(rows: &[Row<'_>]) -> Vec<String> {
 fn healthy(rows: &[Row<'_>]) -> Vec<String> {
     let mut sentences = Vec::new();
     if let Some(worst) = largest(rows, |r| r.judged()) {
-        sentences.push(format!("The largest relative L2 error is {worst}."));
+        sentences.push(format!("The largest relative L2 error over prompts and steps is {worst}."));
     }
     if let Some((ratio, row)) = largest_ratio(rows) {
+        let replayed =
+            rows.iter().filter(|r| r.judgement.as_ref().is_some_and(|j| j.local.is_some())).count();
         sentences.push(format!(
-            "Replayed in 64 bits from their own inputs, {} points err by at most {} of what rounding can explain, the most at {} (prompt {}, step {}).",
-            rows.iter().filter(|r| r.judgement.as_ref().is_some_and(|j| j.local.is_some())).count(),
+            "Replayed in 64 bits from their own inputs, {} err{} by at most {} of what rounding can explain, the most at {} (prompt {}, step {}).",
+            count(replayed, "point"),
+            if replayed == 1 { "s" } else { "" },
             multiple(ratio),
             row.pair.point,
             row.pair.prompt,

@@ -83,6 +83,21 @@ pub struct Provenance {
     pub parameter_error: BTreeMap<String, f64>,
 }
 
+/// What activations are when they are multiplied: `floats`, `8 bits`.
+pub fn activations(bits: Option<u32>) -> String {
+    bits.map_or_else(|| "floats".to_owned(), |bits| format!("{bits} bits"))
+}
+
+/// How the note of an engine ends that ran without the adapter that its trace states.
+pub const ADAPTER_NOT_APPLIED: &str = "the adapter was not applied";
+
+impl Provenance {
+    /// The note of an engine that ran without the adapter.
+    pub fn ignored_adapter(&self) -> Option<&str> {
+        self.notes.iter().map(String::as_str).find(|note| note.ends_with(ADAPTER_NOT_APPLIED))
+    }
+}
+
 /// SHA-256 of a model's files, as `sha256:` and hex digits; none where unknown.
 ///
 /// `weights` is the hash over the lines `NAME HASH\n` of all `*.safetensors` files, sorted by name; of

@@ -32,7 +32,8 @@
 //! An `adapter` changes at least one module. Each is a linear of the architecture, with a rank of at least
 //! 1 and a finite scale, and has the points `POINT.base_layer`, `POINT.lora_A` (`[tokens, rank]`) and
 //! `POINT.lora_B` (not scaled) beside `POINT`, which is `base_layer + scale · lora_B`. An engine that cannot
-//! run the adapter states it all the same, and says in `notes` that it did not.
+//! run the adapter states it all the same, and says so in `notes`, in one that
+//! ends in `the adapter was not applied`.
 //!
 //! A prompt's `id` is not empty and consists of ASCII letters, digits, `-`, `_` and `.`; no two
 //! prompts share one. `token_ids` is not empty; `step_token_ids` are the tokens that the decode steps were
@@ -82,7 +83,10 @@ mod read;
 mod write;
 
 pub use adapter::StatedAdapter;
-pub use manifest::{Entry, Evidence, Hashes, LeftOut, Manifest, Provenance, SelfCheck, Shard, Status};
+pub use manifest::{
+    ADAPTER_NOT_APPLIED, Entry, Evidence, Hashes, LeftOut, Manifest, Provenance, SelfCheck, Shard, Status,
+    activations,
+};
 pub use read::Trace;
 pub use write::{TraceWriter, WriteOptions};
 

@@ -5,7 +5,7 @@ use crate::bundle::Bundle;
 use crate::checkpoint::ModelDir;
 use crate::cli::FaultsListArgs;
 use crate::error::Result;
-use crate::faults::{Fault, catalogue, sites};
+use crate::faults::{Fault, Weight, catalogue, sites};
 use crate::model::Graph;
 use crate::report::Outcome;
 use serde_json::json;
@@ -38,7 +38,7 @@ pub(super) fn run(args: &FaultsListArgs, ui: Ui) -> Result<Outcome> {
                 fault.source
             )
         });
-        print_text(&rows.collect::<Vec<_>>().join("\n"))?;
+        print_text(&format!("{}\n\n{}", rows.collect::<Vec<_>>().join("\n"), Weight::LEGEND))?;
     }
     Ok(Outcome::Pass)
 }

@@ -6,6 +6,7 @@ use super::run::{Score, UNCHECKED};
 use super::said::{Said, Verdict, together};
 use super::score::{Found, Planting, Row};
 use super::table::{complaints, figure, place, prompts, share, smallest, sums};
+use crate::faults::Weight;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -17,6 +18,7 @@ pub(super) fn report(scores: &[Score]) -> String {
                    that is still found. `prefill` and `decode` are the places (component, step and prompt) that are named, \
                    of those that the fault changes by more than a relative L2 error of 1e-5. `named` are those that the diagnosis calls by the right name.\n"
         .to_owned();
+    let _ = writeln!(out, "\n{}.", Weight::LEGEND);
     for score in scores {
         let _ = write!(out, "\n## {}, {}\n\n{}; {UNCHECKED}.\n\n", score.engine, score.path, prompts(score));
         let _ = writeln!(out, "{}", bullets(&sums(score)));

@@ -4,6 +4,7 @@ mod healthy;
 mod json;
 mod list;
 mod markdown;
+mod named;
 mod pairs;
 mod places;
 mod run;

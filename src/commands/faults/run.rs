@@ -61,7 +61,7 @@ pub(super) fn run(args: &FaultsRunArgs, ui: Ui) -> Result<Outcome> {
     let all = if chosen.is_empty() { catalogue().collect() } else { chosen };
     let out = args.out.as_ref().map(|out| ReplacedDir::stage(out, "faults.json")).transpose()?;
     let bundle = Bundle::unpack()?;
-    let model = ModelDir::open(&args.model.clone().unwrap_or_else(|| bundle.model()))?;
+    let model = ModelDir::open(&args.model.dir.clone().unwrap_or_else(|| bundle.model()))?;
     let mut scores = Vec::new();
     for (engine, path) in engines(args)? {
         let score = score(args, ui, &bundle, &model, (engine, path), &all)?;
@@ -163,7 +163,7 @@ fn prompts(
     bundle: &Bundle,
     engine: &dyn Engine,
 ) -> Result<Vec<Prompt>> {
-    let mut prompts = match prompts_from(args.prompts.as_deref(), &args.prompt)? {
+    let mut prompts = match prompts_from(args.prompts.as_deref(), &args.prompt.ids)? {
         Some(prompts) => prompts,
         None => Trace::open(&bundle.reference())?.manifest().prompts.clone(),
     };

@@ -1,16 +1,19 @@
 //! The score as a table for people.
 
+use super::named;
 use super::pairs::Pair;
 use super::places::{Count, counted};
 use super::run::{Score, UNCHECKED};
 use super::said::{Verdict, together};
 use super::score::{Found, Planting, Row};
+use crate::faults::Weight;
+use crate::number::count;
 use std::fmt::Write as _;
 
 /// One line for each fault, then what is wrong in words, then the sums.
 pub(super) fn text(score: &Score) -> String {
     let mut out = format!("{}, {}: {}", score.engine, score.path, prompts(score));
-    let _ = writeln!(out, "\n{UNCHECKED}\nhealthy: {} alarms\n", score.healthy.named.len());
+    let _ = writeln!(out, "\n{UNCHECKED}\nhealthy: {}\n", count(score.healthy.named.len(), "alarm"));
     let _ = writeln!(
         out,
         "{:<25} {:<8} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7}",
@@ -30,19 +33,32 @@ pub(super) fn text(score: &Score) -> String {
     );
     for row in &score.rows {
         let _ = writeln!(out, "{}", line(row));
+        named::lines(row).iter().for_each(|said| {
+            let _ = writeln!(out, "  {said}");
+        });
     }
     let complaints = complaints(score);
     if !complaints.is_empty() {
         let _ = writeln!(out, "\n{}", complaints.join("\n"));
     }
-    let _ = write!(out, "\n{}", sums(score));
+    let _ = write!(out, "\n{LEGEND}\n{}\n\n{}", Weight::LEGEND, sums(score));
     out
 }
+
+const LEGEND: &str = "exactly: every component that was changed is named, and no other; unseen: the change drowns in \
+                      rounding\nratio: local error, × what rounding can explain; smallest: least share of the fault \
+                      that is still found\nnamed, none, wrong: plantings called by the right name, by none, by a \
+                      wrong one";
 
 /// The prompts with their lengths.
 pub(super) fn prompts(score: &Score) -> String {
     let one = |p: &crate::prompt::Prompt| {
-        format!("{} ({} tokens, {} decode steps)", p.id, p.token_ids.len(), p.step_token_ids.len())
+        format!(
+            "{} ({}, {})",
+            p.id,
+            count(p.token_ids.len(), "token"),
+            count(p.step_token_ids.len(), "decode step")
+        )
     };
     score.prompts.iter().map(one).collect::<Vec<_>>().join(", ")
 }
@@ -127,28 +143,28 @@ fn of_planting(name: &str, planting: &Planting) -> Vec<String> {
 
 /// The sums, in sentences.
 pub(super) fn sums(score: &Score) -> String {
-    let count = |found: Found| score.count(found);
+    let of = |found: Found| score.count(found);
     let plantings = || score.rows.iter().flat_map(|row| &row.plantings);
-    let visible = count(Found::Exactly) + count(Found::Missed) + count(Found::Wrong);
-    let harmless = count(Found::Silent) + count(Found::Alarm);
+    let visible = of(Found::Exactly) + of(Found::Missed) + of(Found::Wrong);
+    let harmless = of(Found::Silent) + of(Found::Alarm);
     let layers = plantings().filter(|p| p.layer_exact && !p.named.is_empty() && p.found != Found::Alarm);
     let said = |verdict: Verdict| score.rows.iter().map(|row| row.said(verdict)).sum::<usize>();
     let mut out = format!(
-        "{} faults, {} plantings. Of {visible} that can be seen: component exactly {}, layer exactly {}, missed {}, \
+        "{}, {}. Of {visible} that can be seen: component exactly {}, layer exactly {}, missed {}, \
          wrong component named {}.\nIndistinguishable from rounding on this input: {}; not a bit changed: {}.\n\
-         Must not be reported: {} silent, {} alarms.\n\
+         Must not be reported: {} silent, {}.\n\
          Of {} that are located: called by the right name {}, by none {}, by a wrong one {}; by a wrong one if the \
          right were unknown {}.",
-        score.rows.iter().filter(|r| r.weight != "harmless").count(),
-        plantings().count() - harmless,
-        count(Found::Exactly),
+        count(score.rows.iter().filter(|r| r.weight != "harmless").count(), "fault"),
+        count(plantings().count() - harmless, "planting"),
+        of(Found::Exactly),
         layers.count(),
-        count(Found::Missed),
-        count(Found::Wrong),
-        count(Found::Indistinguishable),
-        count(Found::NotVisible),
-        count(Found::Silent),
-        count(Found::Alarm),
+        of(Found::Missed),
+        of(Found::Wrong),
+        of(Found::Indistinguishable),
+        of(Found::NotVisible),
+        of(Found::Silent),
+        count(of(Found::Alarm), "alarm"),
         plantings().filter(|p| p.is_located()).count(),
         said(Verdict::Right),
         said(Verdict::None),
@@ -181,12 +197,12 @@ fn of_pairs(pairs: &[Pair]) -> String {
     let all = || pairs.iter().flat_map(|pair| &pair.plantings);
     let said = |verdict: Verdict| all().filter(|p| together(&p.diagnosis) == Some(verdict)).count();
     format!(
-        "{} pairs, {} of them in one layer where one feeds the other: both found and nothing else {}. Of their {} \
-         faults: called by the right name {}, by none {}, by a wrong one {}. Places of theirs that are visibly changed: {}.",
-        pairs.len(),
+        "{}, {} of them in one layer where one feeds the other: both found and nothing else {}. Of their {}: \
+         called by the right name {}, by none {}, by a wrong one {}. Places of theirs that are visibly changed: {}.",
+        count(pairs.len(), "pair"),
         pairs.iter().filter(|pair| pair.feeding).count(),
         pairs.iter().filter(|pair| pair.is_found()).count(),
-        all().count(),
+        count(all().count(), "fault"),
         said(Verdict::Right),
         said(Verdict::None),
         said(Verdict::Wrong),

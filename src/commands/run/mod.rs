@@ -89,7 +89,7 @@ fn each(
     let points = PointFilter::new(&args.input.points)?;
     let bundle = Bundle::unpack()?;
     let lora = args.input.lora.as_deref();
-    let model = ModelDir::open(&args.model.clone().unwrap_or_else(|| bundle.model()))?.adapted(lora)?;
+    let model = ModelDir::open(&args.model.dir.clone().unwrap_or_else(|| bundle.model()))?.adapted(lora)?;
     if !model.graph().components().iter().any(|c| points.accepts(&c.point)) {
         return Err(points.chooses_nothing());
     }

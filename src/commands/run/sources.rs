@@ -12,7 +12,7 @@ use crate::engine::torch::{self, Python};
 use crate::error::{Error, Result, nearest};
 use crate::floor::Floor;
 use crate::model::PointFilter;
-use crate::prompt::{Prompt, select, tokenize};
+use crate::prompt::{self, Prompt, select, tokenize};
 use crate::split::cut;
 use crate::trace::{StatedAdapter, Trace};
 use serde_json::Value;
@@ -66,10 +66,10 @@ impl Sources {
             Some(Reference::Torch) => Self::live(args, model, points, work, ui),
             Some(Reference::Itself) => Self::itself(args, model),
             Some(Reference::Engine(name, path)) => Self::engine(args, model, (name, path), points, work, ui),
-            Some(Reference::Stored(path)) => Self::stored(args, model, path, &args.floor, &args.quantized),
+            Some(Reference::Stored(path)) => Self::stored(args, model, (path, path), &args.floor, &args.quantized),
             None if model.adapter().is_some() => Err(Error::new("this model with its adapter has no reference")
                 .hint("the bundled reference has no adapter: add `--reference torch`, or `--reference TRACE`")),
-            None if args.model.is_some() && !is_bundled(model, bundle)? => {
+            None if args.model.dir.is_some() && !is_bundled(model, bundle)? => {
                 Err(Error::new("this model has no reference").hint(
                     "the bundled reference belongs to the bundled model: add `--reference torch`, or `--reference TRACE`",
                 ))
@@ -77,16 +77,18 @@ impl Sources {
             None => {
                 let floors = if args.floor.is_empty() { bundle.floors()? } else { args.floor.clone() };
                 let arms = if args.quantized.is_empty() { bundle.arms()? } else { args.quantized.clone() };
-                Self::stored(args, model, &bundle.reference(), &floors, &arms)
+                // Where it was unpacked to helps nobody.
+                let named = Path::new("(the bundled reference)");
+                Self::stored(args, model, (&bundle.reference(), named), &floors, &arms)
             }
         }
     }
 
-    /// A reference that lies on disk; without a choice, its prompts are run.
+    /// A reference that lies on disk, and what errors call it; without a choice, its prompts are run.
     fn stored(
         args: &RunArgs,
         model: &ModelDir,
-        path: &Path,
+        (path, named): (&Path, &Path),
         floors: &[PathBuf],
         arms: &[PathBuf],
     ) -> Result<Self> {
@@ -94,17 +96,17 @@ impl Sources {
         check_weights(model, &reference)?;
         let hashes = model.hashes()?;
         let ours = StatedAdapter::new(model.adapter().map(AdapterDir::description), &hashes);
-        StatedAdapter::of(reference.manifest()).refuse_other(ours).map_err(|e| e.at(path))?;
+        StatedAdapter::of(reference.manifest()).refuse_other(ours).map_err(|e| e.at(named))?;
         let known = &reference.manifest().prompts;
-        let prompts = match (&args.input.prompts, args.input.prompt.as_slice()) {
+        let prompts = match (&args.input.prompts, args.input.prompt.ids.as_slice()) {
             (None, ids) => {
-                refuse_missing(ids, known, path)?;
-                let chosen = select(known.clone(), ids).map_err(|e| e.at(path))?;
-                tokenized(chosen, model).map_err(|e| e.at(path))?
+                refuse_missing(ids, known, named)?;
+                let chosen = select(known.clone(), ids).map_err(|e| e.at(named))?;
+                tokenized(chosen, model).map_err(|e| e.at(named))?
             }
             (Some(_), _) => {
                 let chosen = chosen_prompts(&args.input)?.unwrap_or_default();
-                refuse_missing(chosen.iter().map(|p| &p.id), known, path)?;
+                refuse_missing(chosen.iter().map(|p| &p.id), known, named)?;
                 tokenized(chosen, model)?
             }
         };
@@ -114,7 +116,7 @@ impl Sources {
         if steps > stored {
             return Err(Error::new("the reference did not decode that far")
                 .expected(format!("at most {stored} steps"), steps)
-                .at(path)
+                .at(named)
                 .hint("capture it with more --steps, or use `--reference torch`"));
         }
         let prompts = with_reference_steps(prompts, &reference);
@@ -125,7 +127,7 @@ impl Sources {
                 reference: path.to_owned(),
             }),
             prompts,
-            chosen: args.input.prompts.is_some() || !args.input.prompt.is_empty(),
+            chosen: args.input.prompts.is_some() || !args.input.prompt.ids.is_empty(),
             steps,
             python: None,
             arms: arms.to_vec(),
@@ -140,7 +142,7 @@ impl Sources {
                 .at(model.path())
                 .hint("name the original as --model, and this directory with --weights"));
         }
-        let python = Python::find(args.input.python.as_deref());
+        let python = Python::find(args.input.python.file.as_deref());
         let steps = args.input.steps.unwrap_or(STEPS);
         refuse_too_long(&prompts, steps, model)?;
         let run = |dtype: &str, prompts: &[Prompt], out: &Path| {
@@ -229,7 +231,7 @@ impl Sources {
 fn refuse_missing<'a>(
     wanted: impl IntoIterator<Item = &'a String>,
     known: &[Prompt],
-    path: &Path,
+    reference: &Path,
 ) -> Result<()> {
     let wanted: Vec<&String> = wanted.into_iter().collect();
     let missing: Vec<&str> =
@@ -250,7 +252,7 @@ fn refuse_missing<'a>(
             some(&mut known.iter().map(|k| k.id.as_str()), known.len()),
             some(&mut missing.iter().copied(), missing.len()),
         )
-        .at(path)
+        .at(reference)
         .hint(format!("{near}`--reference torch` captures PyTorch on any prompt")))
 }
 
@@ -260,12 +262,9 @@ pub(in crate::commands) fn refuse_too_long(prompts: &[Prompt], steps: usize, mod
     let Some(most) = model.config().get(section, "max_position_embeddings").and_then(Value::as_u64) else {
         return Ok(());
     };
-    match prompts.iter().find(|p| (p.token_ids.len() + steps) as u64 > most) {
-        Some(long) => Err(Error::new(format!("prompt `{}` is too long for this model", long.id))
-            .expected(format!("at most {most} tokens, decode steps included"), long.token_ids.len() + steps)
-            .hint("choose shorter prompts with --prompt ID, or fewer --steps")),
-        None => Ok(()),
-    }
+    let lengths = prompts.iter().map(|p| (p, p.token_ids.len() + steps));
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    prompt::refuse_too_long(lengths, ("model", most), ("decode steps", "--steps"))
 }
 
 /// True for a copy of the bundled model, wherever it lies.

@@ -9,7 +9,7 @@ use crate::hook::{At, Hook, NoHook};
 use crate::model::Graph;
 use crate::parameters::Parameters;
 use crate::progress;
-use crate::prompt::Prompt;
+use crate::prompt::{Prompt, refuse_too_long};
 use crate::tensor::Tensor;
 use crate::tokens::{
     ChoiceResult, Distribution, Divergence, Greedy, Logits, Position, Record, Sampler, Setting, compare,
@@ -94,17 +94,9 @@ impl Bench<'_> {
 
     /// The longest that there is must fit before the first is run.
     fn check_lengths(&self, engine: &dyn Engine, questions: &[Asked]) -> Result<()> {
-        let most = engine.max_tokens();
         let prompts = self.reference.prompts.iter().map(|p| (p, p.token_ids.len() + self.setting.tokens));
-        let mut all = prompts.chain(questions.iter().map(|q| (&q.prompt, q.prompt.token_ids.len())));
-        match all.find(|(_, length)| *length > most) {
-            Some((long, length)) => {
-                Err(Error::new(format!("prompt `{}` is too long for this engine", long.id))
-                    .expected(format!("at most {most} tokens, generated ones included"), length)
-                    .hint("choose shorter prompts with --prompt ID, or fewer --tokens"))
-            }
-            None => Ok(()),
-        }
+        let all = prompts.chain(questions.iter().map(|q| (&q.prompt, q.prompt.token_ids.len())));
+        refuse_too_long(all, ("engine", engine.max_tokens()), ("generated ones", "--tokens"))
     }
 
     fn record(&self, engine: &mut dyn Engine, prompt: &Prompt) -> Result<Record> {

@@ -3,7 +3,7 @@
 use super::super::{Ui, run};
 use super::Candidate;
 use crate::checkpoint::ModelDir;
-use crate::cli::{InputArgs, RunArgs};
+use crate::cli::{InputArgs, ModelArg, PromptArg, PythonArg, RunArgs};
 use crate::error::{Error, Result};
 use crate::prompt::Prompt;
 use crate::tokens::{LayerLink, Record, WorstPrompt};
@@ -66,7 +66,7 @@ impl Link<'_> {
         let line = json!({"id": prompt.id, "token_ids": tokens, "step_token_ids": step});
         writeln!(file, "{line}").map_err(|e| Error::io("write the prompt", file.path(), &e))?;
         let args = RunArgs {
-            model: Some(self.model.path().to_path_buf()),
+            model: ModelArg { dir: Some(self.model.path().to_path_buf()) },
             reference: Some("torch".to_owned()),
             engine: candidate.name.to_owned(),
             path: candidate.path.map(str::to_owned),
@@ -76,11 +76,11 @@ impl Link<'_> {
             out: "unused".into(),
             input: InputArgs {
                 prompts: Some(file.path().to_path_buf()),
-                prompt: Vec::new(),
+                prompt: PromptArg { ids: Vec::new() },
                 steps: Some(step.len()),
                 lora: None,
                 points: "*".to_owned(),
-                python: self.python.map(Path::to_path_buf),
+                python: PythonArg { file: self.python.map(Path::to_path_buf) },
             },
         };
         let open = |name: &str, model: &ModelDir, path: Option<&str>| candidate.open(name, model, path);

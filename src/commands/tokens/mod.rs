@@ -107,13 +107,13 @@ impl<'a> Session<'a> {
     /// Checks what was asked for, and runs PyTorch.
     pub fn new(args: &'a TokenArgs, bundle: &Bundle, ui: Ui) -> Result<Self> {
         let setting = setting(args)?;
-        let model = ModelDir::open(&args.model.clone().unwrap_or_else(|| bundle.model()))?;
+        let model = ModelDir::open(&args.model.dir.clone().unwrap_or_else(|| bundle.model()))?;
         if model.is_quantized() {
             return Err(Error::new("PyTorch cannot run a quantized directory")
                 .at(model.path())
                 .hint("name the original as --model: the engine quantizes it itself"));
         }
-        let mut prompts = match prompts_from(args.prompts.as_deref(), &args.prompt)? {
+        let mut prompts = match prompts_from(args.prompts.as_deref(), &args.prompt.ids)? {
             Some(prompts) => prompts,
             None => standard_prompts()?,
         };
@@ -124,7 +124,7 @@ impl<'a> Session<'a> {
         refuse_too_long(&prompts, setting.tokens, &model)?;
         refuse_too_long(&exam.prompts(), 0, &model)?;
         let parameters = Parameters::open(model.path(), model.graph().description())?;
-        let python = Python::find(args.python.as_deref());
+        let python = Python::find(args.python.file.as_deref());
         let (work, dir) = dumps(args.dumps.as_deref())?;
         let source = Source { python: &python, model: &model, setting, quiet: ui.quiet };
         let reference = source.generate(&prompts, &exam.prompts(), &dir)?;
@@ -149,7 +149,7 @@ impl<'a> Session<'a> {
         let link = Link {
             model: &self.model,
             prompts: &self.reference.prompts,
-            python: self.args.python.as_deref(),
+            python: self.args.python.file.as_deref(),
             ui: self.ui,
         };
         let worst = worst_first(&records)

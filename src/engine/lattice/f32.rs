@@ -151,19 +151,7 @@ impl Engine for F32Engine {
         Ok(true)
     }
 
-    fn generate(
-        &self,
-        tokens: &[u32],
-        count: usize,
-        choose: &mut dyn FnMut(&[f32], usize) -> u32,
-        hook: &mut dyn Hook,
-    ) -> Result<Vec<u32>> {
-        self.with_model(|model| model.generate(tokens, count, choose, hook))
-    }
-
-    fn run_unchecked(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<()> {
-        self.with_model(|model| model.run(tokens, forced, hook).map(drop))
-    }
+    super::pass::runs_of_the_model!();
 
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
         let mut points = PointTap::new(&self.graph);

@@ -56,6 +56,32 @@ impl Path {
     }
 }
 
+/// The runs of an [`Engine`](crate::engine::Engine) that are the pass alone, through its `with_model`.
+macro_rules! runs_of_the_model {
+    () => {
+        fn generate(
+            &self,
+            tokens: &[u32],
+            count: usize,
+            choose: &mut dyn FnMut(&[f32], usize) -> u32,
+            hook: &mut dyn crate::hook::Hook,
+        ) -> crate::error::Result<Vec<u32>> {
+            self.with_model(|model| model.generate(tokens, count, choose, hook))
+        }
+
+        fn run_unchecked(
+            &mut self,
+            tokens: &[u32],
+            forced: &[u32],
+            hook: &mut dyn crate::hook::Hook,
+        ) -> crate::error::Result<()> {
+            self.with_model(|model| model.run(tokens, forced, hook).map(drop))
+        }
+    };
+}
+
+pub(super) use runs_of_the_model;
+
 /// What a sequence leaves behind for its next token.
 #[derive(Debug)]
 pub struct State {

@@ -26,6 +26,7 @@ pub(super) fn figure<'a>(
         unit: REL_L2,
         outcome: report.outcome,
         faults: &report.faults,
+        labels: Vec::new(),
         growth: report.growth.first_point.as_deref(),
         stops,
         kinds,

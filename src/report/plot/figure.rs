@@ -9,7 +9,15 @@ use super::series::{Series, Value};
 use super::theme::{self, EDGE, HEIGHT, INK, MARGIN, PAPER, TITLE, WIDTH};
 use crate::report::stops::{Kind, Stop};
 use crate::report::text::{multiple, number, word};
+use crate::report::verdict::largest_at;
 use crate::report::{Fault, Outcome, PointReport, Report, stops};
+
+/// Words at a mark.
+pub(super) struct Label {
+    pub slot: usize,
+    pub error: f64,
+    pub lines: Vec<String>,
+}
 
 /// What a picture shows.
 pub(super) struct Figure<'a> {
@@ -20,6 +28,8 @@ pub(super) struct Figure<'a> {
     pub outcome: Outcome,
     /// The faults; the first that the picture shows is called out.
     pub faults: &'a [Fault],
+    /// Marks that are named where they stand.
+    pub labels: Vec<Label>,
     /// Where the error starts to grow, called out where there is no fault.
     pub growth: Option<&'a str>,
     pub stops: Vec<&'a Stop<'a>>,
@@ -69,6 +79,12 @@ impl Figure<'_> {
         {
             let obstacles = callout::obstacles(&scene.shapes[data..]);
             callout::draw(&mut scene, frame.scale, target, &lines, &obstacles);
+        }
+        for label in &self.labels {
+            if let Some(target) = frame.place(label.slot, Value::Measured(label.error)) {
+                let obstacles = callout::obstacles(&scene.shapes[data..]);
+                callout::draw(&mut scene, frame.scale, target, &label.lines, &obstacles);
+            }
         }
         scene
     }
@@ -162,8 +178,8 @@ impl Figure<'_> {
         let short = |name: &str| name.strip_prefix("model.").unwrap_or(name).to_owned();
         let fault = |fault: &Fault| {
             let spot = find(&fault.point)?;
-            let size =
-                format!("error up to {}, {} × what is explained", number(spot.error), multiple(fault.ratio));
+            let ratio = multiple(largest_at(fault, self.faults, |f| f.ratio));
+            let size = format!("largest error {}, ratio {ratio} × explained", number(spot.error));
             Some((spot, vec![format!("born: {}", short(&fault.point)), size]))
         };
         if let Some(callout) = self.faults.iter().find_map(fault) {
@@ -189,7 +205,7 @@ pub(super) fn draw_title(scene: &mut Scene, inner: Area, title: &str, outcome: O
 }
 
 /// What most figures show.
-pub(super) const REL_L2: &str = "rel. L2 error";
+pub(super) const REL_L2: &str = "rel. L2 error, largest over prompts and steps";
 
 /// The title of a picture of one report.
 pub(super) fn title(report: &Report, subject: &str) -> String {

@@ -66,6 +66,7 @@ pub(super) fn figure<'a>(report: &'a Report, all: &'a [Stop<'a>], kinds: &'a [Ki
         unit: REL_L2,
         outcome: report.outcome,
         faults: &report.faults,
+        labels: Vec::new(),
         growth: report.growth.first_point.as_deref(),
         stops: all.iter().collect(),
         kinds,

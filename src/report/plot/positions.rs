@@ -27,6 +27,7 @@ pub(super) fn curves(
         unit,
         outcome,
         faults: &[],
+        labels: Vec::new(),
         growth: None,
         stops: stops.iter().collect(),
         kinds: &[],

@@ -54,6 +54,21 @@ fn the_first_fault_is_named_in_the_overview_and_in_its_family() {
 }
 
 #[test]
+fn an_engine_with_a_fault_is_named_at_its_curve_and_has_a_dash_of_its_own() {
+    let reports = [sample::healthy(), sample::faulty()];
+    let (stops, kinds) = (stops(&reports[0]), kinds(&reports[0]));
+    let figure = engines::figure(&reports, Outcome::Fault, &stops, &kinds);
+    let dash = |name: &str| figure.series.iter().find(|s| s.name == name).map(|s| s.style.dash);
+    assert_eq!(dash("lattice-f32"), Some(series::Dash::Solid));
+    assert_eq!(dash("lattice-f32: FAULT"), Some(series::Dash::Dotted));
+    let layer = figure.stops[figure.labels[0].slot].layer;
+    assert_eq!((figure.labels.len(), layer), (1, Some(3)));
+    let scene = figure.draw();
+    let all: Vec<&str> = texts(&scene.shapes).map(|t| t.content.as_str()).collect();
+    assert!(all.contains(&"born: layers.3.self_attn.k_rope"), "{all:?}");
+}
+
+#[test]
 fn a_fault_of_several_steps_gets_one_ring() {
     let rings = |report: &Report| {
         let (_, scene) = scenes(report).into_iter().find(|(name, _)| name == "overview").unwrap();
@@ -147,4 +162,5 @@ fn every_sample_can_be_drawn_to_be_looked_at() {
         std::fs::create_dir_all(&dir).unwrap();
         draw_all(&report, &dir).unwrap();
     }
+    draw_engines(&[sample::healthy(), sample::faulty()], Outcome::Fault, &dir).unwrap();
 }

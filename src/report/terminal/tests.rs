@@ -36,6 +36,28 @@ fn colour_adds_nothing_but_colour() {
 }
 
 #[test]
+fn an_adapter_that_was_not_applied_is_said_before_the_verdict_and_once() {
+    let mut report = sample::faulty();
+    let note = format!("lattice-f16 has no adapter hook: {}", crate::trace::ADAPTER_NOT_APPLIED);
+    report.provenance.candidate.notes = vec![note.clone()];
+    report.warnings = vec![format!("candidate: {note}")];
+    let text = terminal(&report, false, 100);
+    assert_eq!(text.lines().nth(1), Some(note.as_str()), "{text}");
+    assert_eq!(text.matches("was not applied").count(), 1, "{text}");
+}
+
+#[test]
+fn a_point_has_the_same_largest_error_and_ratio_wherever_it_is_shown() {
+    let mut report = sample::faulty();
+    let mut later = report.faults[0].clone();
+    (later.step, later.rel_l2, later.ratio) = (1, 0.75, 4321.0);
+    report.faults.push(later);
+    let text = terminal(&report, false, 100);
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("largest error 7.5e-1, ratio 4321 × explained; 2 prompts and steps"), "{text}");
+}
+
+#[test]
 fn very_many_layers_leave_the_verdict_on_the_screen() {
     let text = terminal(&sample::huge(), false, 100);
     assert!(text.lines().count() < 90, "{text}");
