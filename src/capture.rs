@@ -8,7 +8,7 @@ use crate::model::PointFilter;
 use crate::progress;
 use crate::prompt::Prompt;
 use crate::split::Feed;
-use crate::trace::{Evidence, SelfCheck, Status, TraceWriter, WriteOptions};
+use crate::trace::{Evidence, Provenance, SelfCheck, Status, TraceWriter, WriteOptions};
 use std::path::Path;
 
 /// Bytes of tensors that are kept before a shard is written.
@@ -85,14 +85,7 @@ pub fn capture_fed(feed: Feed, engine: &mut dyn Engine, request: &Request<'_>, o
             left_out.len()
         ));
     }
-    let options = WriteOptions {
-        architecture: graph.description().name.clone(),
-        config: request.model.config().as_json().clone(),
-        provenance,
-        adapter: request.model.adapter().map(|a| a.description().clone()),
-        shard_bytes: SHARD_BYTES,
-    };
-    let mut writer = TraceWriter::create(out, options)?;
+    let mut writer = TraceWriter::create(out, write_options(request.model, provenance))?;
     left_out.iter().for_each(|point| writer.leave_out(0, point));
     let mut evidence: Vec<Evidence> = Vec::new();
     let bar = progress::bar("capturing", request.prompts.len() as u64, request.quiet);
@@ -109,6 +102,17 @@ pub fn capture_fed(feed: Feed, engine: &mut dyn Engine, request: &Request<'_>, o
     let check = SelfCheck::over(evidence);
     require_identical(&name, &check)?;
     writer.finish(Some(check))
+}
+
+/// What a trace of this model says before its first tensor.
+pub(crate) fn write_options(model: &ModelDir, provenance: Provenance) -> WriteOptions {
+    WriteOptions {
+        architecture: model.graph().description().name.clone(),
+        config: model.config().as_json().clone(),
+        provenance,
+        adapter: model.adapter().map(|a| a.description().clone()),
+        shard_bytes: SHARD_BYTES,
+    }
 }
 
 /// The prompt with exactly `steps` tokens to decode; those that it lacks are the engine's own.

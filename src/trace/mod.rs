@@ -22,6 +22,7 @@
 //! | `shards` | array of `{file, bytes}` |
 //! | `tensors` | array of entries, see below |
 //! | `left_out` | may be absent: array of `{step, point}`, points that the run cannot show in that step |
+//! | `generated` | may be absent: `{token_ids, text, seconds}`, what the engine goes on with by itself after the only prompt; see [`Generated`] |
 //!
 //! Keys that are not listed are ignored, so that a later version can add some.
 //!
@@ -33,6 +34,8 @@
 //! 1 and a finite scale, and has the points `POINT.base_layer`, `POINT.lora_A` (`[tokens, rank]`) and
 //! `POINT.lora_B` (not scaled) beside `POINT`, which is `base_layer + scale · lora_B`. An engine that cannot
 //! run the adapter states it all the same, and says in `notes` that it did not.
+//!
+//! A trace with `generated` has one prompt. Its `text` may be null; `seconds` is finite and not negative.
 //!
 //! A prompt's `id` is not empty and consists of ASCII letters, digits, `-`, `_` and `.`; no two
 //! prompts share one. `token_ids` is not empty; `step_token_ids` are the tokens that the decode steps were
@@ -82,7 +85,9 @@ mod read;
 mod write;
 
 pub use adapter::StatedAdapter;
-pub use manifest::{Entry, Evidence, Hashes, LeftOut, Manifest, Provenance, SelfCheck, Shard, Status};
+pub use manifest::{
+    Entry, Evidence, Generated, Hashes, LeftOut, Manifest, Provenance, SelfCheck, Shard, Status,
+};
 pub use read::Trace;
 pub use write::{TraceWriter, WriteOptions};
 

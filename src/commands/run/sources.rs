@@ -142,7 +142,7 @@ impl Sources {
         }
         let python = Python::find(args.input.python.as_deref());
         let steps = args.input.steps.unwrap_or(STEPS);
-        refuse_too_long(&prompts, steps, model)?;
+        refuse_too_long(&prompts, steps, "--steps", model)?;
         let run = |dtype: &str, prompts: &[Prompt], out: &Path| {
             let quiet = ui.quiet;
             let request =
@@ -254,8 +254,14 @@ fn refuse_missing<'a>(
         .hint(format!("{near}`--reference torch` captures PyTorch on any prompt")))
 }
 
-/// Refuses prompts that no engine has positions for, before any of them has run.
-pub(in crate::commands) fn refuse_too_long(prompts: &[Prompt], steps: usize, model: &ModelDir) -> Result<()> {
+/// Refuses prompts that no engine has positions for, before any of them has run; `option` is what `steps` is
+/// from.
+pub(in crate::commands) fn refuse_too_long(
+    prompts: &[Prompt],
+    steps: usize,
+    option: &str,
+    model: &ModelDir,
+) -> Result<()> {
     let section = &model.graph().description().config_section;
     let Some(most) = model.config().get(section, "max_position_embeddings").and_then(Value::as_u64) else {
         return Ok(());
@@ -263,7 +269,7 @@ pub(in crate::commands) fn refuse_too_long(prompts: &[Prompt], steps: usize, mod
     match prompts.iter().find(|p| (p.token_ids.len() + steps) as u64 > most) {
         Some(long) => Err(Error::new(format!("prompt `{}` is too long for this model", long.id))
             .expected(format!("at most {most} tokens, decode steps included"), long.token_ids.len() + steps)
-            .hint("choose shorter prompts with --prompt ID, or fewer --steps")),
+            .hint(format!("choose shorter prompts with --prompt ID, or fewer {option}"))),
         None => Ok(()),
     }
 }
