@@ -2,12 +2,13 @@
 
     python hooks/scripts/token_metrics.py distributions REFERENCE CANDIDATE
     python hooks/scripts/token_metrics.py statistics REPORT ANSWERS
+    python hooks/scripts/token_metrics.py table 60
 
 The first takes two directories that hold one trace for each prompt, with the point `lm_head`, and
 prints for each prompt a list over the positions of the KL divergence in nats and the total
 variation. The second takes a `report.json` and the directory of the candidate's dumps, and prints
 the Wilson interval of each share in the report, by its place, and what the answers to the
-questions come to.
+questions come to. The third prints both statistics for all counts up to a number.
 """
 
 import json
@@ -91,6 +92,20 @@ def statistics(report: Path, answers: Path) -> dict[str, Any]:
     }
 
 
+def table(most: int) -> dict[str, Any]:
+    """Wilson's interval of `a` in `b`, and McNemar's test of `a` changes against `b`."""
+    pairs = [(a, b) for b in range(1, most + 1) for a in range(b + 1)]
+    ends = [binomtest(a, b).proportion_ci(0.95, method="wilson") for a, b in pairs]
+    return {
+        "pairs": pairs,
+        "wilson": [[float(end.low), float(end.high)] for end in ends],
+        "mcnemar": [float(binomtest(a, a + b).pvalue) for a, b in pairs],
+    }
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "table":
+        print(json.dumps(table(int(sys.argv[2]))))
+        sys.exit()
     compute = {"distributions": distributions, "statistics": statistics}[sys.argv[1]]
     print(json.dumps(compute(Path(sys.argv[2]), Path(sys.argv[3]))))
