@@ -70,7 +70,8 @@ fn every_engine_has_its_layers_and_its_tokens_in_one_report() {
 fn a_planted_fault_fails_the_release_and_its_component_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("release");
-    let plant = ["--engine", "lattice-f16", "--fault", "rope-interleaved", "--layer", "3"];
+    let plant =
+        ["--prompt", "code-01", "--engine", "lattice-f16", "--fault", "rope-interleaved", "--layer", "3"];
     let (run, report) = release(&out, &plant);
     assert_eq!((run.code, &report["outcome"]), (1, &"fault".into()), "{run:#?}");
     assert_eq!(report["planted"], "with rope-interleaved planted in layer 3");
