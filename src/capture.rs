@@ -9,7 +9,7 @@ use crate::number::count;
 use crate::progress;
 use crate::prompt::{Prompt, refuse_too_long};
 use crate::split::Feed;
-use crate::trace::{ADAPTER_NOT_APPLIED, Evidence, SelfCheck, Status, TraceWriter, WriteOptions};
+use crate::trace::{ADAPTER_NOT_APPLIED, Evidence, Provenance, SelfCheck, Status, TraceWriter, WriteOptions};
 use std::path::Path;
 
 /// Bytes of tensors that are kept before a shard is written.
@@ -88,14 +88,7 @@ pub fn capture_fed(feed: Feed, engine: &mut dyn Engine, request: &Request<'_>, o
             if left_out.len() == 1 { "is" } else { "are" }
         ));
     }
-    let options = WriteOptions {
-        architecture: graph.description().name.clone(),
-        config: request.model.config().as_json().clone(),
-        provenance,
-        adapter: request.model.adapter().map(|a| a.description().clone()),
-        shard_bytes: SHARD_BYTES,
-    };
-    let mut writer = TraceWriter::create(out, options)?;
+    let mut writer = TraceWriter::create(out, write_options(request.model, provenance))?;
     left_out.iter().for_each(|point| writer.leave_out(0, point));
     let mut evidence: Vec<Evidence> = Vec::new();
     let bar = progress::bar("capturing", request.prompts.len() as u64, request.quiet);
@@ -112,6 +105,17 @@ pub fn capture_fed(feed: Feed, engine: &mut dyn Engine, request: &Request<'_>, o
     let check = SelfCheck::over(evidence);
     require_identical(&name, &check)?;
     writer.finish(Some(check))
+}
+
+/// What a trace of this model says before its first tensor.
+pub(crate) fn write_options(model: &ModelDir, provenance: Provenance) -> WriteOptions {
+    WriteOptions {
+        architecture: model.graph().description().name.clone(),
+        config: model.config().as_json().clone(),
+        provenance,
+        adapter: model.adapter().map(|a| a.description().clone()),
+        shard_bytes: SHARD_BYTES,
+    }
 }
 
 /// The prompt with exactly `steps` tokens to decode; those that it lacks are the engine's own.

@@ -177,14 +177,15 @@ pub struct TokenArgs {
     /// Seed of the sampled runs.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Questions in MMLU's format: a JSONL or CSV file, or a directory of them; `none` for no questions
-    /// [default: 60 bundled ones].
+    /// Questions in MMLU's format: a JSONL or CSV file, a directory of them, or MMLU's archive unpacked, with
+    /// test and dev in it; `none` for no questions [default: 60 bundled ones].
     #[arg(long, value_name = "FILE|DIR|none")]
     pub choices: Option<String>,
     /// Examples of each subject before a question, from --shots-from.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub shots: usize,
-    /// Where the examples are from, in the same format: MMLU's dev split [default: no examples].
+    /// Where the examples are from, in the same format: MMLU's dev split [default: dev in --choices, else no
+    /// examples].
     #[arg(long, value_name = "FILE|DIR")]
     pub shots_from: Option<PathBuf>,
     /// What must be reached: fp16, q4, or a TOML file [default: by engine].
@@ -210,7 +211,7 @@ distributions are compared after the same history. Needs Python with layerdiff_h
 Examples:
   layerdiff tokens                                          lattice F16 on the bundled model, 60 prompts
   layerdiff tokens --model DIR --engine lattice-q4 --dumps dumps --out report
-  layerdiff tokens --model DIR --choices mmlu/test --shots-from mmlu/dev --profile mine.toml
+  layerdiff tokens --model DIR --choices mmlu --profile mine.toml      test, and five examples from dev
   layerdiff tokens --fault rope-interleaved --layer 3       what a planted bug does to the tokens")]
 pub struct TokensArgs {
     /// lattice-f32, lattice-f16, lattice-q8, lattice-q8_0, lattice-q4 or lattice-quarot-q4.
@@ -240,11 +241,18 @@ Exit code 0: every engine's layers have no fault and its tokens pass the gate.
 
 Examples:
   layerdiff release                                         every engine on the bundled model
+  layerdiff release --fault rope-interleaved --layer 3      must fail, and name the component
   layerdiff release --model DIR --engine lattice-f16 --dumps dumps --out report")]
 pub struct ReleaseArgs {
     /// One engine [default: all].
     #[arg(long, value_name = "NAME", default_value = "all")]
     pub engine: String,
+    /// Plant this fault into each engine first, to see that the gate finds it; `layerdiff faults list` names them.
+    #[arg(long, value_name = "NAME")]
+    pub fault: Option<String>,
+    /// In this layer [default: in all where it can live].
+    #[arg(long, value_name = "N", requires = "fault")]
+    pub layer: Option<usize>,
     /// Decode steps of the comparison by layer.
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub steps: usize,

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Run, command, finished, tree};
+use layerdiff::tokens::{Share, mcnemar};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -32,6 +33,13 @@ fn python() -> String {
 
 fn path(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// What numpy and scipy compute of two paths.
+fn numpy(what: &str, one: &Path, other: &Path) -> Value {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("hooks/scripts/token_metrics.py");
+    let output = Command::new(python()).arg(script).arg(what).arg(one).arg(other).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
 }
 
 #[test]
@@ -79,20 +87,8 @@ fn divergence_and_total_variation_are_those_of_numpy() {
     let on = ["--choices", "none", "--engine", "lattice-q8", "--dumps", path(&dumps)];
     let (run, _) = tokens(&dir.path().join("report"), &on);
     assert!(run.code < 2, "{run:#?}");
-    let candidate = dir.path().join("candidate");
-    std::fs::create_dir(&candidate).unwrap();
-    for prompt in ["instruction-07", "code-01"] {
-        let (model, of) = (common::bundled_model(), dumps.join("reference").join(prompt));
-        let to = candidate.join(prompt);
-        let args = ["capture", "--engine", "lattice-q8", "--points", "lm_head", "--steps", "12", "--model"];
-        let args = [args.as_slice(), &[path(&model), "--prompts", path(&of), "--out", path(&to)]].concat();
-        assert_eq!(layerdiff(&args).code, 0);
-    }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("hooks/scripts/token_metrics.py");
-    let python = std::env::var("LAYERDIFF_PYTHON").unwrap_or_else(|_| "python3".into());
-    let numpy =
-        Command::new(python).arg(script).arg(dumps.join("reference")).arg(&candidate).output().unwrap();
-    let numpy: Value = serde_json::from_slice(&numpy.stdout).unwrap();
+    let candidate = dumps.join("lattice-q8/traces");
+    let numpy = numpy("distributions", &dumps.join("reference"), &candidate);
     for prompt in ["instruction-07", "code-01"] {
         let record = std::fs::read_to_string(dumps.join(format!("lattice-q8/{prompt}.record.json"))).unwrap();
         let record: Value = serde_json::from_str(&record).unwrap();
@@ -107,10 +103,156 @@ fn divergence_and_total_variation_are_those_of_numpy() {
     }
 }
 
+/// A report's own counts are few; these are all up to sixty.
+#[test]
+#[ignore = "needs Python with scipy"]
+fn every_interval_and_every_test_of_flips_up_to_sixty_is_that_of_scipy() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("hooks/scripts/token_metrics.py");
+    let output = Command::new(python()).arg(script).args(["table", "60"]).output().unwrap();
+    let scipy: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+    let pairs = scipy["pairs"].as_array().unwrap();
+    assert_eq!(pairs.len(), 60 * 61 / 2 + 60);
+    for (i, pair) in pairs.iter().enumerate() {
+        let [a, b] = [0, 1].map(|side| pair[side].as_u64().unwrap() as usize);
+        let (share, p) = (Share::new(a, b), mcnemar(a, b));
+        let of = |value: &Value| value.as_f64().unwrap();
+        for (ours, theirs) in [
+            (share.low, of(&scipy["wilson"][i][0])),
+            (share.high, of(&scipy["wilson"][i][1])),
+            (p, of(&scipy["mcnemar"][i])),
+        ] {
+            assert!((ours - theirs).abs() < 1e-12, "{a} and {b}: {ours} {theirs}");
+        }
+    }
+}
+
+/// Intervals and McNemar's test are those of scipy, and the counts those of a second count.
+#[test]
+#[ignore = "needs PyTorch"]
+fn intervals_and_the_test_of_flips_are_those_of_scipy() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, dumps) = (dir.path().join("report"), dir.path().join("dumps"));
+    let on = ["--fault", "rope-interleaved", "--layer", "3", "--dumps", path(&dumps)];
+    let (run, report) = tokens(&out, &on);
+    assert_eq!(run.code, 1, "{run:#?}");
+    let answers = dumps.join("lattice-f16.rope-interleaved.3");
+    let scipy = numpy("statistics", &out.join("report.json"), &answers);
+    let shares = scipy["shares"].as_object().unwrap();
+    assert!(shares.contains_key("/choices/candidate") && shares.contains_key("/greedy/exact"), "{shares:?}");
+    for (at, theirs) in shares {
+        let ours = report.pointer(at).unwrap();
+        for (i, end) in ["low", "high"].into_iter().enumerate() {
+            let (a, b) = (ours[end].as_f64().unwrap(), theirs[i].as_f64().unwrap());
+            assert!((a - b).abs() < 1e-12, "{at} {end}: {a} {b}");
+        }
+    }
+    let (ours, theirs) = (&report["choices"], &scipy["choices"]);
+    for key in ["lost", "won", "changed"] {
+        assert_eq!(ours[key], theirs[key], "{key}");
+    }
+    let (a, b) = (ours["p_value"].as_f64().unwrap(), theirs["p_value"].as_f64().unwrap());
+    assert!((a - b).abs() < 1e-12, "{a} {b}");
+}
+
+/// Both sides leave the same: a trace of the same tokens and points, and what each said by itself.
+#[test]
+#[ignore = "needs PyTorch"]
+fn both_sides_leave_a_trace_of_each_prompt_with_text_and_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let dumps = dir.path().join("dumps");
+    let on = ["--choices", "none", "--engine", "lattice-q8", "--dumps", path(&dumps)];
+    let (_, report) = tokens(&dir.path().join("report"), &on);
+    let manifest = |of: &Path| -> Value {
+        serde_json::from_slice(&std::fs::read(of.join("manifest.json")).unwrap()).unwrap()
+    };
+    for prompt in ["instruction-07", "code-01"] {
+        let reference = manifest(&dumps.join("reference").join(prompt));
+        let candidate = manifest(&dumps.join("lattice-q8/traces").join(prompt));
+        for key in ["id", "text", "token_ids", "step_token_ids"] {
+            assert_eq!(reference["prompts"][0][key], candidate["prompts"][0][key], "{key}");
+        }
+        let points = |of: &Value| -> Vec<String> {
+            let all = of["tensors"].as_array().unwrap().iter();
+            all.map(|t| format!("{} {} {}", t["step"], t["point"], t["shape"])).collect()
+        };
+        assert_eq!(points(&reference), points(&candidate));
+        assert_eq!(reference["prompts"][0]["step_token_ids"], reference["generated"]["token_ids"]);
+        for side in [&reference, &candidate] {
+            let said = &side["generated"];
+            assert_eq!(said["token_ids"].as_array().unwrap().len(), 12);
+            assert!(!said["text"].as_str().unwrap().is_empty() && said["seconds"].as_f64().unwrap() > 0.0);
+        }
+        // What was forced was not generated.
+        assert!(manifest(&dumps.join("float64").join(prompt))["generated"].is_null());
+        let record = dumps.join(format!("lattice-q8/{prompt}.record.json"));
+        let record: Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+        assert_eq!(record["greedy"]["candidate"], candidate["generated"]["token_ids"]);
+    }
+    assert!(!report.to_string().contains("seconds"), "a time would differ from run to run");
+}
+
+/// MMLU's archive: a directory for each split, a file without a header for each subject.
+#[test]
+#[ignore = "needs PyTorch"]
+fn the_archive_of_mmlu_is_asked_with_five_examples_from_its_dev_split() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().join("mmlu");
+    for (split, subject, text) in [
+        (
+            "test",
+            "abstract_algebra",
+            "\"What is 1, and\nthen 1?\",one,\"two, or\nso\",3,4,B\n\" Is it \"\"it\"\"? \",a,b,c,d,D\n",
+        ),
+        ("test", "anatomy", "Where?,here,there,up,down,A\n"),
+        (
+            "dev",
+            "abstract_algebra",
+            "q1,a,b,c,d,A\nq2,a,b,c,d,B\nq3,a,b,c,d,C\nq4,a,b,c,d,D\nq5,a,b,c,d,A\nq6,a,b,c,d,B\n",
+        ),
+        ("dev", "anatomy", "r1,a,b,c,d,D\nr2,a,b,c,d,C\nr3,a,b,c,d,B\nr4,a,b,c,d,A\nr5,a,b,c,d,D\n"),
+        ("val", "anatomy", "not asked,a,b,c,d,A\n"),
+    ] {
+        std::fs::create_dir_all(archive.join(split)).unwrap();
+        std::fs::write(archive.join(split).join(format!("{subject}_{split}.csv")), text).unwrap();
+    }
+    std::fs::write(archive.join("README.txt"), "not a question").unwrap();
+    let dumps = dir.path().join("dumps");
+    let on = ["--choices", path(&archive), "--dumps", path(&dumps)];
+    let (run, report) = tokens(&dir.path().join("report"), &on);
+    assert_eq!(run.code, 0, "{run:#?}");
+    let choices = &report["choices"];
+    assert_eq!((&choices["shots"], &choices["candidate"]["count"]), (&5.into(), &3.into()));
+    assert_eq!(choices["source"], path(&archive));
+    let asked = |number: usize| -> String {
+        let of = dumps.join(format!("questions/question-{number:04}/manifest.json"));
+        let of: Value = serde_json::from_slice(&std::fs::read(of).unwrap()).unwrap();
+        of["prompts"][0]["text"].as_str().unwrap().to_owned()
+    };
+    let shot = |q: &str, letter: char| format!("{q}\nA. a\nB. b\nC. c\nD. d\nAnswer: {letter}\n\n");
+    let about =
+        |subject| format!("The following are multiple choice questions (with answers) about {subject}.\n\n");
+    let five =
+        [("q1", 'A'), ("q2", 'B'), ("q3", 'C'), ("q4", 'D'), ("q5", 'A')].map(|(q, l)| shot(q, l)).concat();
+    let algebra = about("abstract algebra") + &five;
+    assert_eq!(
+        asked(1),
+        format!("{algebra}What is 1, and\nthen 1?\nA. one\nB. two, or\nso\nC. 3\nD. 4\nAnswer:")
+    );
+    assert_eq!(asked(2), format!("{algebra}Is it \"it\"?\nA. a\nB. b\nC. c\nD. d\nAnswer:"));
+    assert!(asked(3).starts_with(&(about("anatomy") + &shot("r1", 'D'))));
+}
+
 /// Killed in the middle and started again, the command gives the same report; nothing is lost or counted twice.
 #[test]
 #[ignore = "needs PyTorch"]
 fn an_interrupted_run_goes_on_and_gives_the_same_report_byte_for_byte() {
+    for started in ["reference/instruction-07/manifest.json", "lattice-f16/instruction-07.record.json"] {
+        interrupted_when(started);
+    }
+}
+
+/// Kills a run when this file is in its dumps.
+fn interrupted_when(started: &str) {
     let dir = tempfile::tempdir().unwrap();
     let (dumps, whole) = (dir.path().join("dumps"), dir.path().join("whole"));
     let on = ["--dumps", path(&whole)];
@@ -125,23 +267,26 @@ fn an_interrupted_run_goes_on_and_gives_the_same_report_byte_for_byte() {
     let out = dir.path().join("again");
     let args =
         ["tokens", "--tokens", "12", "--worst", "1", "--out", path(&out), "--prompt", "instruction-07"];
+    let profile = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/short.toml");
     let mut child = Command::new(assert_cmd::cargo::cargo_bin!("layerdiff"))
         .args(args)
-        .args(["--prompt", "code-01", "--dumps", path(&dumps), "--json"])
+        .args(["--prompt", "code-01", "--profile", profile, "--dumps", path(&dumps), "--json"])
+        .env("LAYERDIFF_PYTHON", python())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let started = dumps.join("reference/instruction-07/manifest.json");
-    for _ in 0..1200 {
+    let started = dumps.join(started);
+    for _ in 0..60_000 {
         if started.exists() {
             break;
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(2));
     }
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(started.exists() && !out.exists());
+    let kept = std::fs::read(&started).unwrap();
     let (second, _) = tokens(&dir.path().join("report"), &["--dumps", path(&dumps)]);
     assert_eq!(second.code, first.code);
     let found = tree(&dir.path().join("report"));
@@ -154,6 +299,26 @@ fn an_interrupted_run_goes_on_and_gives_the_same_report_byte_for_byte() {
         assert_eq!(text(bytes), text(&found[file]), "{}", file.display());
     }
     assert_eq!(expected.len(), found.len());
+    assert_eq!(std::fs::read(&started).unwrap(), kept, "what was finished is not made again");
+}
+
+/// A run that was killed between a prompt's trace and its record, or while it removed a trace.
+#[test]
+#[ignore = "needs PyTorch"]
+fn a_trace_without_its_record_and_a_record_without_its_trace_are_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, dumps) = (dir.path().join("report"), dir.path().join("dumps"));
+    let on = ["--choices", "none", "--dumps", path(&dumps)];
+    assert_eq!(tokens(&out, &on).0.code, 0);
+    let expected = tree(&out);
+    let of = dumps.join("lattice-f16");
+    std::fs::remove_file(of.join("instruction-07.record.json")).unwrap();
+    std::fs::remove_file(of.join("traces/code-01/manifest.json")).unwrap();
+    assert_eq!(tokens(&out, &on).0.code, 0);
+    assert_eq!(tree(&out), expected);
+    assert!(
+        of.join("instruction-07.record.json").exists() && of.join("traces/code-01/manifest.json").exists()
+    );
 }
 
 #[test]

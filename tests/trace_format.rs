@@ -279,6 +279,23 @@ mod the_manifest {
     }
 
     #[test]
+    fn may_say_what_the_engine_goes_on_with_after_its_only_prompt() {
+        let said = |seconds: f64| json!({"token_ids": [1, 2], "text": null, "seconds": seconds});
+        let trace = Fixture::edited(|m| m["generated"] = said(0.5)).is_read();
+        assert_eq!(trace.manifest().generated.as_ref().unwrap().token_ids, [1, 2]);
+        refused(|m| m["generated"] = said(-0.5), "impossible time");
+        refused(
+            |m| {
+                m["generated"] = said(0.5);
+                let mut other = m["prompts"][0].clone();
+                other["id"] = "other".into();
+                m["prompts"].as_array_mut().unwrap().push(other);
+            },
+            "after which prompt",
+        );
+    }
+
+    #[test]
     fn may_have_keys_that_are_not_listed() {
         let plain = Fixture::new();
         let fixture = Fixture::edited(|m| {

@@ -1,6 +1,7 @@
 """`trace`: a context manager that writes what a model computes as a layerdiff trace."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -133,6 +134,19 @@ class Trace:
         self._again: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self._writer: TraceWriter | None = None
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._seconds = 0.0
+
+    def said(self, token_ids: Sequence[int], text: str | None) -> None:
+        """Note what the model went on with after the only prompt, and how long that took.
+
+        The time is that of the calls without hooks, which are made with `check` only.
+        """
+        if self._writer is not None:
+            self._writer.generated = {
+                "token_ids": list(token_ids),
+                "text": text,
+                "seconds": round(self._seconds, 6),
+            }
 
     @property
     def tensors(self) -> int:
@@ -264,9 +278,11 @@ class Trace:
         self._again = None
         self._rerunning = True
         self._taps.remove()
+        begin = time.monotonic()
         try:
             return logits_of(self._model(*args, **kwargs))
         finally:
+            self._seconds += time.monotonic() - begin
             self._rerunning = False
             self._taps.install()
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from layerdiff_hooks.command import prepare, report, run_prompt
 from layerdiff_hooks.errors import LayerdiffError
+from layerdiff_hooks.prompts import decoded
 from layerdiff_hooks.sampler import likeliest, sampler
 
 
@@ -44,8 +45,10 @@ def _generate(options: Namespace) -> int:
                 choose = likeliest
                 if options.temperature is not None:
                     choose = sampler(options.temperature, options.seed, prompt.id)
-                with job.trace(target, [prompt]):
-                    run_prompt(job.model, tokens, options.steps, prompt.forced_ids, choose)
+                with job.trace(target, [prompt]) as recording:
+                    fed = run_prompt(job.model, tokens, options.steps, prompt.forced_ids, choose)
+                    if fed and prompt.forced_ids is None:
+                        recording.said(fed, decoded(fed, options.model))
             report(
                 options.progress,
                 {

@@ -122,6 +122,17 @@ def token_ids(prompts: Sequence[Prompt], model_dir: Path, vocab: int) -> list[li
     return found
 
 
+def decoded(ids: Sequence[int], model_dir: Path) -> str | None:
+    """The text of tokens, special ones included; None without a ``tokenizer.json``.
+
+    Raises:
+        LayerdiffError: the tokenizer cannot be read.
+    """
+    if not (model_dir / "tokenizer.json").is_file():
+        return None
+    return _tokenizer(model_dir).decode(list(ids), skip_special_tokens=False)
+
+
 def _tokenizer(model_dir: Path) -> Tokenizer:
     path = model_dir / "tokenizer.json"
     if not path.is_file():

@@ -85,6 +85,7 @@ class TraceWriter:
         self._pending: dict[str, Tensor] = {}
         self._names: set[str] = set()
         self._open = True
+        self.generated: Mapping[str, Any] | None = None
         self._folder = self._out.with_name(f".{self._out.name}.{secrets.token_hex(4)}.partial")
         try:
             self._folder.mkdir(parents=True)
@@ -184,6 +185,7 @@ class TraceWriter:
             "prompts": prompts,
             "shards": self._shards,
             "tensors": self._entries,
+            **({"generated": self.generated} if self.generated else {}),
         }
         path = self._folder / "manifest.json"
         path.write_text("".join(_json_lines(manifest)), encoding="utf-8")

@@ -67,6 +67,21 @@ def command(model: Path, prompts: Path, out: Path, *more: str) -> list[str]:
 Capsys = pytest.CaptureFixture[str]
 
 
+def test_generate_writes_what_the_model_went_on_with(
+    tmp_path: Path, checkpoint: Path, prompts: Path
+) -> None:
+    args = ["generate", *command(checkpoint, prompts, tmp_path / "dumps", "--steps", "2")[1:]]
+    assert main(args) == 0
+    free = Read(tmp_path / "dumps" / "sea-1").manifest
+    said = free["generated"]
+    assert said["token_ids"] == free["prompts"][0]["step_token_ids"]
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    assert said["text"] == tokenizer.decode(said["token_ids"], skip_special_tokens=False)
+    assert 0 < said["seconds"] < 600
+    # What was forced was not generated.
+    assert "generated" not in Read(tmp_path / "dumps" / "ids-2").manifest
+
+
 def test_capture_writes_a_checked_trace(
     tmp_path: Path, checkpoint: Path, prompts: Path, capsys: Capsys
 ) -> None:

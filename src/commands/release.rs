@@ -1,17 +1,21 @@
 //! `layerdiff release`: layers and tokens of every engine, joined.
 
-use super::tokens::{Candidate, Session};
+use super::tokens::{Candidate, Session, planted};
 use super::{Ui, command_line, print_json, print_text, run, width};
 use crate::bundle::Bundle;
-use crate::capture::open_engine;
+use crate::checkpoint::ModelDir;
 use crate::cli::{InputArgs, ReleaseArgs, RunArgs};
 use crate::engine::{CANDIDATES, check_known};
 use crate::error::{Error, Result};
+use crate::faults::{Fault, named};
 use crate::files::ReplacedDir;
 use crate::report::{Outcome, Report, write_all};
 use crate::tokens::{EngineRelease, Release, profile, write_tokens};
 use std::io::Write;
 use std::path::Path;
+
+/// What is planted into every engine.
+type Planted = Option<(&'static Fault, Option<usize>)>;
 
 pub(super) fn run(args: &ReleaseArgs, ui: Ui) -> Result<Outcome> {
     let known: Vec<&str> = CANDIDATES.into_iter().chain(["all"]).collect();
@@ -20,16 +24,18 @@ pub(super) fn run(args: &ReleaseArgs, ui: Ui) -> Result<Outcome> {
     let chosen: Vec<&str> = chosen.collect();
     let profiles =
         chosen.iter().map(|name| profile(args.on.profile.as_deref(), name)).collect::<Result<Vec<_>>>()?;
+    let fault = args.fault.as_deref().map(named).transpose()?.map(|fault| (fault, args.layer));
     let out = ReplacedDir::stage(&args.out, "report.json")?;
     let bundle = Bundle::unpack()?;
-    let session = Session::new(&args.on, &bundle, ui)?;
+    let session = Session::new(&args.on, &bundle, &profiles, ui)?;
     // PyTorch runs once for all engines.
-    let mut layers = layers(args, ui)?;
-    let mut release = Release::new(command_line());
+    let mut layers = layers(args, fault, ui)?;
+    let mut release =
+        Release::new(command_line(), fault.map(planted).map(|said| said.trim_start().to_owned()));
     for (name, profile) in chosen.iter().zip(&profiles) {
         let dir = out.path().join(name);
         let mut errors = Vec::new();
-        let tokens = session.judge(&Candidate { name, path: None, fault: None }, profile);
+        let tokens = session.judge(&Candidate { name, path: None, fault }, profile);
         let tokens = tokens.map_err(|e| errors.push(format!("tokens: {e}"))).ok();
         let of_engine = layers.iter().position(|(engine, _)| engine == name).map(|i| layers.swap_remove(i).1);
         let of_engine = of_engine.unwrap_or_else(|| Err(Error::new("it was not run")));
@@ -59,7 +65,7 @@ fn write_into(dir: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()>
 }
 
 /// The comparison by layer of each engine, of the same prompts.
-fn layers(args: &ReleaseArgs, ui: Ui) -> Result<Vec<(String, Result<Report>)>> {
+fn layers(args: &ReleaseArgs, fault: Planted, ui: Ui) -> Result<Vec<(String, Result<Report>)>> {
     let on = &args.on;
     let mut all = tempfile::NamedTempFile::new()
         .map_err(|e| Error::io("create a temporary file", std::env::temp_dir(), &e))?;
@@ -89,5 +95,8 @@ fn layers(args: &ReleaseArgs, ui: Ui) -> Result<Vec<(String, Result<Report>)>> {
             python: on.python.clone(),
         },
     };
-    run::judge(&args, &open_engine, ui)
+    let open = |name: &str, model: &ModelDir, path: Option<&str>| {
+        Candidate { name, path, fault }.open(name, model, path)
+    };
+    run::judge(&args, &open, ui)
 }

@@ -32,18 +32,18 @@ pub struct Profile {
 /// One criterion as it is written down.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Limit {
-    metric: Metric,
+pub(super) struct Limit {
+    pub(super) metric: Metric,
     /// How many tokens of each prompt count.
-    first: Option<usize>,
-    at_least: Option<f64>,
-    at_most: Option<f64>,
+    pub(super) first: Option<usize>,
+    pub(super) at_least: Option<f64>,
+    pub(super) at_most: Option<f64>,
 }
 
 /// What can be limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Metric {
+pub(super) enum Metric {
     GreedyMatch,
     ExactPrompts,
     MeanKl,
@@ -68,6 +68,8 @@ pub struct Criterion {
     pub limit: String,
     /// None where nothing was measured.
     pub pass: Option<bool>,
+    #[serde(flatten)]
+    pub(super) of: Limit,
 }
 
 /// What came of all criteria.
@@ -136,6 +138,15 @@ impl Profile {
         let criteria = self.criterion.iter().map(|limit| limit.judge(records, choices)).collect();
         Gate { profile: self.name.clone(), criteria }
     }
+
+    /// The criteria that a run of `tokens` tokens a prompt, with or without questions, cannot measure, with
+    /// what each needs.
+    pub fn unmeasurable(&self, tokens: usize, questions: bool) -> Vec<String> {
+        let lacking = |limit: &Limit| {
+            limit.lacks(tokens, questions).map(|needs| format!("{} needs {needs}", limit.name()))
+        };
+        self.criterion.iter().filter_map(lacking).collect()
+    }
 }
 
 impl Limit {
@@ -146,24 +157,38 @@ impl Limit {
             (Some(limit), _) => v >= limit,
             (None, limit) => limit.is_some_and(|limit| v <= limit),
         };
-        let name = serde_json::to_value(self.metric).ok();
-        let name = name.as_ref().and_then(|n| n.as_str()).unwrap_or_default().to_owned();
-        let first = self.first.map_or_else(String::new, |n| format!(", first {n} tokens"));
         let limit = match (self.at_least, self.at_most) {
             (Some(limit), _) => format!("at least {limit}"),
             (None, limit) => format!("at most {}", limit.unwrap_or(f64::NAN)),
         };
-        Criterion { name: name + &first, value, limit, pass: value.map(within) }
+        Criterion { name: self.name(), value, limit, pass: value.map(within), of: self.clone() }
+    }
+
+    fn name(&self) -> String {
+        let name = serde_json::to_value(self.metric).ok();
+        let name = name.as_ref().and_then(|n| n.as_str()).unwrap_or_default().to_owned();
+        name + &self.first.map_or_else(String::new, |n| format!(", first {n} tokens"))
+    }
+
+    /// What a run of so many tokens would have to have besides; none if it can measure this.
+    fn lacks(&self, tokens: usize, questions: bool) -> Option<String> {
+        if !self.metric.is_of_tokens() {
+            return (!questions).then(|| "questions: leave out --choices none".to_owned());
+        }
+        self.first.filter(|first| *first > tokens).map(|first| format!("--tokens {first}"))
     }
 }
 
 impl Metric {
+    fn is_of_tokens(self) -> bool {
+        !matches!(self, Self::ChoiceAccuracy | Self::ChoiceFlips)
+    }
+
     /// The figure over the first `first` tokens of each prompt; none where nothing was measured.
     fn value(self, first: usize, records: &[Record], choices: Option<&Choices>) -> Option<f64> {
         // A criterion on the first hundred tokens says nothing about a run of ten.
         let short = |r: &Record| r.positions.len() < first || r.greedy.reference.len() < first;
-        let of_tokens = !matches!(self, Self::ChoiceAccuracy | Self::ChoiceFlips);
-        if first < usize::MAX && of_tokens && records.iter().any(short) {
+        if first < usize::MAX && self.is_of_tokens() && records.iter().any(short) {
             return None;
         }
         let positions = || records.iter().flat_map(move |r| r.positions.iter().take(first));
@@ -231,6 +256,21 @@ mod tests {
         let gate = profile(Some("fp16"), "x").unwrap().judge(&[], None);
         assert_eq!(gate.passes(), None);
         assert!(gate.criteria.iter().all(|c| c.pass.is_none() && c.value.is_none()));
+    }
+
+    #[test]
+    fn what_a_short_run_cannot_measure_is_said_with_what_it_needs() {
+        let of = |tokens, questions| profile(Some("fp16"), "x").unwrap().unmeasurable(tokens, questions);
+        assert_eq!(of(100, false), [""; 0]);
+        assert_eq!(of(99, true), ["mean_kl, first 100 tokens needs --tokens 100"]);
+        assert_eq!(of(9, true).len(), 2);
+        let text = "[[profile]]\nname = 'a'\n[[profile.criterion]]\nmetric = 'choice_flips'\nat_most = 0.1";
+        let choices = parse(text).unwrap().remove(0);
+        assert_eq!(choices.unmeasurable(1, true), [""; 0]);
+        assert_eq!(
+            choices.unmeasurable(1, false),
+            ["choice_flips needs questions: leave out --choices none"]
+        );
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Logits<'a> {
     trace: &'a Trace,
     /// The point of the logits, and that of the head's input.
     points: [&'a str; 2],
+    /// How long a row of what is kept must be.
+    width: usize,
     /// The head's weights, where the trace has its input alone.
     head: Option<TensorView<'a>>,
 }
@@ -45,21 +47,16 @@ impl<'a> Logits<'a> {
                     .hint("capture it without --points, or with one that accepts these"));
             }
         };
-        Ok(Self { trace, points, head })
+        let width = match &head {
+            Some(weights) => weights.shape.last().copied().unwrap_or(0),
+            None => graph.dim("vocab"),
+        };
+        Ok(Self { trace, points, width, head })
     }
 
     /// The logits `[vocab]` before token `position` of what follows the prompt: position 0 after the prompt.
     pub fn at(&self, prompt: &Prompt, position: usize) -> Result<Vec<f32>> {
-        let point = self.points[usize::from(self.head.is_some())];
-        let entry = self.trace.find(&prompt.id, position as u32, point).ok_or_else(|| {
-            Error::new(format!("the trace lacks `{point}` of prompt `{}`, step {position}", prompt.id))
-                .at(self.trace.path())
-        })?;
-        let width = *entry.shape.last().expect("a point has axes");
-        let view = self.trace.view(entry);
-        // The last row: that after the last token of the pass.
-        let mut row = vec![0.0; width];
-        view.read_into(view.len() - width, &mut row);
+        let (row, width) = (self.row(prompt, position)?, self.width);
         let Some(head) = &self.head else { return Ok(row.into_iter().map(|v| v as f32).collect()) };
         Ok((0..head.len() / width)
             .into_par_iter()
@@ -71,5 +68,46 @@ impl<'a> Logits<'a> {
                 },
             )
             .collect())
+    }
+
+    /// Refuses what [`Logits::at`] cannot make a distribution of. A logit of −∞ is a token that cannot come.
+    pub fn check(&self, prompt: &Prompt, position: usize) -> Result<()> {
+        let bad = |v: &f64| v.is_nan() || *v == f64::INFINITY || (self.head.is_some() && v.is_infinite());
+        let row = self.row(prompt, position)?;
+        match row.iter().position(bad) {
+            Some(i) => Err(Error::new(format!("the dump of prompt `{}` holds what is no number", prompt.id))
+                .expected(
+                    "finite numbers",
+                    format!("{} at index {i} of `{}`, step {position}", row[i], self.point()),
+                )
+                .at(self.trace.path())
+                .hint("`layerdiff inspect` shows the trace; remove it to have it made again")),
+            None => Ok(()),
+        }
+    }
+
+    fn point(&self) -> &'a str {
+        self.points[usize::from(self.head.is_some())]
+    }
+
+    /// The last row of what the trace keeps of a step: that after the last token of the pass.
+    fn row(&self, prompt: &Prompt, position: usize) -> Result<Vec<f64>> {
+        let point = self.point();
+        let entry = self.trace.find(&prompt.id, position as u32, point).ok_or_else(|| {
+            Error::new(format!("the trace lacks `{point}` of prompt `{}`, step {position}", prompt.id))
+                .at(self.trace.path())
+        })?;
+        let width = entry.shape.last().copied().unwrap_or(0);
+        if width != self.width {
+            let what = if self.head.is_some() { "another width" } else { "another vocabulary" };
+            return Err(Error::new(format!("the dump of prompt `{}` has {what}", prompt.id))
+                .expected(format!("{} numbers a position", self.width), width)
+                .at(self.trace.path())
+                .hint("both sides must run the same model with the same tokenizer"));
+        }
+        let view = self.trace.view(entry);
+        let mut row = vec![0.0; width];
+        view.read_into(view.len() - width, &mut row);
+        Ok(row)
     }
 }

@@ -15,6 +15,9 @@ pub struct Release {
     pub version: u32,
     /// `pass` where every engine passes in both.
     pub outcome: Outcome,
+    /// The fault that was planted into every engine, where one was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub planted: Option<String>,
     pub engines: Vec<EngineRelease>,
     pub layerdiff: String,
     pub command: Vec<String>,
@@ -98,11 +101,12 @@ impl EngineRelease {
 
 impl Release {
     /// An empty one.
-    pub fn new(command: Vec<String>) -> Self {
+    pub fn new(command: Vec<String>, planted: Option<String>) -> Self {
         Self {
             format: "layerdiff-release".into(),
             version: 1,
             outcome: Outcome::Unmeasured,
+            planted,
             engines: Vec::new(),
             layerdiff: env!("CARGO_PKG_VERSION").into(),
             command,
@@ -128,13 +132,14 @@ impl Release {
 
     fn passed(&self) -> String {
         let n = self.engines.iter().filter(|e| e.outcome == Outcome::Pass).count();
-        format!("{n} of {} engines pass", self.engines.len())
+        let planted = self.planted.as_ref().map_or_else(String::new, |said| format!(", {said}"));
+        format!("{n} of {} engines pass{planted}", self.engines.len())
     }
 
     /// The page.
     pub fn markdown(&self) -> String {
         let mut lines = vec![
-            format!("# {}: release, {}", word(self.outcome), self.passed()),
+            format!("# {}: release, {}", word(self.outcome), plain(&self.passed())),
             String::new(),
             "| engine | | layers | engine adds | tokens, gate | greedy, first 10 | mean KL, nats | same likeliest token | prompts equal | questions right, reference and candidate |".to_owned(),
             "|---|---|---|---|---|---|---|---|---|---|".to_owned(),

@@ -28,6 +28,20 @@ pub struct Manifest {
     /// Points that cannot be there by the nature of the run, and whose absence is no gap.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
+    /// What the engine said by itself; only in a trace of one prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generated: Option<Generated>,
+}
+
+/// What an engine goes on with after a prompt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Generated {
+    /// The tokens, each after the engine's own. The steps of the trace may have been given others.
+    pub token_ids: Vec<u32>,
+    /// Their text; none where there is no tokenizer.
+    pub text: Option<String>,
+    /// Wall time of the passes that gave them, without hooks.
+    pub seconds: f64,
 }
 
 /// A point of a step that no prompt has.
@@ -255,6 +269,7 @@ impl Manifest {
         }
         self.validate_self_check()?;
         self.validate_prompts()?;
+        self.validate_generated()?;
         self.validate_shards()?;
         self.validate_tensors()
     }
@@ -297,6 +312,20 @@ impl Manifest {
             }
         }
         Ok(())
+    }
+
+    fn validate_generated(&self) -> Result<()> {
+        match &self.generated {
+            Some(_) if self.prompts.len() != 1 => {
+                Err(Error::new("the trace does not say after which prompt its text was generated")
+                    .expected("one prompt", self.prompts.len()))
+            }
+            Some(said) if !(said.seconds.is_finite() && said.seconds >= 0.0) => {
+                Err(Error::new("the trace states an impossible time")
+                    .expected("seconds, finite and not negative", said.seconds))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn validate_shards(&self) -> Result<()> {

@@ -22,6 +22,7 @@
 //! | `shards` | array of `{file, bytes}` |
 //! | `tensors` | array of entries, see below |
 //! | `left_out` | may be absent: array of `{step, point}`, points that the run cannot show in that step |
+//! | `generated` | may be absent: `{token_ids, text, seconds}`, what the engine goes on with by itself after the only prompt; see [`Generated`] |
 //!
 //! Keys that are not listed are ignored, so that a later version can add some.
 //!
@@ -34,6 +35,8 @@
 //! `POINT.lora_B` (not scaled) beside `POINT`, which is `base_layer + scale · lora_B`. An engine that cannot
 //! run the adapter states it all the same, and says so in `notes`, in one that
 //! ends in `the adapter was not applied`.
+//!
+//! A trace with `generated` has one prompt. Its `text` may be null; `seconds` is finite and not negative.
 //!
 //! A prompt's `id` is not empty and consists of ASCII letters, digits, `-`, `_` and `.`; no two
 //! prompts share one. `token_ids` is not empty; `step_token_ids` are the tokens that the decode steps were
@@ -84,8 +87,8 @@ mod write;
 
 pub use adapter::StatedAdapter;
 pub use manifest::{
-    ADAPTER_NOT_APPLIED, Entry, Evidence, Hashes, LeftOut, Manifest, Provenance, SelfCheck, Shard, Status,
-    activations,
+    ADAPTER_NOT_APPLIED, Entry, Evidence, Generated, Hashes, LeftOut, Manifest, Provenance, SelfCheck, Shard,
+    Status, activations,
 };
 pub use read::Trace;
 pub use write::{TraceWriter, WriteOptions};

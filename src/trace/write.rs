@@ -1,6 +1,6 @@
 //! Writing a trace: one shard in memory, then a rename.
 
-use super::{Entry, LeftOut, MANIFEST, Manifest, Provenance, SelfCheck, Shard};
+use super::{Entry, Generated, LeftOut, MANIFEST, Manifest, Provenance, SelfCheck, Shard};
 use crate::error::{Error, Result};
 use crate::files::StagedDir;
 use crate::model::Adapter;
@@ -58,6 +58,7 @@ impl TraceWriter {
                 shards: Vec::new(),
                 tensors: Vec::new(),
                 left_out: Vec::new(),
+                generated: None,
             },
             shard_bytes: options.shard_bytes,
             pending: Vec::new(),
@@ -73,6 +74,11 @@ impl TraceWriter {
     /// Says that this run cannot show `point` in `step`.
     pub fn leave_out(&mut self, step: u32, point: &str) {
         self.manifest.left_out.push(LeftOut { step, point: point.to_owned() });
+    }
+
+    /// Says what the engine goes on with after the only prompt.
+    pub fn generated(&mut self, said: Generated) {
+        self.manifest.generated = Some(said);
     }
 
     /// Takes the next tensor in the order of execution, as little-endian bytes.

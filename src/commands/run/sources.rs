@@ -144,7 +144,7 @@ impl Sources {
         }
         let python = Python::find(args.input.python.file.as_deref());
         let steps = args.input.steps.unwrap_or(STEPS);
-        refuse_too_long(&prompts, steps, model)?;
+        refuse_too_long(&prompts, steps, "--steps", model)?;
         let run = |dtype: &str, prompts: &[Prompt], out: &Path| {
             let quiet = ui.quiet;
             let request =
@@ -256,15 +256,26 @@ fn refuse_missing<'a>(
         .hint(format!("{near}`--reference torch` captures PyTorch on any prompt")))
 }
 
-/// Refuses prompts that no engine has positions for, before any of them has run.
-pub(in crate::commands) fn refuse_too_long(prompts: &[Prompt], steps: usize, model: &ModelDir) -> Result<()> {
+/// Refuses prompts that no engine has positions for, before any of them has run; `option` is what `steps` is
+/// from.
+pub(in crate::commands) fn refuse_too_long(
+    prompts: &[Prompt],
+    steps: usize,
+    option: &str,
+    model: &ModelDir,
+) -> Result<()> {
     let section = &model.graph().description().config_section;
     let Some(most) = model.config().get(section, "max_position_embeddings").and_then(Value::as_u64) else {
         return Ok(());
     };
     let lengths = prompts.iter().map(|p| (p, p.token_ids.len() + steps));
     let most = usize::try_from(most).unwrap_or(usize::MAX);
-    prompt::refuse_too_long(lengths, ("model", most), ("decode steps", "--steps"))
+    let included = match option {
+        "--tokens" => "generated ones",
+        "--shots" => "examples",
+        _ => "decode steps",
+    };
+    prompt::refuse_too_long(lengths, ("model", most), (included, option))
 }
 
 /// True for a copy of the bundled model, wherever it lies.

@@ -1,50 +1,33 @@
 //! The candidate's side: what it makes of the reference's tokens, and what it generates itself.
 
+use super::dump::{Dumps, Said, rows};
 use super::questions::Asked;
 use super::reference::{Reference, check_dir, write_whole};
-use crate::capture::require_identical;
-use crate::engine::{Engine, likeliest};
+use crate::checkpoint::ModelDir;
+use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::hook::{At, Hook, NoHook};
-use crate::model::Graph;
+use crate::hook::NoHook;
 use crate::parameters::Parameters;
 use crate::progress;
 use crate::prompt::{Prompt, refuse_too_long};
-use crate::tensor::Tensor;
 use crate::tokens::{
     ChoiceResult, Distribution, Divergence, Greedy, Logits, Position, Record, Sampler, Setting, compare,
 };
-use crate::trace::{Evidence, Provenance, SelfCheck, Trace};
+use crate::trace::{Provenance, Trace};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use std::path::Path;
-
-/// Keeps the logits of the last token of each pass.
-struct Rows<'a> {
-    point: &'a str,
-    rows: Vec<Vec<f32>>,
-}
-
-impl Hook for Rows<'_> {
-    fn wants(&self, point: &str) -> bool {
-        point == self.point
-    }
-
-    fn call(&mut self, _: At<'_>, tensor: Tensor) -> Result<Tensor> {
-        let vocab = *tensor.shape.last().expect("logits have axes");
-        let values = tensor.clone().into_f32()?;
-        self.rows.push(values[values.len() - vocab..].to_vec());
-        Ok(tensor)
-    }
-}
+use tokenizers::Tokenizer;
 
 /// Both sides of a candidate's run.
 pub(super) struct Bench<'a> {
-    pub graph: &'a Graph,
+    pub model: &'a ModelDir,
     /// The weights that the reference ran on.
     pub parameters: &'a Parameters,
     pub reference: &'a Reference,
     pub setting: Setting,
+    /// Whether a trace of each prompt is left beside its record.
+    pub keep: bool,
     pub quiet: bool,
 }
 
@@ -64,6 +47,12 @@ impl Bench<'_> {
             &json!({"layerdiff": env!("CARGO_PKG_VERSION"), "candidate": provenance, "setting": self.setting}),
         )?;
         self.check_lengths(engine, questions)?;
+        let dumps = Dumps {
+            model: self.model,
+            dir: self.keep.then(|| dir.join("traces")),
+            points: &self.reference.points,
+            tokenizer: Tokenizer::from_file(self.model.path().join("tokenizer.json")).ok(),
+        };
         let prompts = &self.reference.prompts;
         let bar = progress::bar(name, (prompts.len() + questions.len()) as u64, self.quiet);
         let mut records = Vec::new();
@@ -72,8 +61,11 @@ impl Bench<'_> {
             let file = dir.join(format!("{}.record.json", prompt.id));
             records.push(known_or(
                 &file,
-                |known: &Record| known.prompt == prompt.id && known.greedy.reference == prompt.step_token_ids,
-                || self.record(engine, prompt),
+                |known: &Record| {
+                    let of = known.prompt == prompt.id && known.greedy.reference == prompt.step_token_ids;
+                    of && dumps.has(prompt)
+                },
+                || self.record(engine, prompt, &dumps),
             )?);
             bar.inc(1);
         }
@@ -99,16 +91,15 @@ impl Bench<'_> {
         refuse_too_long(all, ("engine", engine.max_tokens()), ("generated ones", "--tokens"))
     }
 
-    fn record(&self, engine: &mut dyn Engine, prompt: &Prompt) -> Result<Record> {
+    fn record(&self, engine: &mut dyn Engine, prompt: &Prompt, dumps: &Dumps<'_>) -> Result<Record> {
         let at = |e: Error| Error::new(format!("prompt `{}`: {e}", prompt.id));
         let (forced, count) = (&prompt.step_token_ids, prompt.step_token_ids.len());
-        let (rows, self_check) = self.rows(engine, &prompt.token_ids, &forced[..count.saturating_sub(1)])?;
+        let Said { rows, greedy: candidate, self_check } = dumps.make(engine, prompt)?;
         let greedy_trace = self.reference.greedy(prompt)?;
         let double_trace = self.reference.double(prompt)?;
         let reference = self.logits(&greedy_trace)?;
         let double = self.logits(&double_trace)?;
         let sampler = Sampler::new(self.setting.temperature, self.setting.seed, &prompt.id);
-        let candidate = engine.generate(&prompt.token_ids, count, &mut |l, _| likeliest(l), &mut NoHook)?;
         let sampled =
             engine.generate(&prompt.token_ids, count, &mut |l, step| sampler.draw(l, step), &mut NoHook)?;
         let mut greedy = Greedy { reference: forced.clone(), candidate, divergence: None };
@@ -145,7 +136,8 @@ impl Bench<'_> {
     }
 
     fn answer(&self, engine: &mut dyn Engine, asked: &Asked) -> Result<ChoiceResult> {
-        let (rows, _) = self.rows(engine, &asked.prompt.token_ids, &[])?;
+        let tokens = (asked.prompt.token_ids.as_slice(), [].as_slice());
+        let (rows, _) = rows(engine, self.model, tokens, (None, &self.reference.points))?;
         let trace = self.reference.question(&asked.prompt)?;
         let reference = self.logits(&trace)?.at(&asked.prompt, 0)?;
         ChoiceResult::new(
@@ -156,22 +148,8 @@ impl Bench<'_> {
         )
     }
 
-    /// The logits after the prompt and after each of `forced`, and what the self-check found.
-    fn rows(
-        &self,
-        engine: &mut dyn Engine,
-        tokens: &[u32],
-        forced: &[u32],
-    ) -> Result<(Vec<Vec<f32>>, Vec<Evidence>)> {
-        let point = self.graph.components().last().expect("an architecture has components").point.as_str();
-        let mut hook = Rows { point, rows: Vec::new() };
-        let evidence = engine.run(tokens, forced, &mut hook)?;
-        require_identical(&engine.provenance().engine, &SelfCheck::new(evidence.clone()))?;
-        Ok((hook.rows, evidence))
-    }
-
     fn logits<'b>(&'b self, trace: &'b Trace) -> Result<Logits<'b>> {
-        Logits::new(trace, self.graph, Some(self.parameters))
+        Logits::new(trace, self.model.graph(), Some(self.parameters))
     }
 }
 

@@ -1,6 +1,7 @@
 //! `layerdiff tokens`.
 
 mod candidate;
+mod dump;
 mod link;
 pub(super) mod questions;
 pub(super) mod reference;
@@ -26,6 +27,8 @@ use candidate::Bench;
 use link::Link;
 use questions::Exam;
 use reference::{Reference, Source};
+use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -35,7 +38,7 @@ pub(super) fn run(args: &TokensArgs, ui: Ui) -> Result<Outcome> {
     let profile = profile(args.on.profile.as_deref(), &args.engine)?;
     let out = ReplacedDir::stage(&args.out, "report.json")?;
     let bundle = Bundle::unpack()?;
-    let session = Session::new(&args.on, &bundle, ui)?;
+    let session = Session::new(&args.on, &bundle, std::slice::from_ref(&profile), ui)?;
     let candidate =
         Candidate { name: &args.engine, path: args.path.as_deref(), fault: fault.map(|f| (f, args.layer)) };
     let report = session.judge(&candidate, &profile)?;
@@ -50,6 +53,20 @@ pub(super) fn run(args: &TokensArgs, ui: Ui) -> Result<Outcome> {
     Ok(report.outcome)
 }
 
+/// Says before the run which criteria it will not measure: an hour later it would be too late.
+fn say_unmeasurable(on: &TokenArgs, profiles: &[Profile], ui: Ui) {
+    let questions = on.choices.as_deref() != Some("none");
+    let mut said = BTreeSet::new();
+    for profile in profiles.iter().filter(|_| !ui.quiet) {
+        for lacking in profile.unmeasurable(on.tokens, questions) {
+            let line = format!("profile {} will be UNMEASURED: {lacking}", profile.name);
+            if said.insert(line.clone()) {
+                let _nobody_listens = writeln!(std::io::stderr(), "note: {line}");
+            }
+        }
+    }
+}
+
 /// An engine, as it is asked for.
 pub(super) struct Candidate<'a> {
     pub name: &'a str,
@@ -59,7 +76,7 @@ pub(super) struct Candidate<'a> {
 
 impl Candidate<'_> {
     /// Loads it.
-    fn open(&self, name: &str, model: &ModelDir, path: Option<&str>) -> Result<Box<dyn Engine>> {
+    pub(super) fn open(&self, name: &str, model: &ModelDir, path: Option<&str>) -> Result<Box<dyn Engine>> {
         let engine = open_engine(name, model, path)?;
         match self.fault {
             Some((fault, layer)) => Ok(Box::new(FaultyEngine::new(engine, model, fault, layer)?)),
@@ -69,11 +86,7 @@ impl Candidate<'_> {
 
     /// What a report calls it.
     fn label(&self) -> String {
-        let planted = self.fault.map(|(fault, layer)| match layer {
-            Some(layer) => format!(" with {} planted in layer {layer}", fault.name),
-            None => format!(" with {} planted", fault.name),
-        });
-        format!("{}{}", self.name, planted.unwrap_or_default())
+        format!("{}{}", self.name, self.fault.map(planted).unwrap_or_default())
     }
 
     /// What its records are called.
@@ -87,6 +100,14 @@ impl Candidate<'_> {
             self.path.map_or_else(String::new, |p| format!(".{p}")),
             fault.unwrap_or_default()
         )
+    }
+}
+
+/// What follows the engine's name where a fault is planted.
+pub(super) fn planted((fault, layer): (&Fault, Option<usize>)) -> String {
+    match layer {
+        Some(layer) => format!(" with {} planted in layer {layer}", fault.name),
+        None => format!(" with {} planted", fault.name),
     }
 }
 
@@ -104,8 +125,8 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Checks what was asked for, and runs PyTorch.
-    pub fn new(args: &'a TokenArgs, bundle: &Bundle, ui: Ui) -> Result<Self> {
+    /// Checks what was asked for, and runs PyTorch. `profiles` are those that the engines will be held to.
+    pub fn new(args: &'a TokenArgs, bundle: &Bundle, profiles: &[Profile], ui: Ui) -> Result<Self> {
         let setting = setting(args)?;
         let model = ModelDir::open(&args.model.dir.clone().unwrap_or_else(|| bundle.model()))?;
         if model.is_quantized() {
@@ -121,13 +142,15 @@ impl<'a> Session<'a> {
         prompts.iter_mut().for_each(|p| p.step_token_ids.clear());
         tokenize(&mut prompts, model.path(), model.graph().dim("vocab"))?;
         let exam = Exam::new(args, &model)?;
-        refuse_too_long(&prompts, setting.tokens, &model)?;
-        refuse_too_long(&exam.prompts(), 0, &model)?;
+        refuse_too_long(&prompts, setting.tokens, "--tokens", &model)?;
+        refuse_too_long(&exam.prompts(), 0, "--shots", &model)?;
         let parameters = Parameters::open(model.path(), model.graph().description())?;
         let python = Python::find(args.python.file.as_deref());
         let (work, dir) = dumps(args.dumps.as_deref())?;
+        say_unmeasurable(args, profiles, ui);
         let source = Source { python: &python, model: &model, setting, quiet: ui.quiet };
         let reference = source.generate(&prompts, &exam.prompts(), &dir)?;
+        reference.check(&exam.prompts(), model.graph(), &parameters)?;
         Ok(Self { args, model, parameters, exam, reference, setting, _work: work, ui })
     }
 
@@ -135,10 +158,11 @@ impl<'a> Session<'a> {
     pub fn judge(&self, candidate: &Candidate<'_>, profile: &Profile) -> Result<TokenReport> {
         let mut engine = candidate.open(candidate.name, &self.model, candidate.path)?;
         let bench = Bench {
-            graph: self.model.graph(),
+            model: &self.model,
             parameters: &self.parameters,
             reference: &self.reference,
             setting: self.setting,
+            keep: self.args.dumps.is_some(),
             quiet: self.ui.quiet,
         };
         let (records, answers, provenance) =

@@ -5,7 +5,7 @@ use crate::cli::TokenArgs;
 use crate::error::{Error, Result};
 use crate::prompt::{Prompt, tokenize};
 use crate::tokens::{ChoiceResult, Question, bundled_questions, read_questions, template};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A question with its prompt.
 pub(in crate::commands) struct Asked {
@@ -36,15 +36,27 @@ impl Exam {
     pub fn new(args: &TokenArgs, model: &ModelDir) -> Result<Self> {
         let (source, questions) = match args.choices.as_deref() {
             Some("none") => return Ok(Self { source: String::new(), shots: 0, asked: Vec::new() }),
-            Some(path) => (path.to_owned(), read_questions(Path::new(path))?),
+            Some(path) => {
+                let of_archive = split(Path::new(path), "test");
+                (path.to_owned(), read_questions(of_archive.as_deref().unwrap_or(Path::new(path)))?)
+            }
             None => ("60 bundled questions, none of them MMLU's".to_owned(), bundled_questions()?),
         };
-        let examples = args.shots_from.as_deref().map(read_questions).transpose()?.unwrap_or_default();
+        let from = args.shots_from.clone().or_else(|| split(Path::new(args.choices.as_deref()?), "dev"));
+        let examples = from.as_deref().map(read_questions).transpose()?.unwrap_or_default();
+        let shots = if from.is_some() { args.shots } else { 0 };
         let shots_of = |question: &Question| -> Vec<Question> {
             let same = examples.iter().filter(|shot| shot.subject == question.subject);
-            same.take(args.shots).cloned().collect()
+            same.take(shots).cloned().collect()
         };
-        let shots = questions.iter().map(|q| shots_of(q).len()).max().unwrap_or(0);
+        if let Some((few, found)) =
+            questions.iter().map(|q| (q, shots_of(q).len())).find(|(_, found)| *found < shots)
+        {
+            return Err(Error::new(format!("too few examples of subject `{}`", few.subject))
+                .expected(format!("{shots}"), found)
+                .at(from.as_deref().unwrap_or(Path::new("")))
+                .hint("ask for fewer with --shots, or for none with --shots 0"));
+        }
         let mut asked = Vec::new();
         for (number, question) in (1..).zip(questions) {
             let text = template(&question, &shots_of(&question));
@@ -58,6 +70,12 @@ impl Exam {
     pub fn prompts(&self) -> Vec<Prompt> {
         self.asked.iter().map(|asked| asked.prompt.clone()).collect()
     }
+}
+
+/// The directory of a split in MMLU's archive: `test/anatomy_test.csv`, `dev/anatomy_dev.csv`.
+fn split(archive: &Path, name: &str) -> Option<PathBuf> {
+    let whole = archive.join("test").is_dir();
+    Some(archive.join(name)).filter(|dir| whole && dir.is_dir())
 }
 
 /// The tokens of context and answer are those of both together, as lm-evaluation-harness has them. Where the

@@ -3,11 +3,13 @@
 use crate::checkpoint::ModelDir;
 use crate::engine::torch::{Python, Request};
 use crate::error::{Error, Result};
-use crate::model::PointFilter;
+use crate::model::{Graph, PointFilter};
+use crate::parameters::Parameters;
 use crate::prompt::Prompt;
-use crate::tokens::Setting;
-use crate::trace::Trace;
+use crate::tokens::{Logits, Setting};
+use crate::trace::{Hashes, Trace};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// More logits than these are not kept: the input of the head is, and they are made anew.
@@ -18,6 +20,9 @@ pub(in crate::commands) struct Reference {
     dir: PathBuf,
     /// With the tokens that it went on with.
     pub prompts: Vec<Prompt>,
+    /// What of each position is kept: the logits, or the input of the head.
+    pub points: PointFilter,
+    hashes: Hashes,
 }
 
 /// The runs of PyTorch, by the directories that hold them.
@@ -54,10 +59,10 @@ impl Source<'_> {
             activation_bits: None,
             quiet: self.quiet,
         };
-        let steps = self.setting.tokens;
+        let (steps, hashes) = (self.setting.tokens, self.model.hashes()?);
         self.python.generate(&request(prompts, &logits, "float32", steps), None, &dir.join(GREEDY))?;
         let known = prompts.iter().map(|prompt| {
-            let trace = open(&dir.join(GREEDY), prompt)?;
+            let trace = open(&dir.join(GREEDY), prompt, &hashes)?;
             Ok(trace.manifest().prompts[0].clone())
         });
         let known: Vec<Prompt> = known.collect::<Result<_>>()?;
@@ -67,7 +72,7 @@ impl Source<'_> {
         if !questions.is_empty() {
             self.python.generate(&request(questions, &small, "float32", 0), None, &dir.join(QUESTIONS))?;
         }
-        Ok(Reference { dir: dir.to_path_buf(), prompts: known })
+        Ok(Reference { dir: dir.to_path_buf(), prompts: known, points: logits, hashes })
     }
 
     fn identity(&self) -> Result<Value> {
@@ -79,22 +84,41 @@ impl Source<'_> {
 impl Reference {
     /// The greedy run of a prompt.
     pub fn greedy(&self, prompt: &Prompt) -> Result<Trace> {
-        open(&self.dir.join(GREEDY), prompt)
+        self.open(GREEDY, prompt)
     }
 
     /// The same tokens in f64.
     pub fn double(&self, prompt: &Prompt) -> Result<Trace> {
-        open(&self.dir.join(DOUBLE), prompt)
+        self.open(DOUBLE, prompt)
     }
 
     /// The tokens of the sampled run.
     pub fn sampled(&self, prompt: &Prompt) -> Result<Vec<u32>> {
-        Ok(open(&self.dir.join(SAMPLED), prompt)?.manifest().prompts[0].step_token_ids.clone())
+        Ok(self.open(SAMPLED, prompt)?.manifest().prompts[0].step_token_ids.clone())
     }
 
     /// A question's run.
     pub fn question(&self, prompt: &Prompt) -> Result<Trace> {
-        open(&self.dir.join(QUESTIONS), prompt)
+        self.open(QUESTIONS, prompt)
+    }
+
+    /// Refuses dumps of which a later figure could not be made: the candidate has not run yet.
+    pub fn check(&self, questions: &[Prompt], graph: &Graph, parameters: &Parameters) -> Result<()> {
+        let numbers = |trace: &Trace, prompt, count| {
+            let logits = Logits::new(trace, graph, Some(parameters))?;
+            (0..count).try_for_each(|position| logits.check(prompt, position))
+        };
+        for prompt in &self.prompts {
+            let count = prompt.step_token_ids.len();
+            numbers(&self.greedy(prompt)?, prompt, count)?;
+            numbers(&self.double(prompt)?, prompt, count)?;
+            self.sampled(prompt)?;
+        }
+        questions.iter().try_for_each(|prompt| numbers(&self.question(prompt)?, prompt, 1))
+    }
+
+    fn open(&self, run: &str, prompt: &Prompt) -> Result<Trace> {
+        open(&self.dir.join(run), prompt, &self.hashes)
     }
 
     /// Where a candidate's records go.
@@ -103,10 +127,24 @@ impl Reference {
     }
 }
 
-/// The trace of one prompt, which must be of these very tokens.
-fn open(dir: &Path, prompt: &Prompt) -> Result<Trace> {
+/// The trace of one prompt, which must be of this very model and of these very tokens.
+fn open(dir: &Path, prompt: &Prompt, model: &Hashes) -> Result<Trace> {
     let trace = Trace::open(&dir.join(&prompt.id))?;
     trace.refuse_failed_self_check()?;
+    let of = &trace.manifest().provenance.hashes;
+    let none = || "none".to_owned();
+    for (what, own, found) in [
+        ("tokenizer", &model.tokenizer, &of.tokenizer),
+        ("configuration", &model.config, &of.config),
+        ("model", &model.weights, &of.weights),
+    ] {
+        if own != found {
+            return Err(Error::new(format!("the dump of prompt `{}` is of another {what}", prompt.id))
+                .expected(own.clone().unwrap_or_else(none), found.clone().unwrap_or_else(none))
+                .at(trace.path())
+                .hint("both sides must run the same model with the same tokenizer: choose another --dumps, or remove this one"));
+        }
+    }
     match trace.manifest().prompts.as_slice() {
         [known] if known.id == prompt.id && known.token_ids == prompt.token_ids => Ok(trace),
         _ => Err(Error::new(format!("the dump of prompt `{}` is of other tokens", prompt.id))
@@ -122,9 +160,9 @@ pub(super) fn check_dir(dir: &Path, identity: &Value) -> Result<()> {
     if file.exists() {
         let text = std::fs::read_to_string(&file).map_err(|e| io(&e))?;
         let known: Value = serde_json::from_str(&text).unwrap_or_default();
-        if known != *identity {
+        if let Some((expected, got)) = first_difference("", identity, &known) {
             return Err(Error::new("these dumps are of another model or setting")
-                .expected(identity, known)
+                .expected(expected, got)
                 .at(&file)
                 .hint("choose another --dumps, or remove this one"));
         }
@@ -139,6 +177,19 @@ pub(super) fn check_dir(dir: &Path, identity: &Value) -> Result<()> {
     }
     std::fs::create_dir_all(dir).map_err(|e| io(&e))?;
     write_whole(&file, &identity.to_string())
+}
+
+/// The first key that two documents have otherwise, with both values.
+fn first_difference(key: &str, a: &Value, b: &Value) -> Option<(String, String)> {
+    if let (Value::Object(of_a), Value::Object(of_b)) = (a, b) {
+        let keys: BTreeSet<&String> = of_a.keys().chain(of_b.keys()).collect();
+        return keys.into_iter().find_map(|name| {
+            let below = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+            first_difference(&below, &a[name], &b[name])
+        });
+    }
+    let name = if key.is_empty() { String::new() } else { format!("{key} ") };
+    (a != b).then(|| (format!("{name}{a}"), format!("{name}{b}")))
 }
 
 /// Writes a file that is there whole or not at all.

@@ -39,14 +39,17 @@ pub fn draw_engines(reports: &[Report], outcome: Outcome, dir: &Path) -> Result<
     draw(vec![("engines".to_owned(), scene)], dir)
 }
 
+/// A name, and a figure for each position.
+pub type Curve<'a> = (&'a str, Vec<f64>);
+
 /// Draws a curve for each name over positions 0, 1, … as `name.svg` and `name.png` into `dir`, which must
-/// exist. The first curve lies on top.
+/// exist. The first curve lies on top. `limits` are lines with their names, each over the first positions.
 pub fn draw_positions(
     (title, unit, outcome): (&str, &'static str, Outcome),
-    curves: &[(&str, Vec<f64>)],
+    (curves, limits): (&[Curve<'_>], &[Curve<'_>]),
     (dir, name): (&Path, &str),
 ) -> Result<Vec<PathBuf>> {
-    draw(vec![(name.to_owned(), positions::curves(title, unit, outcome, curves))], dir)
+    draw(vec![(name.to_owned(), positions::curves(title, unit, outcome, (curves, limits)))], dir)
 }
 
 /// Draws a bar for each name, with what stands above and below them, as [`draw_positions`] does.

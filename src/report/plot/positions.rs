@@ -1,5 +1,6 @@
 //! Figures over the positions of a text, and how often something came: the pictures of token metrics.
 
+use super::Curve;
 use super::axis::text_width;
 use super::figure::{Figure, draw_title};
 use super::scene::{Anchor, Area, Scene};
@@ -8,19 +9,29 @@ use super::theme::{self, EDGE, GRID, HEIGHT, INK, MARGIN, MUTED, PAPER, TEXT, TI
 use crate::report::Outcome;
 use crate::report::stops::Stop;
 
-/// A curve for each name, over positions 0, 1, …; the first is drawn on top.
+/// A curve for each name, over positions 0, 1, …; the first is drawn on top, the limits below all.
 pub(super) fn curves(
     title: &str,
     unit: &'static str,
     outcome: Outcome,
-    curves: &[(&str, Vec<f64>)],
+    (curves, limits): (&[Curve<'_>], &[Curve<'_>]),
 ) -> Scene {
     let count = curves.iter().map(|(_, values)| values.len()).max().unwrap_or(0);
     let stops: Vec<Stop<'_>> = (0..count).map(stop).collect();
-    let series = curves.iter().enumerate().rev().map(|(i, (name, values))| Series {
+    // One value for each position; a limit may end before them.
+    let over = |values: &[f64]| {
+        let known = values.iter().take(count).map(|v| Value::Measured(*v));
+        known.chain(std::iter::repeat(Value::Gap)).take(count).collect()
+    };
+    let limits = limits.iter().map(|(name, values)| Series {
+        name: (*name).to_owned(),
+        style: theme::LIMIT,
+        values: over(values),
+    });
+    let curves = curves.iter().enumerate().rev().map(|(i, (name, values))| Series {
         name: (*name).to_owned(),
         style: Style { marker: None, ..theme::series(i) },
-        values: values.iter().map(|v| Value::Measured(*v)).collect(),
+        values: over(values),
     });
     let figure = Figure {
         title: title.to_owned(),
@@ -32,7 +43,7 @@ pub(super) fn curves(
         stops: stops.iter().collect(),
         kinds: &[],
         axis: "position after the prompt",
-        series: series.collect(),
+        series: limits.chain(curves).collect(),
         dodge: false,
         floors: Vec::new(),
         notes: Vec::new(),

@@ -75,6 +75,9 @@ pub(super) fn floor(dtype: &str) -> Style {
     OTHER_FLOORS[usize::from(dtype == "float16")]
 }
 
+/// What a gate allows.
+pub(super) const LIMIT: Style = Style { colour: FAULT, dash: Dash::Dashed, marker: None, line: Some(3.0) };
+
 /// The total error, where it is shown beside its parts.
 pub(super) const TOTAL: Style =
     Style { colour: GREEN, dash: Dash::Solid, marker: Some(Marker::Square), line: Some(2.0) };

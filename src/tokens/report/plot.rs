@@ -3,7 +3,26 @@
 use super::TokenReport;
 use crate::error::Result;
 use crate::report::{draw_bars, draw_positions};
+use crate::tokens::gate::{Criterion, Metric};
 use std::path::Path;
+
+/// The gate's limits of the KL divergence, over the positions that count.
+fn limits(report: &TokenReport) -> Vec<(String, Vec<f64>)> {
+    let line = |criterion: &Criterion| {
+        let of = &criterion.of;
+        let figure = match of.metric {
+            Metric::MeanKl => "mean",
+            Metric::P99Kl => "99 of 100",
+            Metric::MaxKl => "largest",
+            _ => return None,
+        };
+        let (word, at) = of.at_most.map(|at| ("at most", at)).or(of.at_least.map(|at| ("at least", at)))?;
+        let count = of.first.unwrap_or(report.setting.tokens);
+        // Of all positions together, and not of each.
+        Some((format!("gate: {figure} over all {word} {at}"), vec![at; count]))
+    };
+    report.gate.criteria.iter().filter_map(line).collect()
+}
 
 pub(super) fn draw(report: &TokenReport, dir: &Path) -> Result<()> {
     let against = format!("{} against {}", report.engine, report.reference.engine);
@@ -15,8 +34,10 @@ pub(super) fn draw(report: &TokenReport, dir: &Path) -> Result<()> {
         ("largest", of(&|s| s.max)),
     ];
     let title = format!("KL divergence by position: {against}");
-    draw_positions((&title, "KL, nats", report.outcome), &curves, (dir, "kl"))?;
     let tokens = report.setting.tokens;
+    let limits = limits(report);
+    let lines: Vec<_> = limits.iter().map(|(name, values)| (name.as_str(), values.clone())).collect();
+    draw_positions((&title, "KL, nats", report.outcome), (&curves, &lines), (dir, "kl"))?;
     let mut bars: Vec<(String, usize)> = report
         .greedy
         .histogram
