@@ -115,6 +115,11 @@ class Architecture:
             ]
         if len(types) != count:
             raise LayerdiffError(f"{len(types)} layer types for {count} layers")
+        known = {layers["interval_type"], layers["other_type"]}
+        if unknown := sorted(set(types) - known):
+            raise LayerdiffError(
+                f"unknown layer type: expected {' or '.join(sorted(known))}, got {unknown[0]}"
+            )
         return list(types)
 
     def points(self, config: Mapping[str, Any]) -> list[Point]:
@@ -140,8 +145,28 @@ class Architecture:
 
     def sizes(self, config: Mapping[str, Any]) -> dict[str, int]:
         """The value of every named size; `tokens` and `context` belong to the step."""
+        text, defaults = self.text_config(config), self.data.get("defaults", {})
+        return {name: evaluate(size, text, defaults) for name, size in self.data["dims"].items()}
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Refuse a model that differs from the described ones though its type is theirs.
+
+        Raises:
+            LayerdiffError: a key of the configuration has another value than the description
+                requires.
+        """
         text = self.text_config(config)
-        return {name: evaluate(size, text) for name, size in self.data["dims"].items()}
+        for key, wanted in self.data.get("requires", {}).items():
+            try:
+                got = lookup(text, key)
+            except LayerdiffError:
+                continue
+            if got != wanted:
+                raise LayerdiffError(
+                    f"the description of {self.data['title']} is of other models: "
+                    f"expected {key} {wanted!r}, got {got!r}",
+                    "a model of that kind needs a description of its own, or more of this one",
+                )
 
 
 def _point(component: Mapping[str, Any], layer: int | None) -> Point:

@@ -24,6 +24,7 @@ from layerdiff_hooks.architecture import (
 from layerdiff_hooks.calls import Call, read_call
 from layerdiff_hooks.errors import LayerdiffError
 from layerdiff_hooks.layout import Surroundings, absent_mask, lay_out
+from layerdiff_hooks.plant import planted
 from layerdiff_hooks.provenance import provenance
 from layerdiff_hooks.rotation import rotated_basis
 from layerdiff_hooks.self_check import SelfCheck, independent_arguments, logits_of
@@ -116,6 +117,7 @@ class Trace:
         config = model.config.to_dict()
         decoder = getattr(model.config, "get_text_config", lambda: model.config)()
         self._attention = getattr(decoder, "_attn_implementation", None) or "eager"
+        self._architecture.check(config)
         self._sizes = self._architecture.sizes(config)
         self._rotated = rotated_basis(self._config(), self._architecture)
         every = self._architecture.points(config)
@@ -170,6 +172,7 @@ class Trace:
                 self._model_dir,
                 activation_bits(self._model),
                 self._adapter,
+                planted(self._model),
             ),
             self._adapter.manifest() if self._adapter else None,
         )

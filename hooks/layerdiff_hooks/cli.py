@@ -77,6 +77,11 @@ def _not_negative(text: str) -> int:
     return number
 
 
+def _planted(text: str) -> tuple[str, int]:
+    fault, _, layer = text.partition("@")
+    return fault, _not_negative(layer)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m layerdiff_hooks", description="Capture layerdiff traces from PyTorch."
@@ -140,6 +145,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         choices=[8],
         metavar="8",
         help="round what each linear reads to 8 bits, one scale a token, as lattice's Q8_0 does",
+    )
+    add(
+        "--plant",
+        action="append",
+        default=[],
+        type=_planted,
+        metavar="FAULT@LAYER",
+        help="put a known bug into a layer, to see that it is found; repeatable",
     )
     add("--steps", type=_not_negative, default=0, metavar="N", help="tokens to decode (default 0)")
     add("--threads", type=_positive, metavar="N", help="torch threads")

@@ -23,6 +23,7 @@ from layerdiff_hooks.errors import LayerdiffError
 from layerdiff_hooks.expression import lookup
 from layerdiff_hooks.float64 import float64_arithmetic, to_float64
 from layerdiff_hooks.load import CheckpointError, load_text_model
+from layerdiff_hooks.plant import plant
 from layerdiff_hooks.prompts import Prompt, read_prompts, token_ids
 from layerdiff_hooks.sampler import Choose, likeliest
 from layerdiff_hooks.writer import require_absent
@@ -111,6 +112,8 @@ def prepare(options: Namespace, stack: ExitStack) -> Job:
         stack.enter_context(float64_arithmetic())
     if options.activation_bits is not None:
         stack.enter_context(rounded_activations(model, options.activation_bits))
+    for fault, layer in options.plant:
+        stack.enter_context(plant(model, fault, layer))
     stack.enter_context(torch.no_grad())
     return Job(model, prompts, ids, points, options)
 

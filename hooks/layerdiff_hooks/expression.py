@@ -29,8 +29,12 @@ def lookup(config: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def evaluate(expression: str, config: Mapping[str, Any]) -> int:
+def evaluate(
+    expression: str, config: Mapping[str, Any], defaults: Mapping[str, str] | None = None
+) -> int:
     """Evaluate a size such as ``"head_dim * rope_parameters.partial_rotary_factor / 2"``.
+
+    `defaults` are expressions for names that the configuration may lack.
 
     Raises:
         LayerdiffError: a syntax other than names, numbers and + - * /, a name that the
@@ -42,7 +46,13 @@ def evaluate(expression: str, config: Mapping[str, Any]) -> int:
             case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
                 return number
             case ast.Name() | ast.Attribute():
-                found = lookup(config, ast.unparse(node))
+                name = ast.unparse(node)
+                try:
+                    found = lookup(config, name)
+                except LayerdiffError:
+                    if name not in (defaults or {}):
+                        raise
+                    return value(ast.parse((defaults or {})[name], mode="eval").body)
                 if isinstance(found, int | float) and not isinstance(found, bool):
                     return found
                 raise LayerdiffError(f"{ast.unparse(node)!r} is {found!r}, not a number")

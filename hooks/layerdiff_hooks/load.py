@@ -1,10 +1,11 @@
-"""Load the text model of a Qwen3.5 checkpoint folder, or say exactly why it cannot be loaded.
+"""Load the text model of a checkpoint folder, or say exactly why it cannot be loaded.
 
-A folder holds ``config.json`` (the text configuration at top level or under ``text_config``)
-and the weights: ``model.safetensors``, or shards named by ``model.safetensors.index.json``.
-Tensors are F32, F16 or BF16 and are named ``model.language_model.*`` or ``model.*``;
-``model.visual.*`` and ``mtp.*`` are left alone. Nothing is initialised at random: every
-parameter comes from the file, and every tensor of the file has a place.
+A folder holds ``config.json`` (the text configuration at top level or under the description's
+section) and the weights: ``model.safetensors``, or shards named by
+``model.safetensors.index.json``. Tensors are F32, F16 or BF16; the architecture's description
+says which prefixes their names may have, which tensors are left alone, and what Transformers
+calls the model. Nothing is initialised at random: every parameter comes from the file, and every
+tensor of the file has a place.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError, safe_open
-from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from layerdiff_hooks.architecture import Architecture, load_architecture
+from layerdiff_hooks.errors import LayerdiffError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-IGNORED_PREFIXES = ("model.visual.", "mtp.")
 LM_HEAD = "lm_head.weight"
 EMBEDDING = "model.embed_tokens.weight"
 SHOWN_NAMES = 5
@@ -40,26 +44,44 @@ class Entry:
     file: Path
 
 
-def read_config(directory: Path) -> Qwen3_5TextConfig:
-    """Read the text configuration from ``config.json``.
-
-    ``tie_word_embeddings`` may stand at top level, under ``text_config``, or at both places
-    with the same value; transformers reads the inner one, other engines the outer one.
-    """
+def read_architecture(directory: Path) -> Architecture:
+    """The description of the checkpoint's model type, which ``config.json`` names."""
     path = directory / "config.json"
     root = _read_json(path)
-    inner = root.get("text_config", root)
+    types = [root.get("model_type")]
+    types += [inner.get("model_type") for inner in root.values() if isinstance(inner, dict)]
+    named = [name for name in types if isinstance(name, str)]
+    for name in reversed(named):
+        try:
+            return load_architecture(name)
+        except LayerdiffError as error:
+            unknown = error
+    if not named:
+        raise CheckpointError(f"{path}: model_type: expected the name of a model, got nothing")
+    raise CheckpointError(f"{path}: model_type: {unknown}") from unknown
+
+
+def read_config(directory: Path, architecture: Architecture | None = None) -> PreTrainedConfig:
+    """Read the text configuration from ``config.json``.
+
+    ``tie_word_embeddings`` may stand at top level, in the description's section, or at both
+    places with the same value; transformers reads the inner one, other engines the outer one.
+    """
+    path = directory / "config.json"
+    architecture = architecture or read_architecture(directory)
+    root = _read_json(path)
+    section = architecture.data.get("config_section", "")
+    inner = root.get(section, root)
     if not isinstance(inner, dict):
-        raise CheckpointError(f"{path}: text_config: expected an object, got {inner!r}")
-    model_type = inner.get("model_type", root.get("model_type"))
-    if model_type not in ("qwen3_5", "qwen3_5_text"):
-        raise CheckpointError(
-            f"{path}: model_type: expected 'qwen3_5' or 'qwen3_5_text', got {model_type!r}"
-        )
+        raise CheckpointError(f"{path}: {section}: expected an object, got {inner!r}")
+    try:
+        architecture.check(root)
+    except LayerdiffError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     tied = [c["tie_word_embeddings"] for c in (root, inner) if "tie_word_embeddings" in c]
     if len(set(tied)) > 1:
         raise CheckpointError(
-            f"{path}: tie_word_embeddings is {tied[0]} at top level and {tied[1]} in text_config\n"
+            f"{path}: tie_word_embeddings is {tied[0]} at top level and {tied[1]} in {section}\n"
             "hint: engines disagree about which one counts; make them equal"
         )
     values = dict(inner)
@@ -67,16 +89,28 @@ def read_config(directory: Path) -> Qwen3_5TextConfig:
     if tied:
         values["tie_word_embeddings"] = tied[0]
     try:
-        return Qwen3_5TextConfig.from_dict(values)
+        return _class(architecture, "config").from_dict(values)
     except Exception as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def list_tensors(directory: Path) -> dict[str, Entry]:
+def _class(architecture: Architecture, what: str) -> Any:
+    name = architecture.data["torch"][what]
+    found = getattr(transformers, name, None)
+    if found is None:
+        raise CheckpointError(
+            f"transformers {transformers.__version__} has no {name}\n"
+            f"hint: install a version that knows {architecture.data['title']}"
+        )
+    return found
+
+
+def list_tensors(directory: Path, architecture: Architecture | None = None) -> dict[str, Entry]:
     """Map each parameter name of the text model to its place in the checkpoint.
 
     With an index, the index decides which shard a tensor comes from.
     """
+    architecture = architecture or read_architecture(directory)
     index, single = directory / INDEX, directory / WEIGHTS
     if index.is_file():
         weight_map = _read_json(index).get("weight_map")
@@ -90,9 +124,9 @@ def list_tensors(directory: Path) -> dict[str, Entry]:
 
     entries: dict[str, Entry] = {}
     for name, file in places:
-        if name.startswith(IGNORED_PREFIXES):
+        if name.startswith(tuple(architecture.data.get("ignored_weights", ()))):
             continue
-        target = parameter_name(name)
+        target = architecture.canonical(name)
         if target in entries:
             raise CheckpointError(
                 f"{file}: {name} and {entries[target].name} are both {target} of the text model"
@@ -101,17 +135,11 @@ def list_tensors(directory: Path) -> dict[str, Entry]:
     return entries
 
 
-def parameter_name(name: str) -> str:
-    """The name in Qwen3_5ForCausalLM of a tensor named ``name`` in the file."""
-    prefix = "model.language_model."
-    return "model." + name.removeprefix(prefix) if name.startswith(prefix) else name
-
-
 def load_text_model(
     directory: str | Path,
     dtype: torch.dtype = torch.float32,
     attn_implementation: str | None = None,
-) -> Qwen3_5ForCausalLM:
+) -> PreTrainedModel:
     """Build the text model on the CPU with its weights rounded to ``dtype``, in eval mode.
 
     Equal to ``AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)``, but missing,
@@ -124,14 +152,15 @@ def load_text_model(
     directory = Path(directory)
     if dtype not in DTYPES:
         raise ValueError(f"dtype: expected one of {', '.join(map(str, DTYPES))}, got {dtype}")
-    config = read_config(directory)
-    entries = list_tensors(directory)
+    architecture = read_architecture(directory)
+    config = read_config(directory, architecture)
+    entries = list_tensors(directory, architecture)
     if attn_implementation is not None:
         config._attn_implementation = attn_implementation
     config.dtype = dtype
     # On the meta device nothing is allocated or drawn from the random generator.
     with torch.device("meta"):
-        model = Qwen3_5ForCausalLM(config)
+        model = _class(architecture, "model")(config)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     tied = bool(config.tie_word_embeddings)
     surplus_head = entries.get(LM_HEAD) if tied else None

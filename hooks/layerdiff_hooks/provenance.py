@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import re
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,12 @@ def provenance(
     model_dir: Path | None,
     activation_bits: int | None = None,
     adapter: Adapter | None = None,
+    planted: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The manifest's `provenance`; a hash is None where the file is not known."""
     rounding = {} if activation_bits is None else {"activation_bits": activation_bits}
     on_top = {"adapter": adapter.digest} if adapter else {}
+    notes = {"notes": [f"planted: {fault}" for fault in planted]} if planted else {}
     libraries = {"peft": metadata.version("peft")} if adapter else {}
     return {
         "engine": "torch",
@@ -59,6 +62,7 @@ def provenance(
             **libraries,
         },
         "command": None,
+        **notes,
     }
 
 

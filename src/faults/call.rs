@@ -77,7 +77,7 @@ impl<'a> Call<'a> {
     fn number_of(&self, component: &Component, name: &str) -> Result<f64> {
         let value = component.attrs.get(name).ok_or_else(|| self.missing(name))?;
         match value.as_str() {
-            Some(key) => self.weights.config.number(&self.graph.description().config_section, key),
+            Some(key) => self.graph.description().number(self.weights.config, key),
             None => value.as_f64().ok_or_else(|| self.missing(name)),
         }
     }

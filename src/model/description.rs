@@ -9,6 +9,8 @@
 //! | `ignored_weights` | prefixes of tensors that belong to other parts |
 //! | `[layers]` | number of layers and how to know each one's type |
 //! | `[torch]` | read by the Python side only |
+//! | `[requires]` | values that keys of the configuration must have where they are there |
+//! | `[defaults]` | numbers, as expressions, for keys that the configuration may lack |
 //! | `[dims]` | sizes by name, as expressions over the configuration |
 //! | `[[component]]` | the computations, in order of execution |
 //!
@@ -18,6 +20,8 @@
 //! input that the layer's type does not have is left out. `carried` are points of the step before:
 //! states and caches.
 
+use super::config::ModelConfig;
+use super::expression::evaluate;
 use crate::error::{Error, Result, nearest};
 use crate::tensor::DType;
 use serde::{Deserialize, Serialize};
@@ -25,7 +29,11 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// The descriptions that are built in. A new architecture is one more file and one more line.
-pub const ARCHITECTURES: [&str; 1] = [include_str!("../../hooks/layerdiff_hooks/architectures/qwen3_5.toml")];
+pub const ARCHITECTURES: [&str; 3] = [
+    include_str!("../../hooks/layerdiff_hooks/architectures/qwen3_5.toml"),
+    include_str!("../../hooks/layerdiff_hooks/architectures/llama.toml"),
+    include_str!("../../hooks/layerdiff_hooks/architectures/qwen3.toml"),
+];
 
 /// What a component computes. The formula of each stands where it is recomputed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -84,6 +92,10 @@ pub struct Description {
     #[serde(default)]
     pub ignored_weights: Vec<String>,
     pub(super) layers: Layers,
+    #[serde(default)]
+    pub(super) requires: BTreeMap<String, Value>,
+    #[serde(default)]
+    pub(super) defaults: BTreeMap<String, String>,
     pub(super) dims: BTreeMap<String, String>,
     #[serde(rename = "component")]
     pub(super) components: Vec<Template>,
@@ -130,6 +142,27 @@ impl Description {
     /// Parses a description.
     pub fn parse(text: &str) -> Result<Self> {
         toml::from_str(text).map_err(|e| Error::new(format!("malformed architecture description: {e}")))
+    }
+
+    /// The number under a key of the configuration, or what stands for it where the configuration lacks it.
+    pub fn number(&self, config: &ModelConfig, key: &str) -> Result<f64> {
+        let section = self.config_section.as_str();
+        match self.defaults.get(key).filter(|_| config.get(section, key).is_none()) {
+            Some(text) => evaluate(text, &|key| config.number(section, key)),
+            None => config.number(section, key),
+        }
+    }
+
+    /// Refuses a model that differs from the described ones though its type is theirs.
+    pub(super) fn check(&self, config: &ModelConfig) -> Result<()> {
+        for (key, wanted) in &self.requires {
+            if let Some(value) = config.get(&self.config_section, key).filter(|value| *value != wanted) {
+                return Err(Error::new(format!("the description of {} is of other models", self.title))
+                    .expected(format!("{key}: {wanted}"), value)
+                    .hint("a model of that kind needs a description of its own, or more of this one"));
+            }
+        }
+        Ok(())
     }
 
     /// The parameter that a tied checkpoint does without, and the key that says that it does:

@@ -63,13 +63,13 @@ impl Graph {
 
     /// Expands `description` for a model's configuration.
     pub fn new(description: Description, config: &ModelConfig) -> Result<Self> {
-        let section = description.config_section.as_str();
+        description.check(config)?;
         let layer_types = layer_types(&description, config)?;
         let dims = description
             .dims
             .iter()
             .map(|(name, text)| {
-                let value = evaluate(text, &|key| config.number(section, key))?;
+                let value = evaluate(text, &|key| description.number(config, key))?;
                 Ok((name.clone(), whole(name, value)?))
             })
             .collect::<Result<BTreeMap<_, _>>>()?;
@@ -321,8 +321,12 @@ fn layer_types(description: &Description, config: &ModelConfig) -> Result<Vec<St
         }
         if let Some(unknown) = types.iter().find(|t| **t != layers.interval_type && **t != layers.other_type)
         {
+            let known = match (&layers.interval_type, &layers.other_type) {
+                (one, other) if one == other => one.clone(),
+                (one, other) => format!("{one} or {other}"),
+            };
             return Err(Error::new(format!("unknown layer type in `{}`", layers.types_key))
-                .expected(format!("{} or {}", layers.interval_type, layers.other_type), unknown));
+                .expected(known, unknown));
         }
         return Ok(types);
     }

@@ -163,7 +163,7 @@ impl<'a> Step<'a> {
         }
         match self.component.attrs.get(name) {
             Some(serde_json::Value::String(key)) => {
-                self.config.number(&self.graph.description().config_section, key)
+                self.graph.description().number(self.config, key)
             }
             Some(value) if value.is_number() => Ok(value.as_f64().unwrap_or(f64::NAN)),
             _ => Err(Error::new(format!(
