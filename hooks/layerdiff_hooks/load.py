@@ -48,17 +48,27 @@ def read_architecture(directory: Path) -> Architecture:
     """The description of the checkpoint's model type, which ``config.json`` names."""
     path = directory / "config.json"
     root = _read_json(path)
-    types = [root.get("model_type")]
-    types += [inner.get("model_type") for inner in root.values() if isinstance(inner, dict)]
-    named = [name for name in types if isinstance(name, str)]
-    for name in reversed(named):
-        try:
-            return load_architecture(name)
-        except LayerdiffError as error:
-            unknown = error
+    inner = [value for value in root.values() if isinstance(value, dict)]
+    named = [part.get("model_type") for part in (root, *inner)]
+    named = [name for name in named if isinstance(name, str)]
     if not named:
         raise CheckpointError(f"{path}: model_type: expected the name of a model, got nothing")
-    raise CheckpointError(f"{path}: model_type: {unknown}") from unknown
+    known: Architecture | None = None
+    for name in reversed(named):
+        try:
+            known = load_architecture(name)
+        except LayerdiffError as error:
+            unknown = error
+    if known is None:
+        raise CheckpointError(f"{path}: model_type: {unknown}") from unknown
+    # The decoder's own section has the last word.
+    section = known.data.get("config_section", "")
+    own = root.get(section, root)
+    found = own.get("model_type") if isinstance(own, dict) else None
+    if found is not None and found not in known.data["model_types"]:
+        expected = " or ".join(map(repr, known.data["model_types"]))
+        raise CheckpointError(f"{path}: {section}.model_type: expected {expected}, got {found!r}")
+    return known
 
 
 def read_config(directory: Path, architecture: Architecture | None = None) -> PreTrainedConfig:

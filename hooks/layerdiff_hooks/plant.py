@@ -11,7 +11,7 @@ what the faulty model really does, and its self-check holds.
 
 import difflib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerdiff_hooks.architecture import load_architecture
+from layerdiff_hooks.architecture import Point, load_architecture
 from layerdiff_hooks.errors import LayerdiffError
 
 _MARK = "layerdiff_planted"
@@ -32,7 +32,23 @@ class Site:
 
     layer: nn.Module
     modeling: ModuleType
+    points: Sequence[Point]
+    shift: float
     stack: ExitStack
+
+    def path(self, op: str) -> str:
+        """The module that the layer's first component of this kind is seen in."""
+        return next(p.source.module for p in self.points if p.op == op)
+
+    @property
+    def attention(self) -> str:
+        """The module of the layer's softmax attention."""
+        return self.path("attention_scores")
+
+    @property
+    def mlp(self) -> str:
+        """The module whose last linear reads the activation."""
+        return self.path("silu_mul").rpartition(".")[0]
 
     def forward(self, path: str, wrong: Callable[..., Any]) -> None:
         """Put ``wrong(right, ...)`` in place of a module's forward."""
@@ -68,22 +84,21 @@ class Site:
 
         home[name] = chosen
         self.stack.callback(home.__setitem__, name, right)
-        self.forward("self_attn", within)
+        self.forward(self.attention, within)
 
 
 def _epsilon(site: Site, value: float) -> None:
-    site.attribute("input_layernorm", ("variance_epsilon", "eps"), value)
+    site.attribute(site.path("rms_norm"), ("variance_epsilon", "eps"), value)
 
 
 def _norm(site: Site, wrong: Callable[[Tensor, Tensor, float], Tensor]) -> None:
-    norm = site.layer.get_submodule("input_layernorm")
+    norm = site.layer.get_submodule(site.path("rms_norm"))
     epsilon = getattr(norm, "variance_epsilon", None) or norm.eps
-    shift = 1 if site.modeling.__name__.endswith("qwen3_5") else 0
 
     def forward(_: object, x: Tensor) -> Tensor:
-        return wrong(x.float(), norm.weight.float() + shift, epsilon).to(x.dtype)
+        return wrong(x.float(), norm.weight.float() + site.shift, epsilon).to(x.dtype)
 
-    site.forward("input_layernorm", forward)
+    site.forward(site.path("rms_norm"), forward)
 
 
 def _sum_for_mean(x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
@@ -117,7 +132,7 @@ def _mask(site: Site, wrong: Callable[[Tensor], Tensor]) -> None:
             kwargs["attention_mask"] = wrong(mask)
         return right(*args, **kwargs)
 
-    site.forward("self_attn", forward)
+    site.forward(site.attention, forward)
 
 
 def _one_more(mask: Tensor) -> Tensor:
@@ -133,25 +148,30 @@ def _everything(mask: Tensor) -> Tensor:
 
 
 def _swapped(site: Site) -> None:
-    mlp = site.layer.get_submodule("mlp")
+    mlp = site.layer.get_submodule(site.mlp)
 
     def forward(_: object, x: Tensor) -> Tensor:
         return mlp.down_proj(mlp.act_fn(mlp.up_proj(x)) * mlp.gate_proj(x))
 
-    site.forward("mlp", forward)
+    site.forward(site.mlp, forward)
 
 
 def _tail_dropped(site: Site) -> None:
-    down = site.layer.get_submodule("mlp.down_proj")
+    down = site.layer.get_submodule(site.path("silu_mul"))
 
     def forward(_: object, x: Tensor) -> Tensor:
         return nn.functional.linear(x[..., :-8], down.weight[:, :-8])
 
-    site.forward("mlp.down_proj", forward)
+    site.forward(site.path("silu_mul"), forward)
 
 
 def _skipped_norms(site: Site) -> None:
-    for norm in ("self_attn.q_norm", "self_attn.k_norm"):
+    inside = f"{site.attention}."
+    norms = {p.source.module for p in site.points if p.op == "rms_norm"}
+    of_heads = [norm for norm in norms if norm.startswith(inside)]
+    if not of_heads:
+        raise StopIteration
+    for norm in of_heads:
         site.forward(norm, lambda _, x: x)
 
 
@@ -168,12 +188,14 @@ FAULTS: Mapping[str, Callable[[Site], None]] = {
     "rope-key-skipped": lambda site: site.function(
         "apply_rotary_pos_emb", lambda right, q, k, cos, sin: (right(q, k, cos, sin)[0], k)
     ),
-    "scores-unscaled": lambda site: site.attribute("self_attn", ("scaling",), 1.0),
+    "scores-unscaled": lambda site: site.attribute(site.attention, ("scaling",), 1.0),
     "gqa-tiled": lambda site: site.function("repeat_kv", _tiled),
     "mask-off-by-one": lambda site: _mask(site, _one_more),
     "mask-not-causal": lambda site: _mask(site, _everything),
     "gate-up-swapped": _swapped,
-    "gelu-for-silu": lambda site: site.attribute("mlp", ("act_fn",), nn.GELU(approximate="none")),
+    "gelu-for-silu": lambda site: site.attribute(
+        site.mlp, ("act_fn",), nn.GELU(approximate="none")
+    ),
     "linear-tail-dropped": _tail_dropped,
 }
 
@@ -198,9 +220,13 @@ def plant(model: nn.Module, fault: str, layer: int) -> Iterator[None]:
     layers = [module for module in model.modules() if isinstance(module, kind)]
     if not 0 <= layer < len(layers):
         raise LayerdiffError(f"layer {layer} is not there", f"the model has {len(layers)} layers")
+    every = architecture.points(model.config.to_dict())
+    points = [point for point in every if point.layer == layer]
+    norms = (c for c in architecture.data["component"] if c["op"] == "rms_norm")
+    shift = next((c["attrs"]["shift"] for c in norms), 0.0)
     with ExitStack() as stack:
         try:
-            FAULTS[fault](Site(layers[layer], modeling, stack))
+            FAULTS[fault](Site(layers[layer], modeling, points, shift, stack))
         except (AttributeError, StopIteration):
             raise LayerdiffError(
                 f"{fault} cannot live in layer {layer} of this model",

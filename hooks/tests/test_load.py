@@ -251,7 +251,7 @@ def broken_config(folder: Path) -> None:
         (other_head_in_tied_model, r"lm_head\.weight differs from"),
         (untie_without_head, r"missing: lm_head\.weight\nhint: "),
         (contradict_ties, r"False at top level and True in text_config\nhint: "),
-        (other_model_type, r"model_type: no architecture description for model type 'gpt2'"),
+        (other_model_type, r"text_config\.model_type: expected .* got 'gpt2'"),
         (no_weights, r"neither model\.safetensors nor"),
         (no_config, r"config\.json: no such file"),
         (broken_config, r"config\.json: "),

@@ -325,8 +325,9 @@ fn layer_types(description: &Description, config: &ModelConfig) -> Result<Vec<St
                 (one, other) if one == other => one.clone(),
                 (one, other) => format!("{one} or {other}"),
             };
-            return Err(Error::new(format!("unknown layer type in `{}`", layers.types_key))
-                .expected(known, unknown));
+            return Err(
+                Error::new(format!("unknown layer type in `{}`", layers.types_key)).expected(known, unknown)
+            );
         }
         return Ok(types);
     }

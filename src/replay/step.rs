@@ -162,9 +162,7 @@ impl<'a> Step<'a> {
             return Ok(edited);
         }
         match self.component.attrs.get(name) {
-            Some(serde_json::Value::String(key)) => {
-                self.graph.description().number(self.config, key)
-            }
+            Some(serde_json::Value::String(key)) => self.graph.description().number(self.config, key),
             Some(value) if value.is_number() => Ok(value.as_f64().unwrap_or(f64::NAN)),
             _ => Err(Error::new(format!(
                 "the description gives `{}` no constant `{name}`",

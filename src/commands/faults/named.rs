@@ -74,6 +74,7 @@ fn places(layers: &[Option<usize>]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::places::Places;
     use super::*;
 
     fn planting(
@@ -100,6 +101,7 @@ mod tests {
             ratio: 0.25,
             change: 0.0,
             undefined: 0,
+            places: Places::default(),
             diagnosis: said.collect(),
         }
     }
