@@ -88,9 +88,11 @@ impl std::error::Error for Error {}
 
 /// The nearest of `known` to a mistyped `name`, for a hint: "did you mean".
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // People write `qwen3.5` and `lattice_f32`.
+    let plain = |name: &str| name.replace(['.', '-'], "_");
     known
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .map(|candidate| (strsim::jaro_winkler(&plain(name), &plain(candidate)), candidate))
         .filter(|(score, _)| *score > 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)

@@ -93,12 +93,16 @@ def _epsilon(site: Site, value: float) -> None:
 
 def _norm(site: Site, wrong: Callable[[Tensor, Tensor, float], Tensor]) -> None:
     norm = site.layer.get_submodule(site.path("rms_norm"))
-    epsilon = getattr(norm, "variance_epsilon", None) or norm.eps
+    epsilon = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
 
     def forward(_: object, x: Tensor) -> Tensor:
-        return wrong(x.float(), norm.weight.float() + site.shift, epsilon).to(x.dtype)
+        return wrong(_wide(x), _wide(norm.weight) + site.shift, epsilon).to(x.dtype)
 
     site.forward(site.path("rms_norm"), forward)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _sum_for_mean(x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
@@ -128,6 +132,7 @@ def _tiled(_: object, states: Tensor, groups: int) -> Tensor:
 def _mask(site: Site, wrong: Callable[[Tensor], Tensor]) -> None:
     def forward(right: Callable[..., Any], *args: object, **kwargs: Any) -> object:
         mask = kwargs.get("attention_mask")
+        # A single token may look at everything, and brings none.
         if isinstance(mask, Tensor):
             kwargs["attention_mask"] = wrong(mask)
         return right(*args, **kwargs)
@@ -205,14 +210,19 @@ def plant(model: nn.Module, fault: str, layer: int) -> Iterator[None]:
     """While active, one decoder layer of `model` has the fault; traces of it say so.
 
     Raises:
-        LayerdiffError: an unknown fault, a layer that is not there, or one without the modules
-            that the fault lives in.
+        LayerdiffError: an unknown fault, a layer that is not there, one without the modules that
+            the fault lives in, or an attention kernel that has it not.
     """
     if fault not in FAULTS:
         close = difflib.get_close_matches(fault, FAULTS, n=1, cutoff=0.0)
         raise LayerdiffError(
             f"no fault {fault!r} can be planted in PyTorch",
             f"did you mean {close[0]!r}? known: {', '.join(sorted(FAULTS))}",
+        )
+    if getattr(model.config, "_attn_implementation", "eager") not in (None, "eager"):
+        raise LayerdiffError(
+            f"faults are planted into eager attention, not {model.config._attn_implementation}",
+            'model.set_attn_implementation("eager"), or --attention eager',
         )
     architecture = load_architecture(model.config.model_type)
     modeling = sys.modules[architecture.modeling_module]

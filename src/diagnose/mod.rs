@@ -93,7 +93,14 @@ fn component(steps: &[Step<'_>]) -> Option<Diagnosed> {
     }
     let all = hypotheses::of(first.component.op);
     let fits: Vec<Named> = all.filter_map(|hypothesis| attempt(steps, &right, hypothesis)).collect();
-    let shape = shape::describe(output, first.graph.axes(first.component), &seen);
+    let mut shape = shape::describe(output, first.graph.axes(first.component), &seen);
+    let usual = right.iter().map(|local| local.usual).fold(0.0, f64::max);
+    if shape.is_empty() && usual > 1.0 {
+        shape = format!(
+            "No single value is beyond its bound; their median error is {usual:.1} times the largest that kernels have \
+             on these numbers."
+        );
+    }
     Some(Diagnosed { names: best(fits.clone()), shape, fits })
 }
 

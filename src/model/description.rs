@@ -148,7 +148,7 @@ impl Description {
     pub fn number(&self, config: &ModelConfig, key: &str) -> Result<f64> {
         let section = self.config_section.as_str();
         match self.defaults.get(key).filter(|_| config.get(section, key).is_none()) {
-            Some(text) => evaluate(text, &|key| config.number(section, key)),
+            Some(text) => evaluate(text, &|key| self.number(config, key)),
             None => config.number(section, key),
         }
     }
@@ -233,7 +233,40 @@ mod tests {
 
     #[test]
     fn an_unknown_architecture_offers_the_nearest() {
-        let error = Description::named("qwen3.5").unwrap_err().to_string();
-        assert!(error.contains("did you mean `qwen3_5`"), "{error}");
+        let error = Description::named("qwen35").unwrap_err().to_string();
+        assert!(
+            error.contains("did you mean `qwen3_5`") || error.contains("did you mean `qwen3`"),
+            "{error}"
+        );
+    }
+
+    fn config(of: serde_json::Value) -> ModelConfig {
+        ModelConfig::new(of).unwrap()
+    }
+
+    #[test]
+    fn what_an_older_configuration_lacks_is_taken_from_the_description() {
+        let llama = Description::named("llama").unwrap();
+        let old = config(serde_json::json!({"hidden_size": 96, "num_attention_heads": 6}));
+        let number = |key: &str| llama.number(&old, key).unwrap();
+        assert_eq!([number("head_dim"), number("num_key_value_heads")], [16.0, 6.0]);
+        assert_eq!(number("rope_parameters.rope_theta"), 1e4);
+        let middle = config(serde_json::json!({"rope_theta": 5e5}));
+        assert_eq!(llama.number(&middle, "rope_parameters.rope_theta"), Ok(5e5));
+        assert!(llama.number(&old, "intermediate_size").is_err());
+    }
+
+    #[test]
+    fn a_model_that_differs_from_the_described_ones_is_refused() {
+        let llama = Description::named("llama").unwrap();
+        for other in [
+            serde_json::json!({"attention_bias": true}),
+            serde_json::json!({"rope_parameters": {"rope_type": "llama3"}}),
+            serde_json::json!({"rope_scaling": {"type": "linear", "factor": 2.0}}),
+        ] {
+            let error = llama.check(&config(other)).unwrap_err().to_string();
+            assert!(error.contains("expected") && error.contains("description of Llama decoder"), "{error}");
+        }
+        llama.check(&config(serde_json::json!({"attention_bias": false, "rope_scaling": null}))).unwrap();
     }
 }

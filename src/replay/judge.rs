@@ -75,6 +75,14 @@ struct Sample {
     ratios: Vec<f64>,
 }
 
+impl Sample {
+    /// One of `every` elements, in no order that a row's length could fall in with.
+    fn has(&self, index: usize) -> bool {
+        let mixed = (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        (mixed as usize).is_multiple_of(self.every)
+    }
+}
+
 /// How many elements a usual error is told from, at the least and about the most.
 const SAMPLE: [usize; 2] = [32, 4096];
 
@@ -233,7 +241,7 @@ impl<'a> Judge<'a> {
             seen.replayed[index] = replayed;
             seen.beyond[index] = !same && (ratio.is_nan() || ratio > 1.0);
         }
-        if let Some(sample) = self.sample.as_mut().filter(|sample| index.is_multiple_of(sample.every)) {
+        if let Some(sample) = self.sample.as_mut().filter(|sample| sample.has(index)) {
             sample.ratios.push(if same { 0.0 } else { ratio });
         }
         if same {

@@ -34,7 +34,7 @@ pub(super) fn diagnoses(candidate: &Trace, faults: &[Fault], options: &Options<'
     let (points, places): (Vec<&str>, Vec<Vec<Place<'_>>>) = components.into_iter().unzip();
     let found = diagnose(candidate, held, &places);
     let known = points.into_iter().zip(found).filter_map(|(point, found)| Some((point, found?)));
-    // A component that errs within its bound was found by growth: there is nothing to name.
+    // A component that errs within its bounds was found by growth: there is nothing to name.
     known
         .filter(|(_, found)| !found.shape.is_empty())
         .flat_map(|(point, found)| entries(point, &found))

@@ -273,3 +273,23 @@ fn an_embedding_is_its_row_and_nothing_else() {
     ratios.push(lab.ratio("model.embed_tokens", &Inputs::new(&[]), fused));
     assert!(ratios.iter().all(|r| *r <= 1.0), "{ratios:?}");
 }
+
+#[test]
+fn a_row_that_is_unlike_the_others_speaks_for_none_of_them() {
+    // Where every sum that is tried lay in one row, a large weight there that meets small inputs would make
+    // all other rows look bad; and a row of zeros would make the check blind.
+    let (k, n) = (256, 64);
+    for tokens in [32, 64, 128] {
+        let mut x = EVEN.take(tokens * k);
+        x.iter_mut().step_by(k).for_each(|x| *x *= 1e-6);
+        for odd in [0, n / 2] {
+            let mut w = EVEN.again(1).take(n * k);
+            w[odd * k] = 1e4;
+            lab(k, n, tokens, &w).all(POINT, &Inputs::new(&[&x]), |kernel| product(kernel, &x, &w, k));
+            w[odd * k..(odd + 1) * k].fill(0.0);
+            let coarse = product(crate::kernel::KERNELS[0], &rounded(DType::F16, x.clone()), &w, k);
+            let ratio = lab(k, n, tokens, &w).ratio(POINT, &Inputs::new(&[&x]), coarse);
+            assert!(ratio > 4.0, "{tokens} tokens: {ratio}");
+        }
+    }
+}

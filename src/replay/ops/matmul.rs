@@ -156,7 +156,7 @@ impl<'a, 'b, 'c> Part<'a, 'b, 'c> {
         let (precision, k) = (rows.precision, shape[1]);
         let worst = Factor::new(k, step, |n| precision.gamma(n));
         let likely = Factor::new(k, step, |n| precision.likely(n));
-        let tried = precision.sums_in_32_bits().then(|| Tried::new(judge.len(), step.quantized));
+        let tried = precision.sums_in_32_bits().then(|| Tried::new([rows.len(), shape[0]], step.quantized));
         // One rounding to 16 bits hides what a sum loses.
         if tried.is_some() && precision.stored == 0.0 {
             judge.sample();

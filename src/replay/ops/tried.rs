@@ -3,8 +3,9 @@
 //! The bound of a sum is made for the worst that may happen, and is far above what happens: against a usual
 //! output it grows as k u, and what all elements of an output lose by, as by inputs that were rounded to 16
 //! bits on the way, is lost in it. Their *usual* error is not: over thousands of elements the median hardly
-//! moves. It is held against that of kernels on the same numbers.
+//! moves. It is held against that of kernels on the same numbers: a measured floor, with a margin that was chosen.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// How many times the error of the kernels tried a usual error may be: they are few, and others add in another
@@ -14,6 +15,9 @@ const MARGIN: f64 = 8.0;
 
 /// How many sums of an output are added up.
 const CHOSEN: usize = 64;
+
+/// The golden ratio's fraction: its multiples are spread evenly, whatever their number.
+const GOLDEN: f64 = 0.618_033_988_749_895;
 
 /// Codes with one scale and bias.
 const BLOCK: usize = 32;
@@ -27,8 +31,8 @@ pub(super) struct Tried {
     chosen: Vec<usize>,
     /// As multiples of the elements' bounds.
     ratios: Vec<f64>,
-    /// True where numbers are too small for rounding to be all that is lost.
-    small: bool,
+    /// How many of the chosen are too small for rounding to be all that they lose.
+    small: usize,
     /// How many sums were beyond their bounds, and the largest error of the kernels there, as a multiple of
     /// the bound.
     beyond: usize,
@@ -36,11 +40,15 @@ pub(super) struct Tried {
 }
 
 impl Tried {
-    /// Of an output of `len` elements.
-    pub fn new(len: usize, quantized: bool) -> Self {
-        let count = CHOSEN.min(len);
-        let chosen = (0..count).map(|i| (2 * i + 1) * len / (2 * count)).collect();
-        Self { quantized, chosen, ratios: Vec::new(), small: false, beyond: 0, largest: 0.0 }
+    /// Of an output of so many tokens and columns: tokens one after the other, and columns in an order that
+    /// has no period, for no row of the weight to speak for all.
+    pub fn new([tokens, columns]: [usize; 2], quantized: bool) -> Self {
+        let count = CHOSEN.min(tokens * columns);
+        let column = |i: usize| ((i as f64 * GOLDEN).fract() * columns as f64) as usize;
+        let chosen = (0..count).map(|i| i * tokens / count * columns + column(i));
+        let chosen: BTreeSet<usize> = chosen.collect();
+        let chosen = chosen.into_iter().collect();
+        Self { quantized, chosen, ratios: Vec::new(), small: 0, beyond: 0, largest: 0.0 }
     }
 
     /// Elements of the output within the range that are added up for their usual error.
@@ -49,20 +57,24 @@ impl Tried {
         self.chosen[from..].iter().copied().take_while(|i| *i < range.end).collect()
     }
 
-    /// Adds up one of the chosen elements.
+    /// Adds up one of the chosen elements, unless it is `small`.
     pub fn try_usual(&mut self, x: &[f64], w: &[f64], exact: f64, bound: f64, small: bool) {
-        self.small |= small;
+        if small {
+            self.small += 1;
+            return;
+        }
         // No kernel can be asked for more than the nearest number.
         let least = f64::from(f32::EPSILON) / 2.0 * exact.abs();
         let ratio = self.error(x, w, exact).max(least) / bound;
-        if ratio.is_finite() {
+        // Sums of zeros say nothing of the others.
+        if ratio.is_finite() && ratio > 0.0 {
             self.ratios.push(ratio);
         }
     }
 
     /// The largest median ratio that a kernel may have; 0 where nothing can be said.
     pub fn usual(mut self) -> f64 {
-        if self.small || self.ratios.is_empty() {
+        if 3 * self.small > self.ratios.len() || self.ratios.is_empty() {
             return 0.0;
         }
         // Sums of terms of one sign lose more than others: where those are few they must not be missed.
@@ -75,12 +87,16 @@ impl Tried {
     /// their roundings too.
     pub fn try_beyond(&mut self, x: &[f64], w: &[f64], exact: f64, bound: f64) -> f64 {
         self.beyond += 1;
-        // After so many the others are taken to be like them.
-        if self.beyond <= CHOSEN {
-            self.largest = self.largest.max(self.error(x, w, exact) / bound);
-        }
+        let ratio = if self.beyond <= CHOSEN {
+            let own = self.error(x, w, exact) / bound;
+            self.largest = self.largest.max(own);
+            own
+        } else {
+            // After so many the others are taken to be like them.
+            self.largest
+        };
         // Below that no kernel gets near its bound.
-        if self.largest > 0.5 { MARGIN * self.largest * bound } else { 0.0 }
+        if ratio > 0.5 { MARGIN * ratio * bound } else { 0.0 }
     }
 
     /// The largest error of the kernels.
