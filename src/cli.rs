@@ -447,7 +447,8 @@ pub struct FaultsListArgs {
 Below each fault are the points that were named for it, and what the diagnosis called them.
 
 Exit code 0: every fault that this input can show is located exactly, none is called by a wrong name, not even
-where the right one is taken to be unknown, and nothing harmless is reported.
+where the right one is taken to be unknown, and nothing harmless is reported. Exit code 2: no more is amiss than
+that some faults could not be judged.
 
 Examples:
   layerdiff faults run

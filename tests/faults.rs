@@ -143,6 +143,7 @@ fn of_a_pair_both_are_found_and_named_though_one_feeds_the_other() {
         (pair["feeding"].as_bool(), json["score"]["pairs"].as_u64(), code),
         (Some(true), Some(1), Some(0))
     );
+    assert_eq!(json["score"]["unjudged"], 0, "{json}");
     for planting in pair["plantings"].as_array().unwrap() {
         assert_eq!(planting["found"], "exactly", "{json}");
         assert!(!planting["diagnosis"].as_array().unwrap().is_empty(), "{json}");

@@ -5,8 +5,10 @@ mod common;
 use common::{bundled_model, layerdiff};
 use layerdiff::bundle::Bundle;
 use layerdiff::checkpoint::ModelDir;
+use layerdiff::diagnose::{Diagnosed, diagnose};
 use layerdiff::model::{Component, Op};
 use layerdiff::replay::{Held, Place, Replay, replay};
+use layerdiff::tensor::DType;
 use layerdiff::trace::{Entry, Trace, TraceWriter, WriteOptions};
 use std::path::Path;
 use tempfile::TempDir;
@@ -15,6 +17,8 @@ use tempfile::TempDir;
 struct Copied {
     shape: Vec<usize>,
     bytes: Vec<u8>,
+    /// True if it is not to arrive.
+    dropped: bool,
 }
 
 impl Copied {
@@ -73,9 +77,12 @@ impl Sound {
         let known = |e: &&Entry| self.components().any(|c| c.point == e.point);
         for entry in self.trace.entries().iter().filter(known) {
             let bytes = self.trace.view(entry).bytes.to_vec();
-            let mut copied = Copied { shape: entry.shape.clone(), bytes };
+            let mut copied = Copied { shape: entry.shape.clone(), bytes, dropped: false };
             change(entry, &mut copied);
-            let Copied { shape, bytes } = copied;
+            let Copied { shape, bytes, dropped } = copied;
+            if dropped {
+                continue;
+            }
             writer
                 .push(entry.step, &entry.point, entry.dtype, &shape, bytes, &entry.basis, entry.derived)
                 .unwrap();
@@ -226,4 +233,79 @@ fn a_report_counts_what_was_not_replayed_by_its_reason() {
     let page = std::fs::read_to_string(out.join("report.md")).unwrap();
     assert!(page.contains("- **Replay:** ") && page.contains("components not replayed: "), "{page}");
     assert!(layerdiff(&args).stdout.contains(" components not replayed: "));
+}
+
+/// The diagnosis of a component whose prefill is replaced by a formula of its inputs.
+fn diagnosed(
+    sound: &Sound,
+    component: &Component,
+    change: impl Fn(&Entry, &mut Copied),
+) -> Option<Diagnosed> {
+    let root = tempfile::tempdir().unwrap();
+    let out = root.path().join("trace");
+    sound.changed(&out, change);
+    let trace = Trace::open(&out).unwrap();
+    let place = Place { prompt: &trace.manifest().prompts[0], step: 0, point: &component.point };
+    diagnose(&trace, &sound.held, &[vec![place]]).remove(0)
+}
+
+#[test]
+fn a_wrong_formula_is_named_by_the_tokens_that_a_nan_does_not_reach() {
+    let sound = Sound::open();
+    for (point, id, wrong) in [
+        ("model.layers.0.mlp.act", "gate-up-swapped", swapped as fn(&[Vec<f32>]) -> Vec<f32>),
+        ("model.layers.0.post_attention_residual", "residual-dropped", |inputs| inputs[1].clone()),
+    ] {
+        let component = sound.model.graph().get(point).unwrap();
+        let inputs: Vec<Vec<f32>> = component.inputs.iter().map(|input| values(&sound, input)).collect();
+        let found = diagnosed(&sound, component, |entry, copied| {
+            let mut values = copied.f32s();
+            let last = values.len() / 4 * 3;
+            if entry.step == 0 && component.inputs.contains(&entry.point) {
+                values[last..].fill(f32::NAN);
+                copied.set(&values);
+            }
+            if entry.step == 0 && entry.point == point {
+                values.copy_from_slice(&wrong(&inputs));
+                // As a kernel that fails closed leaves it.
+                values[last..].fill(0.0);
+                copied.set(&values);
+            }
+        });
+        let found = found.unwrap();
+        let names: Vec<&str> = found.names.iter().map(|named| named.id).collect();
+        assert_eq!(names, [id], "{point}: {}", found.shape);
+    }
+}
+
+/// What was captured at a point in the prefill.
+fn values(sound: &Sound, point: &str) -> Vec<f32> {
+    let entry = sound.trace.entries().iter().find(|e| e.step == 0 && e.point == point).unwrap();
+    sound.trace.view(entry).to_f64().into_iter().map(|v| v as f32).collect()
+}
+
+/// An MLP's activation with gate and up in each other's place.
+fn swapped(inputs: &[Vec<f32>]) -> Vec<f32> {
+    let silu = |x: f32| x / (1.0 + (-x).exp());
+    inputs[0].iter().zip(&inputs[1]).map(|(gate, up)| silu(*up) * gate).collect()
+}
+
+#[test]
+fn a_component_of_which_an_input_was_not_captured_is_not_diagnosed_though_another_is_nan() {
+    let sound = Sound::open();
+    let known = sound.whole().filter(|c| c.inputs.len() > 1);
+    for (component, missing) in known.flat_map(|c| (0..c.inputs.len()).map(move |i| (c, i))) {
+        let found = diagnosed(&sound, component, |entry, copied| {
+            if entry.step == 0 && component.inputs.contains(&entry.point) {
+                copied.dropped = entry.point == component.inputs[missing];
+                // A mask of other than 0 and 1 makes no trace.
+                if entry.dtype == DType::F32 {
+                    let mut values = copied.f32s();
+                    *values.last_mut().unwrap() = f32::NAN;
+                    copied.set(&values);
+                }
+            }
+        });
+        assert_eq!(found, None, "{} without {}", component.point, component.inputs[missing]);
+    }
 }

@@ -9,7 +9,7 @@ mod hypotheses;
 mod shape;
 
 use crate::model::Op;
-use crate::replay::{Held, Judge, Local, Place, Step};
+use crate::replay::{Held, Judge, Local, Place, Step, ops};
 use crate::trace::Trace;
 use hypotheses::Hypothesis;
 use rayon::prelude::*;
@@ -82,18 +82,23 @@ pub fn diagnose(trace: &Trace, held: &Held, components: &[Vec<Place<'_>>]) -> Ve
 fn component(steps: &[Step<'_>]) -> Option<Diagnosed> {
     let first = steps.first()?;
     let output = first.output().ok()?;
-    let mut judge = crate::replay::ops::judge(first).ok()?.keeping(MOST);
-    crate::replay::ops::formula(first, &mut judge).ok()?;
-    let seen = judge.seen();
-    let mut right = vec![judge.finish()];
-    for step in &steps[1..] {
-        let mut judge = crate::replay::ops::judge(step).ok()?;
-        crate::replay::ops::formula(step, &mut judge).ok()?;
+    // What cannot be judged is the same for all formulas: it is looked for once in each step.
+    let judges: Vec<Judge<'_>> = steps.iter().map(|step| ops::judge(step).ok()).collect::<Option<_>>()?;
+    let mut seen = None;
+    let mut right = Vec::new();
+    for (step, judge) in steps.iter().zip(&judges) {
+        let mut judge = judge.probe(f64::INFINITY);
+        if seen.is_none() {
+            judge = judge.keeping(MOST);
+        }
+        ops::formula(step, &mut judge).ok()?;
+        seen.get_or_insert_with(|| judge.seen());
         right.push(judge.finish());
     }
     let all = hypotheses::of(first.component.op);
-    let fits: Vec<Named> = all.filter_map(|hypothesis| attempt(steps, &right, hypothesis)).collect();
-    let mut shape = shape::describe(output, first.graph.axes(first.component), &seen);
+    let fits = all.filter_map(|hypothesis| attempt(steps, &judges, &right, hypothesis));
+    let fits: Vec<Named> = fits.collect();
+    let mut shape = shape::describe(output, first.graph.axes(first.component), &seen?);
     let usual = right.iter().map(|local| local.usual).fold(0.0, f64::max);
     if shape.is_empty() && usual > 1.0 {
         shape = format!(
@@ -118,8 +123,14 @@ fn best(mut names: Vec<Named>) -> Vec<Named> {
     names
 }
 
-/// Whether a formula reproduces a component in all steps; `right` is what came of the right one.
-fn attempt(steps: &[Step<'_>], right: &[Local], hypothesis: &Hypothesis) -> Option<Named> {
+/// Whether a formula reproduces a component in all steps, for which `judges` leave out what no formula can
+/// say; `right` is what came of the right one.
+fn attempt(
+    steps: &[Step<'_>],
+    judges: &[Judge<'_>],
+    right: &[Local],
+    hypothesis: &Hypothesis,
+) -> Option<Named> {
     let mut named = Named {
         id: hypothesis.id,
         name: hypothesis.name,
@@ -127,11 +138,8 @@ fn attempt(steps: &[Step<'_>], right: &[Local], hypothesis: &Hypothesis) -> Opti
         left: 0.0,
         to_rounding: !hypothesis.coarse,
     };
-    for (step, right) in steps.iter().zip(right) {
-        let mut judge = Judge::new(step.output().ok()?);
-        if !hypothesis.coarse {
-            judge = judge.until(LIMIT);
-        }
+    for ((step, judge), right) in steps.iter().zip(judges).zip(right) {
+        let mut judge = judge.probe(if hypothesis.coarse { f64::INFINITY } else { LIMIT });
         (hypothesis.formula)(step, &mut judge).ok()?;
         let local = judge.finish();
         // A formula whose numbers overflow would explain anything.

@@ -1,5 +1,6 @@
 //! The run without a fault, which says of every component that a fault does not reach what its replay gives.
 
+use super::trial::{At, Ratio, at};
 use crate::model::{Graph, Op};
 use crate::replay::Place;
 use crate::trace::Trace;
@@ -8,8 +9,8 @@ use std::collections::HashMap;
 /// A trace without a fault, with the ratios of its replay.
 pub(super) struct Healthy {
     pub trace: Trace,
-    /// By prompt, step and point; none for what could not be replayed.
-    pub ratios: HashMap<(String, u32, String), Option<f64>>,
+    /// By prompt, step and point.
+    pub ratios: HashMap<At, Ratio>,
 }
 
 impl Healthy {
@@ -34,9 +35,9 @@ impl Healthy {
         all.all(|(step, point)| same(step, point))
     }
 
-    /// The ratio of a component here; none for one that could not be replayed.
-    pub fn ratio(&self, place: &Place<'_>) -> Option<f64> {
-        let key = (place.prompt.id.clone(), place.step, place.point.to_owned());
-        self.ratios.get(&key).copied().flatten()
+    /// The ratio of a component here.
+    pub fn ratio(&self, place: &Place<'_>) -> Ratio {
+        let known = self.ratios.get(&at(place)).cloned();
+        known.unwrap_or_else(|| Err("the run without a fault did not replay it".to_owned()))
     }
 }

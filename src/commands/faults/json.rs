@@ -5,6 +5,7 @@ use super::places::{Count, counted};
 use super::run::{Score, UNCHECKED, points};
 use super::said::{Verdict, together};
 use super::score::{Found, Planting, Row};
+use crate::report::Outcome;
 use serde_json::{Value, json};
 
 /// All plantings. That of one engine is the document itself; of several, they are under `engines`.
@@ -38,14 +39,10 @@ fn gathered(scores: &[Score], one: fn(&Score) -> Value) -> Value {
     match scores {
         [score] => one(score),
         _ => json!({
-            "outcome": outcome(scores.iter().all(Score::is_right)),
+            "outcome": Outcome::worst(scores.iter().map(Score::outcome)),
             "engines": scores.iter().map(one).collect::<Vec<_>>(),
         }),
     }
-}
-
-fn outcome(right: bool) -> &'static str {
-    if right { "pass" } else { "fault" }
 }
 
 fn one(score: &Score) -> Value {
@@ -66,7 +63,7 @@ fn head(score: &Score) -> Value {
     let places = |[prefill, decode]: [Count; 2]| json!({ "prefill": prefill, "decode": decode });
     let in_pairs = || score.pairs.iter().flat_map(|pair| &pair.plantings).map(|p| &p.places);
     json!({
-        "outcome": outcome(score.is_right()),
+        "outcome": score.outcome(),
         "engine": score.engine, "path": score.path, "self_check": UNCHECKED,
         "prompts": score.prompts.iter().map(|p| json!({
             "id": p.id, "tokens": p.token_ids.len(), "steps": p.step_token_ids.len()
@@ -75,6 +72,7 @@ fn head(score: &Score) -> Value {
         "score": {
             "exactly": count(Found::Exactly), "missed": count(Found::Missed), "wrong": count(Found::Wrong),
             "indistinguishable": count(Found::Indistinguishable), "not_visible": count(Found::NotVisible),
+            "unjudged": count(Found::Unjudged),
             "layer_exact": plantings().filter(|p| p.layer_exact).count(),
             "plantings": plantings().count(),
             "harmless_silent": count(Found::Silent), "harmless_alarms": count(Found::Alarm),
@@ -103,7 +101,8 @@ fn short(score: &Score) -> Value {
         let below = row.plantings.iter().flat_map(|p| p.places.below_by_component());
         json!({
             "name": row.name, "weight": row.weight, "plantings": row.plantings.len(),
-            "exactly": row.count(Found::Exactly), "ratio": [number(ratios.0), number(ratios.1)],
+            "exactly": row.count(Found::Exactly), "unjudged": row.count(Found::Unjudged),
+            "ratio": ratios.map(|(least, most)| [number(least), number(most)]),
             "smallest": row.smallest.as_ref().map(|s| s.size),
             "named_right": row.said(Verdict::Right), "named_none": row.said(Verdict::None),
             "named_wrong": row.said(Verdict::Wrong), "left_out_named": row.left_out(),
@@ -130,7 +129,7 @@ fn short(score: &Score) -> Value {
 fn odd(p: &Planting) -> Value {
     json!({
         "layer": p.layer, "found": p.found, "ratio": number(p.ratio), "change": number(p.change),
-        "missed": p.missed, "missed_places": p.places.missed, "wrong": p.wrong,
+        "missed": p.missed, "missed_places": p.places.missed, "wrong": p.wrong, "unjudged": p.unjudged,
         "names": p.diagnosis.iter().map(|said| &said.names).collect::<Vec<_>>(),
         "left_out": p.left_out().collect::<Vec<_>>(),
     })

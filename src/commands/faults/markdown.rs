@@ -15,7 +15,7 @@ pub(super) fn report(scores: &[Score]) -> String {
     let mut out = "# Planted faults\n\nMade by `layerdiff faults run`; `layerdiff faults list` says what each fault is. \
                    A ratio is the local error as a multiple of what rounding can explain, from the smallest to the \
                    largest of the places that a fault is planted in; `smallest` is the smallest share of a fault \
-                   that is still found. `prefill` and `decode` are the places (component, step and prompt) that are named, \
+                   that is still found; `unjudged` are the plantings that could not be judged where they are changed. `prefill` and `decode` are the places (component, step and prompt) that are named, \
                    of those that the fault changes by more than a relative L2 error of 1e-5. `named` are those that the diagnosis calls by the right name.\n"
         .to_owned();
     let _ = writeln!(out, "\n{}.", Weight::LEGEND);
@@ -49,21 +49,22 @@ fn section(title: &str, lines: &[String]) -> String {
 }
 
 fn faults(score: &Score) -> String {
-    let mut out = "| fault | weight | planted | exactly | prefill | decode | ratio | smallest | named | none | wrong |\n\
-                   |---|---|---|---|---|---|---|---|---|---|---|\n"
+    let mut out = "| fault | weight | planted | exactly | unjudged | prefill | decode | ratio | smallest | named | none | wrong |\n\
+                   |---|---|---|---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     for row in &score.rows {
         let [prefill, decode] = row.places().map(share);
         let _ = writeln!(
             out,
-            "| `{}` | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| `{}` | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             row.name,
             row.weight,
             row.plantings.len(),
             row.count(Found::Exactly) + row.count(Found::Silent),
+            row.count(Found::Unjudged),
             prefill,
             decode,
-            span(row.ratios()),
+            row.ratios().map_or("–".to_owned(), span),
             smallest(row),
             row.said(Verdict::Right),
             row.said(Verdict::None),
@@ -175,6 +176,7 @@ fn found(planting: &Planting) -> String {
         Found::Indistinguishable => format!("below the bound ({})", figure(planting.ratio)),
         Found::NotVisible => "not a bit changed".to_owned(),
         Found::Missed => "missed".to_owned(),
+        Found::Unjudged => "could not be judged".to_owned(),
         _ => "wrong".to_owned(),
     }
 }

@@ -1,7 +1,7 @@
 //! Which points were named for a fault, and what they were called, in a few lines.
 
 use super::said::{Said, Verdict};
-use super::score::{Found, Planting, Row};
+use super::score::{Found, NotJudged, Planting, Row};
 use super::table::figure;
 
 /// A line for each way in which the plantings of a fault came out, with the layers where they did.
@@ -28,6 +28,7 @@ fn way(planting: &Planting) -> String {
         Found::Exactly => String::new(),
         Found::Missed => format!(", MISSED {}", planting.missed.join(", ")),
         Found::Wrong => format!(", of which WRONGLY {}", planting.wrong.join(", ")),
+        Found::Unjudged => format!(", COULD NOT BE JUDGED: {}", reasons(planting)),
         Found::Indistinguishable => {
             format!(", indistinguishable from rounding (ratio {})", figure(planting.ratio))
         }
@@ -36,6 +37,13 @@ fn way(planting: &Planting) -> String {
         Found::Alarm => ", a FALSE ALARM".to_owned(),
     };
     format!("{named}{remark}{}", called(planting))
+}
+
+/// Why components could not be judged, the layer's number left out: it is then the same in every layer.
+pub(super) fn reasons(planting: &Planting) -> String {
+    let layer = planting.layer.map_or_else(String::new, |layer| format!("model.layers.{layer}."));
+    let one = |n: &NotJudged| format!("{}, since {}", n.point, n.why).replace(&layer, "");
+    planting.unjudged.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
 /// The diagnosis: once, where it is the same for all points.
@@ -98,6 +106,7 @@ mod tests {
             wrong: if found == Found::Wrong { named.clone() } else { Vec::new() },
             named,
             missed: Vec::new(),
+            unjudged: Vec::new(),
             ratio: 0.25,
             change: 0.0,
             undefined: 0,
@@ -125,6 +134,21 @@ mod tests {
         assert_eq!(
             shown(vec![in_layer(3), in_layer(7)]),
             ["layers 3, 7: named q_rope, k_rope; called rope-interleaved"]
+        );
+    }
+
+    #[test]
+    fn what_could_not_be_judged_says_why_and_is_one_line_for_all_layers() {
+        let in_layer = |layer: usize| {
+            let why = format!("its input model.layers.{layer}.mlp.act is not finite");
+            let lost = NotJudged { point: format!("model.layers.{layer}.mlp.down_proj"), why };
+            Planting { unjudged: vec![lost], ..planting(layer, Found::Unjudged, &[], &[]) }
+        };
+        assert_eq!(
+            shown(vec![in_layer(3), in_layer(7)]),
+            [
+                "layers 3, 7: nothing named, COULD NOT BE JUDGED: mlp.down_proj, since its input mlp.act is not finite"
+            ]
         );
     }
 

@@ -26,11 +26,6 @@ impl Pair {
     pub fn is_found(&self) -> bool {
         self.plantings.iter().all(|p| p.found == Found::Exactly)
     }
-
-    /// True when nothing is missed, and nothing wrong is named.
-    pub fn is_right(&self) -> bool {
-        self.plantings.iter().all(Planting::is_right)
-    }
 }
 
 /// A planting that can be one of two.

@@ -15,7 +15,7 @@ pub(super) struct Count {
     pub below: usize,
     /// Those that are neither.
     pub missed: usize,
-    /// Changed by more than rounding, but not judged: what they read is not finite.
+    /// Changed by more than rounding, but not judged.
     pub unjudged: usize,
 }
 
@@ -63,7 +63,7 @@ impl Places {
         for (prompt, change) in trial.changes.iter().filter(|(_, c)| has(&c.point) && c.size > ROUNDING) {
             let at = (prompt.clone(), change.step, change.point.clone());
             let count = if change.step == 0 { &mut places.prefill } else { &mut places.decode };
-            if trial.unjudged.contains(&at) {
+            if trial.unjudged.contains_key(&at) {
                 count.unjudged += 1;
                 continue;
             }
@@ -130,9 +130,9 @@ pub(super) fn counted<'a>(places: impl IntoIterator<Item = &'a Places>) -> [Coun
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::faults::trial::Named;
+    use crate::commands::faults::trial::{Named, Unjudged};
     use crate::faults::Change;
-    use std::collections::HashSet;
+    use std::collections::HashMap;
 
     const ACT: &str = "model.layers.2.mlp.act";
 
@@ -173,7 +173,8 @@ mod tests {
     #[test]
     fn a_change_as_small_as_rounding_is_not_visible_and_what_cannot_be_judged_is_not_counted_with_the_rest() {
         let mut trial = trial([ROUNDING, 1.0, f64::INFINITY], [Some(0.1), Some(9.0), None]);
-        trial.unjudged = HashSet::from([("p".to_owned(), 2, ACT.to_owned())]);
+        let unjudged = Unjudged { why: "its input is not finite".into(), by_fault: true };
+        trial.unjudged = HashMap::from([(("p".to_owned(), 2, ACT.to_owned()), unjudged)]);
         let places = Places::of(&trial, |_| true);
         assert_eq!(places.prefill, Count::default());
         assert_eq!(places.decode, Count { visible: 1, named: 1, unjudged: 1, ..Count::default() });

@@ -2,7 +2,7 @@
 
 use super::super::{Ui, print_json, print_text, prompts_from};
 use super::pairs::{Pair, pairs};
-use super::score::{Found, Row, judge};
+use super::score::{Found, Planting, Row, judge};
 use super::shrink::{can_be_blended, shrink};
 use super::trial::{Bench, Named, Scope, Trial};
 use super::{json, markdown, table};
@@ -45,9 +45,19 @@ pub(super) struct Score {
 }
 
 impl Score {
-    pub fn is_right(&self) -> bool {
-        let pairs = self.pairs.iter().all(Pair::is_right);
-        pairs && self.rows.iter().all(Row::is_right) && self.healthy.named.is_empty()
+    /// A fault where something is missed or wrong; unmeasured where no more is amiss than that some plantings
+    /// could not be judged.
+    pub fn outcome(&self) -> Outcome {
+        let not_wrong = self.healthy.named.is_empty()
+            && self.rows.iter().all(Row::is_not_wrong)
+            && self.pairs.iter().flat_map(|pair| &pair.plantings).all(Planting::is_not_wrong);
+        let plantings = self.rows.iter().flat_map(|row| &row.plantings);
+        let mut all = plantings.chain(self.pairs.iter().flat_map(|pair| &pair.plantings));
+        match not_wrong {
+            false => Outcome::Fault,
+            true if all.all(Planting::is_right) => Outcome::Pass,
+            true => Outcome::Unmeasured,
+        }
     }
 
     pub fn count(&self, found: Found) -> usize {
@@ -82,7 +92,7 @@ pub(super) fn run(args: &FaultsRunArgs, ui: Ui) -> Result<Outcome> {
             _ => error.hint("it is a fault of quantized weights: try --engine lattice-q4"),
         });
     }
-    let outcome = if scores.iter().all(Score::is_right) { Outcome::Pass } else { Outcome::Fault };
+    let outcome = Outcome::worst(scores.iter().map(Score::outcome));
     let text = scores.iter().map(table::text).collect::<Vec<_>>().join("\n\n");
     if let Some(out) = out {
         let files = [("faults.json", json::digest(&scores)), ("faults.md", markdown::report(&scores))];

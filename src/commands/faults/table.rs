@@ -1,6 +1,6 @@
 //! The score as a table for people.
 
-use super::named;
+use super::named::{self, reasons};
 use super::pairs::Pair;
 use super::places::{Count, counted};
 use super::run::{Score, UNCHECKED};
@@ -16,12 +16,13 @@ pub(super) fn text(score: &Score) -> String {
     let _ = writeln!(out, "\n{UNCHECKED}\nhealthy: {}\n", count(score.healthy.named.len(), "alarm"));
     let _ = writeln!(
         out,
-        "{:<25} {:<8} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7}",
+        "{:<25} {:<8} {:>7} {:>7} {:>7} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7}",
         "fault",
         "weight",
         "planted",
         "exactly",
         "unseen",
+        "unjudged",
         "prefill",
         "decode",
         "ratio min",
@@ -46,7 +47,7 @@ pub(super) fn text(score: &Score) -> String {
 }
 
 const LEGEND: &str = "exactly: every component that was changed is named, and no other; unseen: the change drowns in \
-                      rounding\nratio: local error, × what rounding can explain; smallest: least share of the fault \
+                      rounding; unjudged: it could not be judged where it is changed\nratio: local error, × what rounding can explain; smallest: least share of the fault \
                       that is still found\nnamed, none, wrong: plantings called by the right name, by none, by a \
                       wrong one";
 
@@ -64,19 +65,21 @@ pub(super) fn prompts(score: &Score) -> String {
 }
 
 fn line(row: &Row) -> String {
-    let (least, most) = row.ratios();
+    let [least, most] =
+        row.ratios().map_or(["–", "–"].map(str::to_owned), |(least, most)| [figure(least), figure(most)]);
     let [prefill, decode] = row.places().map(share);
     format!(
-        "{:<25} {:<8} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7}",
+        "{:<25} {:<8} {:>7} {:>7} {:>7} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7}",
         row.name,
         row.weight,
         row.plantings.len(),
         row.count(Found::Exactly) + row.count(Found::Silent),
         row.count(Found::NotVisible) + row.count(Found::Indistinguishable),
+        row.count(Found::Unjudged),
         prefill,
         decode,
-        figure(least),
-        figure(most),
+        least,
+        most,
         smallest(row),
         row.said(Verdict::Right),
         row.said(Verdict::None),
@@ -127,6 +130,9 @@ fn of_planting(name: &str, planting: &Planting) -> Vec<String> {
         Found::Alarm => Some(format!("FALSE ALARM at {}", planting.named.join(", "))),
         _ => None,
     };
+    if planting.found == Found::Unjudged {
+        out.push(format!("COULD NOT BE JUDGED: {}", reasons(planting)));
+    }
     let (ratio, change) = (figure(planting.ratio), planting.change);
     out.extend(found.map(|what| format!("{what} (ratio {ratio}, change {change:.1e})")));
     for said in &planting.diagnosis {
@@ -151,7 +157,7 @@ pub(super) fn sums(score: &Score) -> String {
     let said = |verdict: Verdict| score.rows.iter().map(|row| row.said(verdict)).sum::<usize>();
     let mut out = format!(
         "{}, {}. Of {visible} that can be seen: component exactly {}, layer exactly {}, missed {}, \
-         wrong component named {}.\nIndistinguishable from rounding on this input: {}; not a bit changed: {}.\n\
+         wrong component named {}.\nIndistinguishable from rounding on this input: {}; not a bit changed: {}; could not be judged: {}.\n\
          Must not be reported: {} silent, {}.\n\
          Of {} that are located: called by the right name {}, by none {}, by a wrong one {}; by a wrong one if the \
          right were unknown {}.",
@@ -163,6 +169,7 @@ pub(super) fn sums(score: &Score) -> String {
         of(Found::Wrong),
         of(Found::Indistinguishable),
         of(Found::NotVisible),
+        of(Found::Unjudged),
         of(Found::Silent),
         count(of(Found::Alarm), "alarm"),
         plantings().filter(|p| p.is_located()).count(),

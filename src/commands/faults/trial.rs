@@ -1,6 +1,7 @@
 //! One planted run: captured, replayed, what was named, and what it was called.
 
 use super::healthy::Healthy;
+use crate::capture::write_options;
 use crate::checkpoint::ModelDir;
 use crate::diagnose::{Diagnosed, diagnose};
 use crate::engine::Engine;
@@ -9,9 +10,9 @@ use crate::faults::{Change, Plant, Planted, Weights};
 use crate::hook::{CaptureHook, Chain};
 use crate::model::PointFilter;
 use crate::prompt::Prompt;
-use crate::replay::{Held, Place, replay};
-use crate::trace::{Trace, TraceWriter, WriteOptions};
-use std::collections::{BTreeSet, HashSet};
+use crate::replay::{Held, Place, Replay, replay};
+use crate::trace::{Trace, TraceWriter};
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 /// What every trial on one engine has in common.
@@ -39,6 +40,21 @@ pub(super) struct Named {
 /// A component of a step of a prompt: prompt, step and point.
 pub(super) type At = (String, u32, String);
 
+pub(super) fn at(place: &Place<'_>) -> At {
+    (place.prompt.id.clone(), place.step, place.point.to_owned())
+}
+
+/// The ratio of a component, or why it could not be replayed.
+pub(super) type Ratio = std::result::Result<f64, String>;
+
+/// A planted component that could not be replayed.
+#[derive(Debug, Clone)]
+pub(super) struct Unjudged {
+    pub why: String,
+    /// True where it can be replayed without the faults, so that it is they who prevent it.
+    pub by_fault: bool,
+}
+
 /// What came of a trial.
 #[derive(Debug, Default)]
 pub(super) struct Trial {
@@ -50,8 +66,8 @@ pub(super) struct Trial {
     pub ratios: Vec<(At, f64)>,
     /// What is said of the planted components that are named, by point.
     pub diagnosed: Vec<(String, Diagnosed)>,
-    /// Planted components that could not be replayed: what another fault left them to read is not finite.
-    pub unjudged: HashSet<At>,
+    /// Planted components that could not be replayed.
+    pub unjudged: HashMap<At, Unjudged>,
     /// Number of components that could not be replayed.
     pub unmeasured: usize,
 }
@@ -92,8 +108,7 @@ impl Bench<'_> {
         let trace = Trace::open(&out)?;
         let places = self.places(|_| true);
         let ratios = self.ratios(&trace, &places)?;
-        let key = |place: &Place<'_>| (place.prompt.id.clone(), place.step, place.point.to_owned());
-        let ratios = places.iter().map(key).zip(ratios).collect();
+        let ratios = places.iter().map(at).zip(ratios).collect();
         self.healthy = Some(Healthy { trace, ratios });
         // Which it says itself now, with nothing to replay.
         let healthy = self.healthy.as_ref().map(|healthy| &healthy.trace);
@@ -112,14 +127,7 @@ impl Bench<'_> {
         let names: Vec<&str> = planted.iter().map(|planted| planted.fault.name).collect();
         let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
         provenance.notes.push(format!("planted: {names}; the self-check is not taken"));
-        let options = WriteOptions {
-            architecture: graph.description().name.clone(),
-            config: self.model.config().as_json().clone(),
-            provenance,
-            adapter: None,
-            shard_bytes: 64 << 20,
-        };
-        let mut writer = TraceWriter::create(out, options)?;
+        let mut writer = TraceWriter::create(out, write_options(self.model, provenance))?;
         let mut changes = Vec::new();
         for prompt in self.prompts {
             writer.start_prompt(prompt);
@@ -142,8 +150,8 @@ impl Bench<'_> {
         self.prompts.iter().flat_map(|p| of_prompt(p).flat_map(move |step| of_step(p, step))).collect()
     }
 
-    /// The ratios of places; none for those that cannot be replayed.
-    fn ratios(&self, trace: &Trace, places: &[Place<'_>]) -> Result<Vec<Option<f64>>> {
+    /// The ratios of places.
+    fn ratios(&self, trace: &Trace, places: &[Place<'_>]) -> Result<Vec<Ratio>> {
         let graph = self.model.graph();
         let known = |place: &Place<'_>| self.healthy.as_ref().filter(|h| h.is_same(graph, trace, place));
         let known: Vec<Option<&Healthy>> = places.iter().map(known).collect();
@@ -152,7 +160,11 @@ impl Bench<'_> {
         let mut anew = replay(trace, self.held, &open, || ())?.into_iter();
         let ratio = |(place, known): (&Place<'_>, Option<&Healthy>)| match known {
             Some(healthy) => healthy.ratio(place),
-            None => anew.next().and_then(|replayed| replayed.local().map(|local| local.ratio)),
+            None => match anew.next() {
+                Some(Replay::Done(local)) => Ok(local.ratio),
+                Some(Replay::Unmeasured(why)) => Err(why),
+                None => Err("it was not replayed".to_owned()),
+            },
         };
         Ok(places.iter().zip(known).map(ratio).collect())
     }
@@ -164,16 +176,19 @@ impl Bench<'_> {
         let mut trial = Trial::default();
         let mut faulty: Vec<(&str, Vec<Place<'_>>)> = Vec::new();
         for (place, ratio) in places.iter().zip(self.ratios(trace, &places)?) {
-            let at: At = (place.prompt.id.clone(), place.step, place.point.to_owned());
-            let Some(ratio) = ratio else {
-                trial.unmeasured += 1;
-                if is_planted(place.point) {
-                    trial.unjudged.insert(at);
+            let ratio = match ratio {
+                Ok(ratio) => ratio,
+                Err(why) => {
+                    trial.unmeasured += 1;
+                    if is_planted(place.point) {
+                        let by_fault = self.healthy.as_ref().is_none_or(|h| h.ratio(place).is_ok());
+                        trial.unjudged.insert(at(place), Unjudged { why, by_fault });
+                    }
+                    continue;
                 }
-                continue;
             };
             if is_planted(place.point) {
-                trial.ratios.push((at, ratio));
+                trial.ratios.push((at(place), ratio));
             }
             if ratio <= 1.0 {
                 continue;

@@ -76,7 +76,8 @@ fn bounded(local: Local) -> Replayed<Local> {
     }
 }
 
-/// A judge of what a formula can say of a step: of all but what a number that is not finite reaches.
+/// A judge of what any formula can say of a step: of all but what a number that is not finite reaches. It
+/// gives a probe to each formula.
 pub(crate) fn judge<'a>(step: &Step<'a>) -> Replayed<Judge<'a>> {
     Ok(Judge::new(step.output()?).leaving_out(reach::reached(step)?.elements))
 }

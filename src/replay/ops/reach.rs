@@ -31,9 +31,9 @@ pub(super) fn reached(step: &Step<'_>) -> Replayed<Reached> {
     };
     let mut inputs: Vec<Positions> = Vec::new();
     for point in &component.inputs {
-        // What was not captured cannot be read either, and the formula says so.
-        let Ok(view) = step.at(point) else { continue };
-        inputs.push(note(point, bad(step, point, view, end)));
+        // What was not captured cannot be read either, and the formula says so; the others keep their numbers.
+        let found = step.at(point).map_or_else(|_| Positions::new(), |view| bad(step, point, view, end));
+        inputs.push(note(point, found));
     }
     let carried = match (component.carried.first(), step.carried()) {
         (Some(point), Ok(Some(view))) => note(point, bad(step, point, view, past)),
