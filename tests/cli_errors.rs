@@ -230,8 +230,8 @@ fn a_model_with_truncated_weights_is_refused() {
 #[test]
 fn an_unknown_model_type_is_answered_with_the_known_ones() {
     let world = World::with_config(|c| {
-        c["model_type"] = "llama".into();
-        c["text_config"]["model_type"] = "llama_text".into();
+        c["model_type"] = "gpt2".into();
+        c["text_config"]["model_type"] = "gpt2_text".into();
     });
     refused!(world, CAPTURE);
 }

@@ -231,7 +231,7 @@ fn all_engines_are_scored_in_one_report() {
     }
     assert!(report.contains("component exactly 1, layer exactly 1, missed 0"), "{report}");
     assert!(report.contains("- Places that are visibly changed: in the prefill 2, named 2"), "{report}");
-    assert!(report.contains("| `qk-norm-all-heads` | loud | 1 | 1 | 2/2 | "), "{report}");
+    assert!(report.contains("| `qk-norm-all-heads` | loud | 1 | 1 | 0 | 2/2 | "), "{report}");
     assert!(report.contains("called by the right name 1, by none 0, by a wrong one 0"), "{report}");
 }
 
