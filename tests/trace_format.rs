@@ -329,7 +329,7 @@ mod a_prompt {
 
     #[test]
     fn with_a_slash_or_another_character_in_its_id_is_refused() {
-        for id in ["a/b", "a\\b", "a b", "é", "a\n", "a\0", "a:b"] {
+        for id in ["a/b", "a\\b", "a b", "é", "a\n", "a\0", "a:b", ".", ".."] {
             refused(|m| m["prompts"][0]["id"] = id.into(), "bad prompt id");
         }
     }
