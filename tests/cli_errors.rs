@@ -1059,6 +1059,8 @@ fn what_a_killed_run_left_in_its_dumps_goes_when_the_run_goes_on() {
 #[test]
 fn a_release_whose_layers_cannot_be_run_has_its_tokens_judged_and_says_why() {
     let world = with_dumps(|_| ());
+    let profile = std::fs::read_to_string(world.path("one.toml")).unwrap();
+    world.file("one.toml", &profile.replace("1.0", "100.0"));
     let line = DUMPS.replacen("tokens ", "release --engine lattice-f16 ", 1);
     let run = world.run(&format!("{line} --json"));
     assert_eq!((run.code, run.json()["outcome"].as_str()), (2, Some("unmeasured")), "{run:#?}");

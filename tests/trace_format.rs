@@ -314,7 +314,7 @@ mod a_prompt {
 
     #[test]
     fn has_an_id_of_letters_digits_dashes_underscores_and_dots() {
-        for id in ["a", "Code-01", "x_y.z", "..", "-"] {
+        for id in ["a", "Code-01", "x_y.z", "...", "-"] {
             let draft = Draft::of(&[prompt(id, &[1])]);
             let root = tempfile::tempdir().unwrap();
             draft.write(&root.path().join("trace"));

@@ -83,10 +83,15 @@ impl Exam {
 fn shots(args: &TokenArgs, examples: bool) -> Result<(usize, Option<String>)> {
     match (args.shots, args.choices.as_deref()) {
         (shots, _) if examples => Ok((shots.unwrap_or(SHOTS), None)),
-        (Some(wanted @ 1..), choices) => Err(Error::new("there are no examples to put before the questions")
-            .expected(format!("{wanted} of each subject"), "none: no --shots-from, and no dev in --choices")
-            .at(choices.unwrap_or("the bundled questions"))
-            .hint("name MMLU's dev split with --shots-from, or ask without examples: --shots 0")),
+        (Some(wanted @ 1..), choices) => {
+            let error = Error::new("there are no examples to put before the questions")
+                .expected(
+                    format!("{wanted} of each subject"),
+                    "none: no --shots-from, and no dev in --choices",
+                )
+                .hint("name MMLU's dev split with --shots-from, or ask without examples: --shots 0");
+            Err(choices.into_iter().fold(error, Error::at))
+        }
         (None, Some(_)) => {
             let note = "the questions are asked 0-shot: no --shots-from, and no dev in --choices";
             Ok((0, Some(note.to_owned())))
