@@ -181,9 +181,9 @@ pub struct TokenArgs {
     /// test and dev in it; `none` for no questions [default: 60 bundled ones].
     #[arg(long, value_name = "FILE|DIR|none")]
     pub choices: Option<String>,
-    /// Examples of each subject before a question, from --shots-from.
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub shots: usize,
+    /// Examples of each subject before a question, from --shots-from [default: 5 where there are examples].
+    #[arg(long, value_name = "N")]
+    pub shots: Option<usize>,
     /// Where the examples are from, in the same format: MMLU's dev split [default: dev in --choices, else no
     /// examples].
     #[arg(long, value_name = "FILE|DIR")]

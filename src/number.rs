@@ -69,10 +69,15 @@ pub mod list {
         serializer.collect_seq(values.iter().map(|v| encode(*v)))
     }
 
-    /// Reads the numbers.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+    /// Reads the numbers: all that there are, or as many as an array has.
+    pub fn deserialize<'de, D: Deserializer<'de>, T: TryFrom<Vec<f64>>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
         let numbers = Vec::<Number>::deserialize(deserializer)?;
-        numbers.into_iter().map(decode).collect::<Result<_, _>>().map_err(D::Error::custom)
+        let numbers: Vec<f64> =
+            numbers.into_iter().map(decode).collect::<Result<_, _>>().map_err(D::Error::custom)?;
+        let got = numbers.len();
+        T::try_from(numbers).map_err(|_| D::Error::custom(format!("another number of numbers than {got}")))
     }
 }
 

@@ -9,7 +9,7 @@ use tokenizers::Tokenizer;
 /// A prompt with its tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prompt {
-    /// Unique name: letters, digits, `-`, `_`, `.`.
+    /// Unique name: letters, digits, `-`, `_`, `.`; not `.` or `..`.
     pub id: String,
     /// Group, for example `code`.
     #[serde(default)]
@@ -40,9 +40,12 @@ pub fn refuse_too_long<'a>(
     }
 }
 
-/// True for a name that can be a prompt's id.
+/// What an id consists of.
+pub const PLAIN_ID: &str = "letters, digits, `-`, `_`, `.`, and not `.` or `..` alone";
+
+/// True for a name that can be a prompt's id: also for one of a directory that stays in its parent.
 pub fn is_plain_id(id: &str) -> bool {
-    !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    !["", ".", ".."].contains(&id) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 /// Reads a JSONL file of prompts: `id`, `text`, and optionally `category`, `token_ids` and
@@ -64,7 +67,7 @@ pub fn parse_prompts(text: &str) -> Result<Vec<Prompt>> {
         })?;
         if !is_plain_id(&prompt.id) {
             return Err(Error::new(format!("line {} of the prompts has a bad id", number + 1))
-                .expected("letters, digits, `-`, `_`, `.`", format!("{:?}", prompt.id))
+                .expected(PLAIN_ID, format!("{:?}", prompt.id))
                 .hint("an id becomes part of names: rename the prompt"));
         }
         if prompt.text.as_deref().unwrap_or_default().is_empty() && prompt.token_ids.is_empty() {
@@ -155,12 +158,20 @@ mod tests {
             ("", "empty"),
             ("{\"id\": \"a\"}", "neither text nor token_ids"),
             ("{\"id\": \"a/b\", \"text\": \"x\"}", "bad id"),
+            ("{\"id\": \".\", \"text\": \"x\"}", "bad id"),
+            ("{\"id\": \"..\", \"text\": \"x\"}", "bad id"),
             ("\n{\"id\": 3}", "line 2"),
             ("{\"id\":\"a\",\"text\":\"x\"}\n{\"id\":\"a\",\"text\":\"y\"}", "share the id"),
         ] {
             let error = parse_prompts(text).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn an_id_may_have_dots_and_be_no_way_out_of_a_directory() {
+        assert!(["a", "a.b", ".a", "..."].into_iter().all(is_plain_id));
+        assert!(!["", ".", "..", "../a"].into_iter().any(is_plain_id));
     }
 
     #[test]

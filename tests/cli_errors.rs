@@ -411,6 +411,13 @@ fn a_prompt_with_a_bad_id_is_refused() {
 }
 
 #[test]
+fn a_prompt_whose_id_is_the_parent_directory_is_refused() {
+    let world = World::new();
+    world.file("prompts.jsonl", "{\"id\": \"..\", \"text\": \"x\"}");
+    refused!(world, CAPTURE_BUNDLED);
+}
+
+#[test]
 fn a_prompt_with_nothing_in_it_is_refused() {
     let world = World::new();
     world.file("prompts.jsonl", "{\"id\": \"a\", \"text\": \"\"}");
@@ -904,6 +911,38 @@ fn a_subject_of_mmlu_with_too_few_examples_is_refused() {
     refused!(world, "tokens --choices @mmlu --out @out");
 }
 
+/// MMLU's archive, of which only this split is there.
+fn archive_without_examples() -> World {
+    let world = World::new();
+    std::fs::create_dir_all(world.path("mmlu/test")).unwrap();
+    world.file("mmlu/test/anatomy_test.csv", "Where?,here,there,up,down,A\n");
+    world
+}
+
+#[test]
+fn shots_without_examples_are_refused() {
+    refused!(archive_without_examples(), "tokens --choices @mmlu --shots 5 --out @out");
+}
+
+#[test]
+fn shots_before_the_bundled_questions_are_refused() {
+    refused!(World::new(), "tokens --shots 2 --out @out");
+}
+
+#[test]
+fn an_archive_of_mmlu_without_its_dev_split_is_said_to_be_asked_0_shot() {
+    let world = archive_without_examples();
+    world.python("error: this far and no further", 2);
+    let notes = |more: &str| {
+        let line = format!("tokens --choices @mmlu --python @python --tokens 100 --out @out {more}");
+        let run = world.run(&line);
+        assert!(run.stderr.contains("this far and no further"), "{run:#?}");
+        run.stderr.lines().filter(|line| line.starts_with("note: ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(notes(""), ["note: the questions are asked 0-shot: no --shots-from, and no dev in --choices"]);
+    assert_eq!(notes("--shots 0"), [""; 0]);
+}
+
 const DUMPS: &str = "tokens --python @python --prompts @prompts.jsonl --tokens 1 --choices none --profile @one.toml --dumps @dumps --out @out";
 
 /// What PyTorch would leave of one prompt and one token, after a change; a stand-in for Python puts it into
@@ -991,6 +1030,57 @@ fn dumps_with_a_logit_that_is_no_number_are_refused() {
 #[test]
 fn dumps_of_another_setting_are_refused_with_the_first_difference() {
     refused!(with_dumps(|_| ()), &DUMPS.replace("--tokens 1", "--tokens 2"));
+}
+
+#[test]
+fn what_a_killed_run_left_in_its_dumps_goes_when_the_run_goes_on() {
+    let world = with_dumps(|_| ());
+    let left = [
+        "dumps/.tmpAb12xY",
+        "dumps/reference/.p.0123abcd.partial/shard-00000.safetensors",
+        "dumps/lattice-f16/.tmpAb12xY",
+        "dumps/lattice-f16/traces/.p.Ab12xY/shard-00000.safetensors",
+    ];
+    let expected = tree(&world.path("dumps"));
+    for name in left {
+        std::fs::create_dir_all(world.path(name).parent().unwrap()).unwrap();
+        world.file(name, "half");
+    }
+    let run = world.run(DUMPS);
+    assert!(run.code < 2, "{run:#?}");
+    assert_eq!(
+        tree(&world.path("dumps")).keys().collect::<Vec<_>>(),
+        expected.keys().collect::<Vec<_>>(),
+        "{run:#?}"
+    );
+}
+
+/// The stand-in for Python leaves dumps and no trace for the comparison by layer.
+#[test]
+fn a_release_whose_layers_cannot_be_run_has_its_tokens_judged_and_says_why() {
+    let world = with_dumps(|_| ());
+    let profile = std::fs::read_to_string(world.path("one.toml")).unwrap();
+    world.file("one.toml", &profile.replace("1.0", "100.0"));
+    let line = DUMPS.replacen("tokens ", "release --engine lattice-f16 ", 1);
+    let run = world.run(&format!("{line} --json"));
+    assert_eq!((run.code, run.json()["outcome"].as_str()), (2, Some("unmeasured")), "{run:#?}");
+    let engine = run.json()["engines"][0].clone();
+    assert_eq!((&engine["layers"], &engine["tokens"]["profile"]), (&Value::Null, &"one".into()), "{engine}");
+    let errors = engine["errors"].as_array().unwrap();
+    assert_eq!(errors.len(), 1, "{engine}");
+    assert!(errors[0].as_str().unwrap().starts_with("layers: not a trace"), "{engine}");
+    assert!(world.path("out/lattice-f16/tokens/report.json").is_file());
+}
+
+#[test]
+fn a_missing_model_directory_is_named_by_release() {
+    refused!(World::new(), "release --model @model --out @out");
+}
+
+#[test]
+fn more_steps_than_the_model_takes_are_refused_by_release_before_an_engine_runs() {
+    let line = DUMPS.replacen("tokens ", "release --steps 100000 ", 1);
+    refused!(with_dumps(|_| ()), &line);
 }
 
 #[test]

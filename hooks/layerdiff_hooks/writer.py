@@ -50,11 +50,12 @@ def require_prompt_id(name: str) -> None:
     """Refuse an id that the format does not allow.
 
     Raises:
-        LayerdiffError: it is empty or has other characters.
+        LayerdiffError: it is empty, has other characters, or leads out of a directory.
     """
-    if not PROMPT_ID.fullmatch(name):
+    if not PROMPT_ID.fullmatch(name) or name in (".", ".."):
         raise LayerdiffError(
-            f"prompt id {name!r} is not allowed", "use ASCII letters, digits, '-', '_' and '.'"
+            f"prompt id {name!r} is not allowed",
+            "use ASCII letters, digits, '-', '_' and '.', and not '.' or '..' alone",
         )
 
 

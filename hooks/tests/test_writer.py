@@ -211,10 +211,15 @@ def test_missing_parents_are_made_and_an_unusable_one_is_named(tmp_path: Path) -
         started(tmp_path / "file" / "t")
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a/b", "ü", "a\n"])
-def test_prompt_ids_of_other_characters_are_refused(name: str) -> None:
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "ü", "a\n", ".", ".."])
+def test_prompt_ids_of_other_characters_or_other_directories_are_refused(name: str) -> None:
     with pytest.raises(LayerdiffError, match="not allowed"):
         writer.require_prompt_id(name)
+
+
+@pytest.mark.parametrize("name", ["a.b", ".a", "..."])
+def test_prompt_ids_may_have_dots(name: str) -> None:
+    writer.require_prompt_id(name)
 
 
 def test_hashes_cover_names_and_bytes_in_byte_order(tmp_path: Path) -> None:

@@ -28,8 +28,9 @@ pub(super) fn run(args: &ReleaseArgs, ui: Ui) -> Result<Outcome> {
     let out = ReplacedDir::stage(&args.out, "report.json")?;
     let bundle = Bundle::unpack()?;
     let session = Session::new(&args.on, &bundle, &profiles, ui)?;
+    session.refuse_steps(args.steps)?;
     // PyTorch runs once for all engines.
-    let mut layers = layers(args, fault, ui)?;
+    let mut layers = layers(args, fault, ui);
     let mut release =
         Release::new(command_line(), fault.map(planted).map(|said| said.trim_start().to_owned()));
     for (name, profile) in chosen.iter().zip(&profiles) {
@@ -37,9 +38,7 @@ pub(super) fn run(args: &ReleaseArgs, ui: Ui) -> Result<Outcome> {
         let mut errors = Vec::new();
         let tokens = session.judge(&Candidate { name, path: None, fault }, profile);
         let tokens = tokens.map_err(|e| errors.push(format!("tokens: {e}"))).ok();
-        let of_engine = layers.iter().position(|(engine, _)| engine == name).map(|i| layers.swap_remove(i).1);
-        let of_engine = of_engine.unwrap_or_else(|| Err(Error::new("it was not run")));
-        let by_layer = of_engine.map_err(|e| errors.push(format!("layers: {e}"))).ok();
+        let by_layer = of_engine(&mut layers, name).map_err(|e| errors.push(format!("layers: {e}"))).ok();
         if let Some(report) = &tokens {
             write_into(&dir.join("tokens"), |dir| write_tokens(report, dir))?;
         }
@@ -57,6 +56,14 @@ pub(super) fn run(args: &ReleaseArgs, ui: Ui) -> Result<Outcome> {
         print_text(&format!("report: {}", args.out.join("report.md").display()))?;
     }
     Ok(release.outcome)
+}
+
+/// The comparison of one engine. Where none could be made at all, each engine has that error: its tokens can
+/// be judged all the same.
+fn of_engine(layers: &mut Result<Vec<(String, Result<Report>)>>, name: &str) -> Result<Report> {
+    let all = layers.as_mut().map_err(|e| e.clone())?;
+    let place = all.iter().position(|(engine, _)| engine == name);
+    place.map_or_else(|| Err(Error::new("it was not run")), |place| all.swap_remove(place).1)
 }
 
 fn write_into(dir: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {

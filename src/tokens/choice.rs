@@ -154,7 +154,9 @@ pub struct ChoiceResult {
     pub token_ids: Vec<u32>,
     pub letters: [u32; 4],
     /// Logarithms of the probabilities of the four letters.
+    #[serde(with = "crate::number::list")]
     pub reference: [f64; 4],
+    #[serde(with = "crate::number::list")]
     pub candidate: [f64; 4],
 }
 
@@ -198,6 +200,9 @@ pub struct Choices {
     pub source: String,
     /// Examples before each question.
     pub shots: usize,
+    /// What a reader should know about how they were asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Right answers of the reference.
     pub reference: Share,
     /// Right answers of the candidate.
@@ -225,6 +230,7 @@ impl Choices {
         Self {
             source: source.to_owned(),
             shots,
+            note: None,
             reference: Share::new(count(&|r, [reference, _]| reference == r.answer), results.len()),
             candidate: Share::new(count(&|r, [_, candidate]| candidate == r.answer), results.len()),
             lost,
@@ -272,6 +278,23 @@ mod tests {
         }
         let error = parse_jsonl(r#"{"question": "q", "choices": ["1", "2", "3", "4"], "answer": 4}"#);
         assert!(error.unwrap_err().to_string().contains("line 1"));
+    }
+
+    #[test]
+    fn an_answer_that_cannot_come_reads_back_as_it_was() {
+        let never = [-0.5, f64::NEG_INFINITY, -1.0, -2.0];
+        let result = ChoiceResult {
+            id: "q".into(),
+            subject: String::new(),
+            answer: 0,
+            token_ids: vec![1],
+            letters: [0; 4],
+            reference: never,
+            candidate: never,
+        };
+        let text = serde_json::to_string(&result).unwrap();
+        assert_eq!(serde_json::from_str::<ChoiceResult>(&text).unwrap(), result);
+        assert!(serde_json::from_str::<ChoiceResult>(&text.replace("-0.5,", "")).is_err());
     }
 
     #[test]

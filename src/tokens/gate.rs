@@ -63,6 +63,7 @@ pub struct Criterion {
     /// Such as `greedy_match, first 10 tokens`.
     pub name: String,
     /// None where nothing was measured.
+    #[serde(with = "crate::number::option")]
     pub value: Option<f64>,
     /// Such as `at least 0.99`.
     pub limit: String,
@@ -108,7 +109,7 @@ pub fn profile(named: Option<&str>, engine: &str) -> Result<Profile> {
     }
 }
 
-fn parse(text: &str) -> Result<Vec<Profile>> {
+pub(super) fn parse(text: &str) -> Result<Vec<Profile>> {
     let hint = "such as:\n    [[profile]]\n    name = \"mine\"\n    [[profile.criterion]]\n    metric = \"mean_kl\"\n    first = 100\n    at_most = 0.01";
     let profiles: Profiles =
         toml::from_str(text).map_err(|e| Error::new(format!("malformed profile: {e}")).hint(hint))?;

@@ -45,6 +45,7 @@ pub struct LayersPart {
     pub first_fault: Option<String>,
     pub diagnosis: Option<String>,
     /// The largest that the engine adds at a point.
+    #[serde(with = "crate::number::option")]
     pub engine_error: Option<f64>,
 }
 
@@ -57,8 +58,10 @@ pub struct TokensPart {
     /// Criteria as `name: value, limit, pass`.
     pub criteria: Vec<super::Criterion>,
     /// Share of equal tokens among the first ten; null where fewer were generated.
+    #[serde(with = "crate::number::option")]
     pub greedy_ten: Option<f64>,
     pub exact_prompts: super::Share,
+    #[serde(with = "crate::number::option")]
     pub mean_kl: Option<f64>,
     pub top1: super::Share,
     pub choices: Option<super::Choices>,

@@ -2,6 +2,8 @@
 
 mod markdown;
 mod plot;
+#[cfg(test)]
+mod tests;
 
 use super::choice::Choices;
 use super::gate::Gate;
@@ -104,11 +106,14 @@ pub struct DistributionSummary {
     pub total_variation: Option<Summary>,
     pub top1: Share,
     /// Share of the five likeliest that are the same.
+    #[serde(with = "crate::number")]
     pub top5: f64,
     /// Probability of the reference's token, candidate less reference.
     pub delta_p: Option<Summary>,
     /// Of the reference's tokens, in the reference.
+    #[serde(with = "crate::number")]
     pub perplexity_reference: f64,
+    #[serde(with = "crate::number")]
     pub perplexity_candidate: f64,
     pub tempered_kl: Option<Summary>,
     pub tempered_total_variation: Option<Summary>,
@@ -121,8 +126,10 @@ pub struct Sampling {
     /// Equal draws after the reference's tokens.
     pub agreement: Share,
     /// What the total variations allow: the mean of 1 − 2 TV / (1 + TV), and of 1 − TV.
+    #[serde(with = "crate::number::list")]
     pub expected: [f64; 2],
     /// Tokens of free runs before the first other one: mean over the prompts.
+    #[serde(with = "crate::number")]
     pub mean_common_run: f64,
     /// Free runs that are equal throughout.
     pub equal_runs: Share,
@@ -180,8 +187,11 @@ pub struct LayerLink {
 #[allow(missing_docs)]
 pub struct LayerError {
     pub point: String,
+    #[serde(with = "crate::number::option")]
     pub total: Option<f64>,
+    #[serde(with = "crate::number::option")]
     pub quantization: Option<f64>,
+    #[serde(with = "crate::number::option")]
     pub engine: Option<f64>,
 }
 

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::Adapter;
-use crate::prompt::{Prompt, is_plain_id};
+use crate::prompt::{PLAIN_ID, Prompt, is_plain_id};
 use crate::tensor::DType;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -302,7 +302,7 @@ impl Manifest {
         for prompt in &self.prompts {
             if !is_plain_id(&prompt.id) {
                 return Err(Error::new("bad prompt id in the manifest")
-                    .expected("letters, digits, `-`, `_`, `.`", format!("{:?}", prompt.id)));
+                    .expected(PLAIN_ID, format!("{:?}", prompt.id)));
             }
             if !ids.insert(&prompt.id) {
                 return Err(Error::new(format!("two prompts of the trace share the id `{}`", prompt.id)));

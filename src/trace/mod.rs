@@ -38,8 +38,8 @@
 //!
 //! A trace with `generated` has one prompt. Its `text` may be null; `seconds` is finite and not negative.
 //!
-//! A prompt's `id` is not empty and consists of ASCII letters, digits, `-`, `_` and `.`; no two
-//! prompts share one. `token_ids` is not empty; `step_token_ids` are the tokens that the decode steps were
+//! A prompt's `id` is not empty and consists of ASCII letters, digits, `-`, `_` and `.`; it is not `.` or
+//! `..`, and no two prompts share one. `token_ids` is not empty; `step_token_ids` are the tokens that the decode steps were
 //! given, the first by step 1.
 //!
 //! A shard's `file` is a plain file name in the trace's directory: no separator, no colon, no `..`,

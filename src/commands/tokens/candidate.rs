@@ -1,8 +1,9 @@
 //! The candidate's side: what it makes of the reference's tokens, and what it generates itself.
 
 use super::dump::{Dumps, Said, rows};
+use super::leftovers::sweep;
 use super::questions::Asked;
-use super::reference::{Reference, check_dir, write_whole};
+use super::reference::{Reference, SETTINGS, check_dir, write_whole};
 use crate::checkpoint::ModelDir;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -18,6 +19,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use std::path::Path;
 use tokenizers::Tokenizer;
+
+/// Where the traces of a candidate go, beside its records.
+const TRACES: &str = "traces";
 
 /// Both sides of a candidate's run.
 pub(super) struct Bench<'a> {
@@ -46,10 +50,11 @@ impl Bench<'_> {
             &dir,
             &json!({"layerdiff": env!("CARGO_PKG_VERSION"), "candidate": provenance, "setting": self.setting}),
         )?;
+        let _lock = sweep(&dir.join(SETTINGS), &[&dir, &dir.join(TRACES)]);
         self.check_lengths(engine, questions)?;
         let dumps = Dumps {
             model: self.model,
-            dir: self.keep.then(|| dir.join("traces")),
+            dir: self.keep.then(|| dir.join(TRACES)),
             points: &self.reference.points,
             tokenizer: Tokenizer::from_file(self.model.path().join("tokenizer.json")).ok(),
         };

@@ -95,8 +95,22 @@ pub(super) fn rows(
     let mut chain = Chain(vec![&mut last]);
     chain.0.extend(capture.as_mut().map(|capture| capture as &mut dyn Hook));
     let evidence = engine.run(tokens, given, &mut chain)?;
-    require_identical(&engine.provenance().engine, &SelfCheck::new(evidence.clone()))?;
+    let name = engine.provenance().engine;
+    require_identical(&name, &SelfCheck::new(evidence.clone()))?;
+    require_passes(&name, given.len() + 1, last.rows.len())?;
     Ok((last.rows, evidence))
+}
+
+/// Refuses a run that showed its logits more or less often than it was asked to: a figure over fewer
+/// positions would look like one over all.
+fn require_passes(engine: &str, expected: usize, got: usize) -> Result<()> {
+    if expected == got {
+        return Ok(());
+    }
+    let passes = format!("{expected}: one after the prompt and one after each token that was given");
+    Err(Error::new(format!("{engine} showed its logits in another number of passes"))
+        .expected(passes, got)
+        .hint("nothing is measured of such a run: its hooks or its passes are wrong, not the model"))
 }
 
 /// Keeps the logits of the last token of each pass.
@@ -115,5 +129,54 @@ impl Hook for Rows<'_> {
         let values = tensor.clone().into_f32()?;
         self.rows.push(values[values.len() - vocab..].to_vec());
         Ok(tensor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::Bundle;
+    use crate::capture::open_engine;
+    use crate::trace::Provenance;
+
+    /// An engine that stops before the last tokens that it is given.
+    struct Lazy(Box<dyn Engine>, usize);
+
+    impl Engine for Lazy {
+        fn provenance(&self) -> Provenance {
+            self.0.provenance()
+        }
+
+        fn max_tokens(&self) -> usize {
+            self.0.max_tokens()
+        }
+
+        fn generate(
+            &self,
+            tokens: &[u32],
+            count: usize,
+            choose: &mut dyn FnMut(&[f32], usize) -> u32,
+            hook: &mut dyn Hook,
+        ) -> Result<Vec<u32>> {
+            self.0.generate(tokens, count, choose, hook)
+        }
+
+        fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
+            self.0.run(tokens, &forced[..forced.len() - self.1], hook)
+        }
+    }
+
+    #[test]
+    fn an_engine_that_makes_fewer_passes_than_it_was_asked_for_is_refused() {
+        let bundle = Bundle::unpack().unwrap();
+        let model = ModelDir::open(&bundle.model()).unwrap();
+        let run = |left_out| {
+            let engine = open_engine("lattice-f32", &model, None).unwrap();
+            let tokens = ([1, 2].as_slice(), [3, 4].as_slice());
+            rows(&mut Lazy(engine, left_out), &model, tokens, (None, &PointFilter::default()))
+        };
+        assert_eq!(run(0).unwrap().0.len(), 3);
+        let error = run(1).unwrap_err().to_string();
+        assert!(error.contains("expected: 3: one after the prompt") && error.contains("got: 2"), "{error}");
     }
 }

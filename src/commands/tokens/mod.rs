@@ -2,6 +2,7 @@
 
 mod candidate;
 mod dump;
+mod leftovers;
 mod link;
 pub(super) mod questions;
 pub(super) mod reference;
@@ -148,10 +149,18 @@ impl<'a> Session<'a> {
         let python = Python::find(args.python.file.as_deref());
         let (work, dir) = dumps(args.dumps.as_deref())?;
         say_unmeasurable(args, profiles, ui);
+        if let Some(note) = exam.note.as_ref().filter(|_| !ui.quiet) {
+            let _nobody_listens = writeln!(std::io::stderr(), "note: {note}");
+        }
         let source = Source { python: &python, model: &model, setting, quiet: ui.quiet };
         let reference = source.generate(&prompts, &exam.prompts(), &dir)?;
         reference.check(&exam.prompts(), model.graph(), &parameters)?;
         Ok(Self { args, model, parameters, exam, reference, setting, _work: work, ui })
+    }
+
+    /// Refuses prompts that have no room for so many decode steps.
+    pub fn refuse_steps(&self, steps: usize) -> Result<()> {
+        refuse_too_long(&self.reference.prompts, steps, "--steps", &self.model)
     }
 
     /// Runs a candidate, and looks into its worst prompts.
@@ -169,7 +178,8 @@ impl<'a> Session<'a> {
             bench.run(engine.as_mut(), &candidate.records(), &self.exam.asked)?;
         drop(engine);
         let exam = &self.exam;
-        let choices = (!answers.is_empty()).then(|| Choices::new(&exam.source, exam.shots, &answers));
+        let choices = (!answers.is_empty())
+            .then(|| Choices { note: exam.note.clone(), ..Choices::new(&exam.source, exam.shots, &answers) });
         let link = Link {
             model: &self.model,
             prompts: &self.reference.prompts,

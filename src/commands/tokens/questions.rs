@@ -28,14 +28,21 @@ impl Asked {
 pub(in crate::commands) struct Exam {
     pub source: String,
     pub shots: usize,
+    /// What a reader should know about how they are asked.
+    pub note: Option<String>,
     pub asked: Vec<Asked>,
 }
+
+/// How many examples precede a question where there are some, as in the figures that are published.
+const SHOTS: usize = 5;
 
 impl Exam {
     /// The questions that were asked for.
     pub fn new(args: &TokenArgs, model: &ModelDir) -> Result<Self> {
         let (source, questions) = match args.choices.as_deref() {
-            Some("none") => return Ok(Self { source: String::new(), shots: 0, asked: Vec::new() }),
+            Some("none") => {
+                return Ok(Self { source: String::new(), shots: 0, note: None, asked: Vec::new() });
+            }
             Some(path) => {
                 let of_archive = split(Path::new(path), "test");
                 (path.to_owned(), read_questions(of_archive.as_deref().unwrap_or(Path::new(path)))?)
@@ -44,7 +51,7 @@ impl Exam {
         };
         let from = args.shots_from.clone().or_else(|| split(Path::new(args.choices.as_deref()?), "dev"));
         let examples = from.as_deref().map(read_questions).transpose()?.unwrap_or_default();
-        let shots = if from.is_some() { args.shots } else { 0 };
+        let (shots, note) = shots(args, from.is_some())?;
         let shots_of = |question: &Question| -> Vec<Question> {
             let same = examples.iter().filter(|shot| shot.subject == question.subject);
             same.take(shots).cloned().collect()
@@ -63,12 +70,33 @@ impl Exam {
             let id = format!("question-{number:04}");
             asked.push(ask(id, &text, question, model)?);
         }
-        Ok(Self { source, shots, asked })
+        Ok(Self { source, shots, note, asked })
     }
 
     /// The prompts.
     pub fn prompts(&self) -> Vec<Prompt> {
         self.asked.iter().map(|asked| asked.prompt.clone()).collect()
+    }
+}
+
+/// How many examples precede each question, and what is to be said of that.
+fn shots(args: &TokenArgs, examples: bool) -> Result<(usize, Option<String>)> {
+    match (args.shots, args.choices.as_deref()) {
+        (shots, _) if examples => Ok((shots.unwrap_or(SHOTS), None)),
+        (Some(wanted @ 1..), choices) => {
+            let error = Error::new("there are no examples to put before the questions")
+                .expected(
+                    format!("{wanted} of each subject"),
+                    "none: no --shots-from, and no dev in --choices",
+                )
+                .hint("name MMLU's dev split with --shots-from, or ask without examples: --shots 0");
+            Err(choices.into_iter().fold(error, Error::at))
+        }
+        (None, Some(_)) => {
+            let note = "the questions are asked 0-shot: no --shots-from, and no dev in --choices";
+            Ok((0, Some(note.to_owned())))
+        }
+        _ => Ok((0, None)),
     }
 }
 

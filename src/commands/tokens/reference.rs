@@ -1,5 +1,6 @@
 //! PyTorch's side: a trace for each prompt, in a directory that an interrupted run goes on with.
 
+use super::leftovers::sweep;
 use crate::checkpoint::ModelDir;
 use crate::engine::torch::{Python, Request};
 use crate::error::{Error, Result};
@@ -7,9 +8,10 @@ use crate::model::{Graph, PointFilter};
 use crate::parameters::Parameters;
 use crate::prompt::Prompt;
 use crate::tokens::{Logits, Setting};
-use crate::trace::{Hashes, Trace};
+use crate::trace::{Hashes, MANIFEST, Trace};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// More logits than these are not kept: the input of the head is, and they are made anew.
@@ -23,6 +25,8 @@ pub(in crate::commands) struct Reference {
     /// What of each position is kept: the logits, or the input of the head.
     pub points: PointFilter,
     hashes: Hashes,
+    /// Open as long as these dumps are in use.
+    _lock: Option<File>,
 }
 
 /// The runs of PyTorch, by the directories that hold them.
@@ -30,6 +34,9 @@ const GREEDY: &str = "reference";
 const DOUBLE: &str = "float64";
 const SAMPLED: &str = "sampled";
 const QUESTIONS: &str = "questions";
+
+/// Says whose dumps a directory holds.
+pub(super) const SETTINGS: &str = "settings.json";
 
 /// What generates.
 pub(in crate::commands) struct Source<'a> {
@@ -44,6 +51,9 @@ impl Source<'_> {
     /// that follows them.
     pub fn generate(&self, prompts: &[Prompt], questions: &[Prompt], dir: &Path) -> Result<Reference> {
         check_dir(dir, &self.identity()?)?;
+        let runs = [GREEDY, DOUBLE, SAMPLED, QUESTIONS].map(|run| dir.join(run));
+        let dirs: Vec<&Path> = runs.iter().map(PathBuf::as_path).chain([dir]).collect();
+        let lock = sweep(&dir.join(SETTINGS), &dirs);
         let graph = self.model.graph();
         let head = graph.components().last().expect("an architecture has components");
         let positions: usize = prompts.iter().map(|p| p.token_ids.len() + self.setting.tokens).sum();
@@ -72,7 +82,7 @@ impl Source<'_> {
         if !questions.is_empty() {
             self.python.generate(&request(questions, &small, "float32", 0), None, &dir.join(QUESTIONS))?;
         }
-        Ok(Reference { dir: dir.to_path_buf(), prompts: known, points: logits, hashes })
+        Ok(Reference { dir: dir.to_path_buf(), prompts: known, points: logits, hashes, _lock: lock })
     }
 
     fn identity(&self) -> Result<Value> {
@@ -129,7 +139,17 @@ impl Reference {
 
 /// The trace of one prompt, which must be of this very model and of these very tokens.
 fn open(dir: &Path, prompt: &Prompt, model: &Hashes) -> Result<Trace> {
-    let trace = Trace::open(&dir.join(&prompt.id))?;
+    let path = dir.join(&prompt.id);
+    if !path.join(MANIFEST).is_file() {
+        let found = if path.exists() { "a directory without it" } else { "no directory of this name" };
+        return Err(Error::new(format!("the dump of prompt `{}` is missing", prompt.id))
+            .expected(format!("a trace with {MANIFEST}"), found)
+            .at(&path)
+            .hint(
+                "remove this directory if it is there, and start again: only what is missing is then run",
+            ));
+    }
+    let trace = Trace::open(&path)?;
     trace.refuse_failed_self_check()?;
     let of = &trace.manifest().provenance.hashes;
     let none = || "none".to_owned();
@@ -155,7 +175,7 @@ fn open(dir: &Path, prompt: &Prompt, model: &Hashes) -> Result<Trace> {
 
 /// Makes a directory of dumps, or takes one that is of the very same job.
 pub(super) fn check_dir(dir: &Path, identity: &Value) -> Result<()> {
-    let file = dir.join("settings.json");
+    let file = dir.join(SETTINGS);
     let io = |e: &std::io::Error| Error::io("make the directory of dumps", dir, e);
     if file.exists() {
         let text = std::fs::read_to_string(&file).map_err(|e| io(&e))?;

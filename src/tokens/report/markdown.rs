@@ -91,6 +91,9 @@ pub fn tokens_markdown(report: &TokenReport) -> String {
             String::new(),
             format!("**Choice questions** ({}; {} examples before each; template of lm-evaluation-harness's `mmlu`)", plain(&choices.source), choices.shots),
             String::new(),
+        ]);
+        lines.extend(choices.note.iter().flat_map(|note| [format!("Note: {}.", plain(note)), String::new()]));
+        lines.extend([
             "| | |".to_owned(),
             "|---|---|".to_owned(),
             format!("| right, reference | {} |", percent(choices.reference)),
@@ -297,6 +300,7 @@ pub fn tokens_terminal(report: &TokenReport, width: usize) -> String {
             c.lost,
             c.won
         ));
+        lines.extend(c.note.iter().flat_map(|note| wrap(&clean(&format!("note: {note}")), width)));
     }
     for prompt in &report.worst {
         if let (Some(d), Some(layers)) = (&prompt.greedy.divergence, &prompt.layers) {

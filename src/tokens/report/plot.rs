@@ -7,7 +7,7 @@ use crate::tokens::gate::{Criterion, Metric};
 use std::path::Path;
 
 /// The gate's limits of the KL divergence, over the positions that count.
-fn limits(report: &TokenReport) -> Vec<(String, Vec<f64>)> {
+pub(super) fn limits(report: &TokenReport) -> Vec<(String, Vec<f64>)> {
     let line = |criterion: &Criterion| {
         let of = &criterion.of;
         let figure = match of.metric {
@@ -17,9 +17,10 @@ fn limits(report: &TokenReport) -> Vec<(String, Vec<f64>)> {
             _ => return None,
         };
         let (word, at) = of.at_most.map(|at| ("at most", at)).or(of.at_least.map(|at| ("at least", at)))?;
-        let count = of.first.unwrap_or(report.setting.tokens);
-        // Of all positions together, and not of each.
-        Some((format!("gate: {figure} over all {word} {at}"), vec![at; count]))
+        let tokens = report.setting.tokens;
+        // Of so many positions of all prompts together, and not of each.
+        let which = of.first.map_or_else(|| "all".to_owned(), |first| format!("the first {first}"));
+        Some((format!("gate: {figure} of {which} {word} {at}"), vec![at; of.first.unwrap_or(tokens)]))
     };
     report.gate.criteria.iter().filter_map(line).collect()
 }
