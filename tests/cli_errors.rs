@@ -237,6 +237,17 @@ fn an_unknown_model_type_is_answered_with_the_known_ones() {
 }
 
 #[test]
+fn a_model_of_an_architecture_that_lattice_does_not_run_is_refused_by_its_engines() {
+    let world = World::with_config(|c| {
+        *c = json!({
+            "model_type": "llama", "hidden_size": 8, "vocab_size": 32, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "intermediate_size": 8,
+        });
+    });
+    refused!(world, CAPTURE);
+}
+
+#[test]
 fn a_mistyped_model_type_is_answered_with_the_nearest() {
     let world = World::with_config(|c| {
         c["model_type"] = "qwen3.5".into();

@@ -121,6 +121,14 @@ pub fn open(name: &str, model_dir: &Path, graph: &Graph, path: Option<&str>) -> 
             .hint("use --engine lattice-q4 or lattice-quarot-q4, or name the original checkpoint"));
     }
     let path = path_of(name, path)?;
+    let architecture = graph.description();
+    if architecture.name != lattice::ARCHITECTURE {
+        return Err(Error::new(format!("{name} does not run a {}", architecture.title))
+            .expected(format!("the architecture {}", lattice::ARCHITECTURE), &architecture.name)
+            .hint(
+                "capture it with --engine torch, and judge the trace with `compare REF CAND --model DIR`",
+            ));
+    }
     match name {
         "lattice-q4" | "lattice-quarot-q4" => {
             Ok(Box::new(lattice::Q4Engine::open(model_dir, graph, name == "lattice-quarot-q4")?))

@@ -38,6 +38,9 @@ use lattice_compute::forward::cpu::simd_config;
 use lattice_inference_core::InferenceError;
 use std::collections::BTreeMap;
 
+/// The architecture that its engines run, by the name of its description.
+pub const ARCHITECTURE: &str = "qwen3_5";
+
 /// The version of the crates that the passes follow; `Cargo.toml` pins them to it.
 pub const VERSION: &str = "0.15.0";
 
