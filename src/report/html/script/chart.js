@@ -9,6 +9,13 @@ function decades(values) {
   return [10 ** low, 10 ** Math.max(high, low + 1)];
 }
 
+/** Of an axis's marks the powers of ten; no more of them than can be read. */
+function powers(_, splits) {
+  const exponents = splits.map((v) => Math.log10(v)).map((e) => (Math.abs(e - Math.round(e)) < 1e-6 ? Math.round(e) : null));
+  const every = Math.ceil(exponents.filter((e) => e !== null).length / 12);
+  return splits.map((v, i) => (exponents[i] !== null && exponents[i] % every === 0 ? v : null));
+}
+
 /**
  * `labels` stand along the axis; `curves` are `{label, colour, dash, values}`; `tell(i)` gives the text for a
  * place, `open(i)` opens it. `thin` curves have a line and no marks.
@@ -25,12 +32,13 @@ function chart({ title, labels, curves, tell, open, axis }) {
     plot?.destroy();
     const ink = colour("ink"), grid = { stroke: colour("grid"), width: 1 };
     plot = new uPlot({
-      width: Math.max(holder.clientWidth, 280), height: 320, legend: { live: false }, cursor: { y: false, drag: { x: false, y: false } },
+      width: Math.max(holder.clientWidth, 280), height: 320, legend: { live: false, markers: { width: 3, dash: (_, i) => (!curves[i - 1].dash?.length ? "solid" : curves[i - 1].dash[0] < 4 ? "dotted" : "dashed") } }, cursor: { y: false, drag: { x: false, y: false } },
       scales: { x: { time: false, range: [-0.4, labels.length - 0.6] }, y: { distr: 3, range } },
       axes: [
-        { stroke: ink, grid, ticks: grid, label: axis, labelSize: 22, space: 34, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000],
+        { stroke: ink, grid, ticks: grid, label: axis, size: 30, labelSize: 22, space: 34, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000],
           values: (_, splits) => splits.map((i) => labels[i] ?? "") },
-        { stroke: ink, grid, ticks: grid, size: 62, label: "relative L2 error", labelSize: 22, values: (_, splits) => splits.map((v) => (Math.log10(v) % 1 === 0 ? `1e${Math.log10(v)}` : "")) },
+        { stroke: ink, grid: { ...grid, filter: powers }, ticks: { ...grid, filter: powers }, filter: powers, size: 58, label: "relative L2 error", labelSize: 22,
+          values: (_, splits) => splits.map((v) => (v === null ? "" : `1e${Math.round(Math.log10(v))}`)) },
       ],
       series: [{}, ...curves.map((curve) => ({
         label: curve.label, stroke: colour(curve.colour), dash: curve.dash, width: curve.thin ? 1.5 : 2, spanGaps: false,

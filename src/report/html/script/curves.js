@@ -8,12 +8,16 @@ const CURVES = [
   { label: "engine adds C−Q", colour: "adds", hollow: true, of: (p) => (p.armed ? p.engine_rel_l2 : p.adds) },
 ];
 
+/** Where Q is T, the price is 0 and what the engine adds is the total: one curve says it all. */
+const repeats = (report, { of, colour: name }) =>
+  (name === "price" && report.points.every((p) => !of(p))) || (name === "adds" && report.points.every((p) => of(p) === null || of(p) === p.rel_l2));
+
 function curvesSection(report, page) {
   const families = [...new Set(report.points.map((p) => p.family))];
   const chosen = new Set(families);
   let by = "layer", drawn = null;
   const holder = el("div");
-  const shown = CURVES.filter((curve) => report.points.some((p) => curve.of(p) !== null));
+  const shown = CURVES.filter((curve) => report.points.some((p) => curve.of(p) !== null) && !repeats(report, curve));
   function places() {
     const fits = (p) => chosen.has(p.family) && page.inStep(p);
     if (by === "layer") {

@@ -9,7 +9,7 @@ function el(tag, attributes = {}, ...children) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return node;
 }
 
@@ -33,19 +33,21 @@ function number(value) {
   return { inf: Infinity, "-inf": -Infinity }[value] ?? NaN;
 }
 
+const exponent = (value, digits) => value.toExponential(digits).replace("e+", "e");
+
 /** `1.2e-6`; `0`, `∞` and `NaN` as such, a dash for one that there is not. */
 function show(value, digits = 2) {
   if (value === null || value === undefined) return "–";
   if (Number.isNaN(value)) return "NaN";
   if (!Number.isFinite(value)) return value < 0 ? "−∞" : "∞";
-  return value === 0 ? "0" : value.toExponential(digits);
+  return value === 0 ? "0" : exponent(value, digits);
 }
 
 /** A multiple: plain as long as that is short. */
 function multiple(value) {
   if (value === null || !Number.isFinite(value) || value === 0) return show(value, 1);
   if (value >= 0.01 && value < 10) return value.toPrecision(2);
-  return value >= 10 && value < 1e4 ? String(Math.round(value)) : value.toExponential(1);
+  return value >= 10 && value < 1e4 ? String(Math.round(value)) : exponent(value, 1);
 }
 
 const SYMBOLS = { pass: "✓", fault: "✗", invalid: "⚠", unmeasured: "?" };

@@ -12,7 +12,7 @@ function enginesSection(set, reports, page) {
     const name = report ? el("button", { type: "button", class: "name", onclick: () => page.show(engine.engine) }, clean(engine.engine)) : clean(engine.engine);
     const figures = ["total", "quantization", "engine"].map((key) => el("td", { class: "number" }, show(number(engine.worst?.[key]), 1)));
     return el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, badge(engine.outcome)), figures,
-      el("td", { class: "number" }, report ? multiple(worstRatio(report)) : "–"), el("td", {}, prose(engine.diagnosis ? `${engine.headline}: ${engine.diagnosis}` : engine.headline)));
+      el("td", { class: "number" }, report ? multiple(worstRatio(report)) : "–"), el("td", {}, prose((engine.diagnosis ? `${engine.headline}: ${engine.diagnosis}` : engine.headline).replace(/^[A-Z]+: /, ""))));
   });
   const heads = ["engine", "outcome", "total", "quantization", "engine adds", "largest local ratio", "verdict"];
   const table = el("div", { class: "wide" }, el("table", { class: "numbers" }, el("caption", {}, "Relative L2 errors where the engine adds most; – is UNMEASURED"),
@@ -35,7 +35,10 @@ function enginesChart(reports, page) {
     const title = `Engines: ${COMPARED[chosen][0]}`;
     const curves = reports.map((report, e) => ({ label: clean(report.engine), colour: ENGINE_COLOURS[e % 6], dash: ENGINE_DASHES[e % 6], hollow: e % 2 === 1, values: labels.map((_, i) => value(e, i)) }));
     const lines = (i) => [`at ${labels[i]}`, ...reports.map((report, e) => `${clean(report.engine)}: ${show(value(e, i), 1)}${found[e][i] ? ` at ${clean(found[e][i].local)}` : ""}`)];
-    drawn = chart({ title, labels, axis: "layer", curves, tell: (i) => lines(i).join("\n"), open: () => {} });
+    drawn = chart({ title, labels, axis: "layer", curves, tell: (i) => lines(i).join("\n"), open: (i) => {
+      const worst = largest(reports.map((_, e) => ({ e, value: value(e, i) })), (one) => one.value);
+      if (worst) page.open(reports[worst.e], found[worst.e][i], drawn.node.firstChild);
+    } });
     holder.replaceChildren(drawn.node, tableOf(title, ["place", ...curves.map((c) => c.label)], labels.map((label, i) => [label, ...reports.map((_, e) => show(value(e, i), 1))])));
   }
   if (!reports.length) return null;

@@ -2,7 +2,7 @@
 
 function distribution(point) {
   const parts = [];
-  if (point.histogram) {
+  if (point.histogram && (point.histogram.zeros || point.histogram.counts.length)) {
     const { from, counts, zeros } = point.histogram;
     const most = Math.max(...counts, 1);
     const bound = (i) => 4 ** (from + i);

@@ -49,8 +49,9 @@ function showSet(set) {
     holder.setAttribute("aria-labelledby", tab);
     holder.replaceChildren(...sections(report, false));
   });
-  const page = { show: (engine) => { choose(engine); list.scrollIntoView(); }, onPageTheme: (listener) => PAGE_THEME.push(listener) };
-  ROOT.append(el("header", {}, el("div", { class: "note" }, clean(set.compared)), el("h1", {}, badgeBox(set.outcome), clean(set.headline))), enginesSection(set, REPORTS, page), list, holder);
+  const page = { show: (engine) => { choose(engine); list.scrollIntoView(); }, open: (report, point, from) => { choose(report.engine); pageOf.get(report).open(point, from); },
+    onPageTheme: (listener) => PAGE_THEME.push(listener) };
+  ROOT.append(el("header", {}, el("div", { class: "note" }, clean(set.compared)), el("h1", {}, badgeBox(set.outcome), " ", clean(set.headline))), enginesSection(set, REPORTS, page), list, holder);
   if (REPORTS.length) choose((REPORTS.find((r) => r.outcome === "fault") ?? REPORTS[0]).engine);
 }
 

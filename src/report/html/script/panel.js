@@ -10,6 +10,7 @@ function numbersTable(point) {
     ["quantization Q−T", show(point.quantization)], ["engine adds C−Q", show(point.armed ? point.engine_rel_l2 : point.adds)],
     ["local error by replay", point.ratio === null ? "–" : `${multiple(point.ratio)} × its bound`],
     ["largest absolute error", show(point.max_abs)], ["typical reference value (RMS)", show(point.rms)],
+    ...(point.nonfinite ? [["not finite on one side only", `${point.nonfinite.mismatches} elements`]] : []),
     ["cosine", point.cosine === null ? "–" : String(point.cosine)], ["norm, candidate / reference", point.norm_ratio === null ? "–" : String(point.norm_ratio)],
   ];
   return el("table", { class: "numbers" }, el("tbody", {}, rows.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", { class: "number" }, value)))));

@@ -51,12 +51,15 @@ function tokensSection(report, page) {
       const worst = here.reduce((a, b) => (a === null || b.error > a.error || Number.isNaN(b.error) ? b : a), null);
       if (!worst) return null;
       const text = show(worst.error, 1);
-      return { value: worst.error, text, label: `${clean(worst.point.point)}, position ${worst.position}, step ${worst.point.step}: relative L2 ${text}`, born: false, point: worst.point };
+      return { value: worst.error, text, label: `${clean(worst.point.point)}, position ${worst.position}${tokenAt(worst.position)}, step ${worst.point.step}: relative L2 ${text}`, born: false, point: worst.point };
     };
     const values = rows.flatMap((row) => row.errors).filter(Boolean).map((e) => e.error);
     const grouped = group > 1 ? `; each column is the largest of ${group} positions` : "";
+    const ids = report.prompts.find((p) => p.id === chosen.prompt)?.token_ids ?? [];
+    const tokenAt = (i) => (i < ids.length ? ` (token id ${ids[i]})` : "");
+    const many = report.prompts.length > 1 ? "; empty where another prompt has the larger error, which alone is kept" : "";
     holder.replaceChildren(rows.length ? heatmap({
-      caption: `${MEASURES[chosen.measure][0]} by position, prompt ${clean(chosen.prompt)}: the prompt's tokens, then the decoded ones${grouped}`,
+      caption: `${MEASURES[chosen.measure][0]} by position, prompt ${clean(chosen.prompt)}: the prompt's tokens, then the decoded ones${grouped}${many}`,
       rows, columns, cell, scale: errorScale(values), corner: "position", open: (content, node) => page.open(content.point, node),
     }) : el("p", { class: "note" }, "No point here has its largest error in this prompt: the report keeps each point's worst prompt only."));
   }

@@ -3,7 +3,8 @@
 function verdictSection(report, level) {
   return el("section", { class: "verdict", "aria-label": `Verdict on ${clean(report.engine)}` },
     el("div", { class: "note" }, clean(report.sides)),
-    el(level, {}, badgeBox(report.outcome), prose(report.headline)),
+    report.note ? el("p", {}, el("strong", {}, prose(report.note))) : null,
+    el(level, {}, badgeBox(report.outcome), " ", prose(report.headline)),
     report.diagnosed ? el("p", {}, "It computes: ", el("strong", {}, clean(report.diagnosed)), ".") : null,
     report.reasoning.length ? el("details", { open: report.outcome !== "pass" }, el("summary", {}, "Why"), report.reasoning.map((text) => el("p", {}, prose(text)))) : null);
 }
