@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
 
 PAGES = os.environ.get("LAYERDIFF_PAGES")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 
 
@@ -34,16 +36,13 @@ def _possible() -> None:
 
 @pytest.fixture(scope="session")
 def chromium(_possible: None) -> Iterator[object]:
-    selenium = pytest.importorskip("selenium", reason="no selenium: `pip install selenium`")
-    from selenium.webdriver.chrome.service import Service
-
-    options = selenium.webdriver.ChromeOptions()
+    options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     # Chromium's sandbox needs rights that containers do not have; the pages are our own.
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = selenium.webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     yield driver
     driver.quit()
 

@@ -6,7 +6,7 @@ use super::super::text::{
     arms, compared_with, coverage, ignored_adapter, runs, self_check, share, short_headline, sides, warnings,
     word,
 };
-use super::super::{Report, ReportSet, TokenError, first_diagnosis, replays};
+use super::super::{Report, ReportSet, first_diagnosis, replays};
 use super::formula::formula;
 use super::points::{COLUMNS, row};
 use crate::model::{Description, Op};
@@ -54,7 +54,6 @@ struct View<'a> {
     first_fault: Option<&'a Fault>,
     faults: &'a [Fault],
     diagnosis: &'a [Diagnosis],
-    by_token: &'a [TokenError],
     command: &'a [String],
     columns: &'static [&'static str],
     rows: Vec<Value>,
@@ -116,7 +115,6 @@ fn view(report: &Report) -> View<'_> {
         first_fault: report.first_fault.as_ref(),
         faults: &report.faults,
         diagnosis: &report.diagnosis,
-        by_token: &report.by_token,
         command: &report.provenance.command,
         columns: &COLUMNS,
         rows: report.points.iter().map(row).collect(),

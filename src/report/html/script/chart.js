@@ -16,6 +16,15 @@ function powers(_, splits) {
   return splits.map((v, i) => (exponents[i] !== null && exponents[i] % every === 0 ? v : null));
 }
 
+/** Which of the labels there is room for: where a new one begins, and of a crowd only layers at even distances. */
+function marked(labels, width) {
+  const room = 44;
+  const crowded = width / labels.length < room;
+  const starts = labels.flatMap((label, i) => (label !== labels[i - 1] && !(crowded && Number.isNaN(Number(label))) ? [i] : []));
+  const every = Math.ceil((room * starts.length) / width);
+  return starts.filter((i, n) => (every === 1 ? true : Number(labels[i]) % every === 0 || (Number.isNaN(Number(labels[i])) && n % every === 0)));
+}
+
 /**
  * `labels` stand along the axis; `curves` are `{label, colour, dash, values}`; `tell(i)` gives the text for a
  * place, `open(i)` opens it. `thin` curves have a line and no marks.
@@ -35,7 +44,7 @@ function chart({ title, labels, curves, tell, open, axis }) {
       width: Math.max(holder.clientWidth, 280), height: 320, legend: { live: false, markers: { width: 3, dash: (_, i) => (!curves[i - 1].dash?.length ? "solid" : curves[i - 1].dash[0] < 4 ? "dotted" : "dashed") } }, cursor: { y: false, drag: { x: false, y: false } },
       scales: { x: { time: false, range: [-0.4, labels.length - 0.6] }, y: { distr: 3, range } },
       axes: [
-        { stroke: ink, grid, ticks: grid, label: axis, size: 30, labelSize: 22, space: 34, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000],
+        { stroke: ink, grid, ticks: grid, label: axis, size: 30, labelSize: 22, splits: (u) => marked(labels, u.width),
           values: (_, splits) => splits.map((i) => labels[i] ?? "") },
         { stroke: ink, grid: { ...grid, filter: powers }, ticks: { ...grid, filter: powers }, filter: powers, size: 58, label: "relative L2 error", labelSize: 22,
           values: (_, splits) => splits.map((v) => (v === null ? "" : `1e${Math.round(Math.log10(v))}`)) },

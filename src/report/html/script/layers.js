@@ -39,7 +39,7 @@ function layersSection(report, page) {
   const rows = componentRows(report);
   const ends = report.places.some((p) => p.layer === null);
   const columns = report.places.filter((p) => p.layer !== null).map((p) => ({ label: `layer ${p.label}`, short: p.label, place: p }));
-  if (ends) columns.unshift({ label: "outside the layers", short: "ends", place: null });
+  if (ends) columns.unshift({ label: "outside the layers", short: columns.length > 15 ? "" : "ends", place: null });
   function draw() {
     const figure = MEASURES[measure][1];
     const at = (row, column) => {

@@ -11,17 +11,18 @@ function tokenPrompts(report) {
 }
 
 /** A point's errors by position: the prefill's tokens, and one for each decoded step. */
-function byPosition(points, list) {
+function byPosition(points, list, prefill) {
   const errors = [];
-  let seen = 0;
-  for (const point of [...points].sort((a, b) => a.step - b.step)) {
-    const here = list(point);
-    const start = point.step === 0 ? 0 : Math.max(seen, 0);
-    here.forEach((error, i) => { errors[start + i] = { error, point, position: start + i }; });
-    seen = start + here.length;
+  for (const point of points) {
+    // A step may be missing: another prompt errs more there.
+    const start = point.step === 0 ? 0 : prefill + point.step - 1;
+    list(point).forEach((error, i) => { errors[start + i] = { error, point, position: start + i }; });
   }
   return errors;
 }
+
+/** A row for each point, with the point's name as short as it is clear. */
+const tokenLabel = (point, layer) => (point.layer === null || layer !== "outputs" ? point.local : point.point.replace(/^model\./, ""));
 
 function tokensSection(report, page) {
   const prompts = tokenPrompts(report);
@@ -39,7 +40,8 @@ function tokensSection(report, page) {
       if (!tokenLists[chosen.measure](point).length) continue;
       named.set(point.point, [...(named.get(point.point) ?? []), point]);
     }
-    const rows = [...named].map(([name, points]) => ({ label: points[0].layer === null || chosen.layer !== "outputs" ? points[0].local : name.replace(/^model\./, ""), errors: byPosition(points, tokenLists[chosen.measure]) }));
+    const prompt = report.prompts.find((p) => p.id === chosen.prompt);
+    const rows = [...named.values()].map((points) => ({ label: tokenLabel(points[0], chosen.layer), errors: byPosition(points, tokenLists[chosen.measure], prompt?.tokens ?? 0) }));
     const count = Math.max(0, ...rows.map((row) => row.errors.length));
     const group = Math.max(1, Math.ceil(count / MOST_COLUMNS));
     const columns = Array.from({ length: Math.ceil(count / group) }, (_, i) => {
@@ -55,7 +57,7 @@ function tokensSection(report, page) {
     };
     const values = rows.flatMap((row) => row.errors).filter(Boolean).map((e) => e.error);
     const grouped = group > 1 ? `; each column is the largest of ${group} positions` : "";
-    const ids = report.prompts.find((p) => p.id === chosen.prompt)?.token_ids ?? [];
+    const ids = prompt?.token_ids ?? [];
     const tokenAt = (i) => (i < ids.length ? ` (token id ${ids[i]})` : "");
     const many = report.prompts.length > 1 ? "; empty where another prompt has the larger error, which alone is kept" : "";
     holder.replaceChildren(rows.length ? heatmap({
