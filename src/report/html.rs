@@ -25,10 +25,11 @@ const CHARTS: [&str; 2] =
     [include_str!("html/vendor/uPlot-LICENSE"), include_str!("html/vendor/uPlot.iife.min.js")];
 
 /// In the order in which they need each other.
-const SCRIPTS: [&str; 14] = [
+const SCRIPTS: [&str; 15] = [
     include_str!("html/script/dom.js"),
     include_str!("html/script/tip.js"),
     include_str!("html/script/model.js"),
+    include_str!("html/script/component.js"),
     include_str!("html/script/heatmap.js"),
     include_str!("html/script/chart.js"),
     include_str!("html/script/curves.js"),

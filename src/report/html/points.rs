@@ -1,7 +1,7 @@
 //! The points as rows of values: names of keys would be half of the page.
 
 use super::super::PointReport;
-use crate::metrics::{Metrics, Place};
+use crate::metrics::{Metrics, NonFinite, Place};
 use serde_json::{Value, json};
 
 /// What the values of a row are.
@@ -76,7 +76,7 @@ pub(super) fn row(point: &PointReport) -> Value {
             [q.p50, q.p90, q.p99, q.p999].map(|v| short(v, DIGITS))
         }),
         total.map(tokens),
-        total.map(|m| &m.non_finite).filter(|n| **n != Default::default()),
+        total.map(|m| &m.non_finite).filter(|n| **n != NonFinite::default()),
         total.map(|m| &m.magnitudes),
         floors,
         option(point.floor),

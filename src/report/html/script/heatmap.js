@@ -53,7 +53,7 @@ function scaleBar(from, to, shade) {
 }
 
 /**
- * `rows` and `columns` have a label, and rows may begin a group; `cell(row, column)` gives null where there is
+ * `rows` and `columns` have a label, and rows may begin a group or leave a gap; `cell(row, column)` gives null where there is
  * nothing, else `{value, text, label, born, point, token}`; a value of null was not measured.
  */
 function heatmap({ caption, rows, columns, cell, scale, open, corner }) {
@@ -65,6 +65,7 @@ function heatmap({ caption, rows, columns, cell, scale, open, corner }) {
   const body = el("tbody");
   const grid = [];
   for (const row of rows) {
+    if (row.gap) body.append(el("tr", { class: "gap", "aria-hidden": "true" }, el("td", { colspan: columns.length + 1 })));
     if (row.group) body.append(el("tr", {}, el("th", { class: "group", colspan: columns.length + 1, scope: "rowgroup" }, row.group)));
     const cells = columns.map((column) => cellNode(cell(row, column), scale, roomy, open));
     grid.push(cells.map((c) => (c.hasAttribute("tabindex") ? c : null)));

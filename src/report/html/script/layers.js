@@ -6,8 +6,11 @@ const MEASURES = {
   ratio: ["local error as a multiple of its bound", (p) => p.ratio],
 };
 
-/** The measures that the report has. */
-const measuresOf = (report) => Object.keys(MEASURES).filter((key) => report.points.some((p) => MEASURES[key][1](p) !== null));
+/** The measures that the report has; the total where it has none, to show what is missing. */
+function measuresOf(report) {
+  const known = Object.keys(MEASURES).filter((key) => report.points.some((p) => MEASURES[key][1](p) !== null));
+  return known.length ? known : ["total"];
+}
 
 /** Rows: components in the order of execution, grouped by module, those outside the layers at the ends. */
 function componentRows(report) {
@@ -26,9 +29,9 @@ function componentRows(report) {
   const inside = names.map((name, i) => {
     const own = module(name);
     const starts = own !== (i ? module(names[i - 1]) : "");
-    return { label: own ? name.slice(own.length + 1) : name, name, group: starts && own ? own : null };
+    return { label: own ? name.slice(own.length + 1) : name, name, group: starts && own ? own : null, gap: starts && !own };
   });
-  const ends = (late) => outside.filter((p) => p.late === late).map((p) => ({ label: p.points[0].local, place: p }));
+  const ends = (late) => outside.filter((p) => p.late === late).map((p, i) => ({ label: p.points[0].local, place: p, gap: late && !i }));
   return [...ends(false), ...inside, ...ends(true)];
 }
 

@@ -21,7 +21,7 @@ function read(raw, components) {
     point.local = localName(point);
     return point;
   });
-  return { ...raw, points, places: places(points, raw.layer_types), components: components[raw.architecture] ?? [] };
+  return { ...raw, points, names: new Set(points.map((p) => p.point)), places: places(points, raw.layer_types), components: components[raw.architecture] ?? [] };
 }
 
 /** The point's name within its layer. */
@@ -64,25 +64,6 @@ function largest(points, figure) {
     if (best === null || rank > best.rank) best = { point, rank };
   }
   return best?.point ?? null;
-}
-
-/** What the architecture says about a point's component; null where it says nothing. */
-function componentOf(report, point) {
-  const type = point.layer === null ? null : report.layer_types[point.layer];
-  const general = point.layer === null ? point.point : point.point.replace(`model.layers.${point.layer}`, "model.layers.{i}");
-  const found = report.components.find((c) => c.point === general && (!c.layer_type || c.layer_type === type));
-  if (!found) return null;
-  const here = (name) => name.replace("{i}", point.layer);
-  const outputOf = (layer) => (layer < 0 ? report.components[0].point : `model.layers.${layer}`);
-  const known = new Set(report.points.map((p) => p.point));
-  const inputs = found.inputs.map((input) => {
-    if (input === "@layer_input") return outputOf(point.layer - 1);
-    if (input === "@last_layer") return outputOf(report.layer_types.length - 1);
-    return here(input);
-  });
-  // An input that the layer's type does not have is left out, as everywhere.
-  const exists = (name) => known.has(name) || report.components.some((c) => here(c.point) === name && (!c.layer_type || c.layer_type === type));
-  return { ...found, inputs: inputs.filter(exists), carried: found.carried.map(here), params: found.params.map(here) };
 }
 
 const STATES = {

@@ -34,7 +34,7 @@ function faultsSection(report, page) {
   }
   const rows = [...first.values()].map(({ fault, often }) => {
     const point = report.points.find((p) => p.point === fault.point && p.state === "born") ?? report.points.find((p) => p.point === fault.point);
-    const button = el("button", { type: "button", class: "name", onclick: (event) => point && page.open(point, event.currentTarget) }, el("code", {}, clean(fault.point)));
+    const button = el("button", { type: "button", class: "name", onclick: (event) => point && page.open(point, event.currentTarget) }, el("code", {}, clean(fault.point)), fault.side === "reference" ? " (in the reference)" : null);
     return el("tr", {}, el("th", { scope: "row" }, button), el("td", { class: "number" }, show(number(fault.rel_l2), 1)), el("td", { class: "number" }, `${multiple(number(fault.ratio))} ×`),
       el("td", {}, `${clean(fault.prompt)}, step ${fault.step}`), el("td", {}, String(often)));
   });
