@@ -51,7 +51,8 @@ fn the_page_of_the_bundled_model_is_one_small_file_with_every_point() {
     let points = json["points"].as_array().unwrap();
     assert_eq!(rows.len(), points.len());
     for (row, point) in rows.iter().zip(points) {
-        assert_eq!((&row[0], &row[1]), (&point["point"], &point["step"]));
+        let name = &report["texts"][row[0].as_u64().unwrap() as usize];
+        assert_eq!((name, &row[1]), (&point["point"], &point["step"]));
     }
     // Every point of the model has a component that says what it computes.
     assert!(data["components"]["qwen3_5"].as_array().unwrap().iter().all(|c| c["formula"].is_string()));

@@ -43,7 +43,7 @@ impl Histogram {
     /// The counts in bins that are wide enough to draw.
     pub fn magnitudes(&self) -> Magnitudes {
         // Two binary exponents make a bin; 1023 is the bias of those of f64.
-        let bin_of = |bin: usize| ((bin >> MANTISSA_BITS) as i32 - 1023).div_euclid(2);
+        let bin_of = |bin: usize| (i32::from((bin >> MANTISSA_BITS) as u16) - 1023).div_euclid(2);
         let used = || self.bins.iter().enumerate().filter(|(_, count)| **count > 0);
         let Some(from) = used().next().map(|(bin, _)| bin_of(bin)) else {
             return Magnitudes { zeros: self.zeros, ..Magnitudes::default() };

@@ -8,7 +8,7 @@ use super::super::text::{
 };
 use super::super::{Report, ReportSet, first_diagnosis, replays};
 use super::formula::formula;
-use super::points::{COLUMNS, row};
+use super::points::{COLUMNS, Texts, row};
 use crate::model::{Description, Op};
 use serde::Serialize;
 use serde_json::Value;
@@ -56,6 +56,8 @@ struct View<'a> {
     diagnosis: &'a [Diagnosis],
     command: &'a [String],
     columns: &'static [&'static str],
+    /// What rows have the places of.
+    texts: Vec<String>,
     rows: Vec<Value>,
 }
 
@@ -98,6 +100,8 @@ pub(super) fn of_set(set: &ReportSet) -> Page<'_> {
 }
 
 fn view(report: &Report) -> View<'_> {
+    let mut texts = Texts::default();
+    let rows = report.points.iter().map(|point| row(point, &mut texts)).collect();
     View {
         engine: &report.engine,
         outcome: report.outcome,
@@ -117,7 +121,8 @@ fn view(report: &Report) -> View<'_> {
         diagnosis: &report.diagnosis,
         command: &report.provenance.command,
         columns: &COLUMNS,
-        rows: report.points.iter().map(row).collect(),
+        texts: texts.list,
+        rows,
     }
 }
 

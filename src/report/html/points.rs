@@ -1,8 +1,9 @@
-//! The points as rows of values: names of keys would be half of the page.
+//! The points as rows of values: names of keys, and texts in each row anew, would be more than half of the page.
 
 use super::super::PointReport;
 use crate::metrics::{Metrics, NonFinite, Place};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 
 /// What the values of a row are.
 pub(super) const COLUMNS: [&str; 30] = [
@@ -45,25 +46,44 @@ const FEW: usize = 3;
 /// Digits of an element: all that 32 bits hold.
 const ELEMENT: usize = 9;
 
+/// Texts that rows share, each once: a row has their places.
+#[derive(Default)]
+pub(super) struct Texts {
+    places: HashMap<String, usize>,
+    /// In the order of their places.
+    pub list: Vec<String>,
+}
+
+impl Texts {
+    fn place(&mut self, text: &str) -> usize {
+        if let Some(place) = self.places.get(text) {
+            return *place;
+        }
+        self.places.insert(text.to_owned(), self.list.len());
+        self.list.push(text.to_owned());
+        self.list.len() - 1
+    }
+}
+
 /// One point of one step.
-pub(super) fn row(point: &PointReport) -> Value {
+pub(super) fn row(point: &PointReport, texts: &mut Texts) -> Value {
     let total = point.metrics.as_ref();
     // Beside arm Q; where Q is T there is nothing more to say.
     let engine = point.engine_metrics.as_ref().filter(|_| point.armed);
     let of = |figure: fn(&Metrics) -> f64| total.map(|m| short(figure(m), DIGITS));
     let option = |value: Option<f64>| value.map(|v| short(v, DIGITS));
-    let floors: serde_json::Map<String, Value> =
-        point.floors.iter().map(|(dtype, error)| (dtype.clone(), short(*error, DIGITS))).collect();
+    let floors = point.floors.iter().map(|(dtype, error)| json!([texts.place(dtype), short(*error, DIGITS)]));
+    let floors: Vec<Value> = floors.collect();
     json!([
-        point.point,
+        texts.place(&point.point),
         point.step,
-        point.prompt,
+        texts.place(&point.prompt),
         point.layer,
-        point.family,
+        texts.place(&point.family),
         point.shape,
         point.state,
-        point.note,
-        point.replay_unmeasured,
+        point.note.as_deref().map(|note| texts.place(note)),
+        point.replay_unmeasured.as_deref().map(|why| texts.place(why)),
         total.map(|m| m.elements),
         of(|m| m.rel_l2),
         of(|m| m.max_abs),

@@ -7,7 +7,13 @@ function componentOf(report, point) {
   if (!own) return null;
   if (part) return adapterPart(own, part[1], part[2]);
   if (!report.names.has(`${point.point}.base_layer`)) return own;
-  return { ...own, op: "add_scaled", formula: "base_layer + scale · lora_B", params: [], inputs: [`${point.point}.base_layer`, `${point.point}.lora_B`] };
+  return {
+    ...own,
+    op: "add_scaled",
+    formula: "base_layer + scale · lora_B",
+    params: [],
+    inputs: [`${point.point}.base_layer`, `${point.point}.lora_B`],
+  };
 }
 
 function described(report, layer, name) {
@@ -23,8 +29,14 @@ function described(report, layer, name) {
     return here(input);
   });
   // An input that the layer's type does not have is left out, as everywhere.
-  const exists = (input) => report.names.has(input) || report.components.some((c) => here(c.point) === input && fits(c));
-  return { ...found, inputs: inputs.filter(exists), carried: found.carried.map(here), params: found.params.map(here) };
+  const exists = (input) =>
+    report.names.has(input) || report.components.some((c) => here(c.point) === input && fits(c));
+  return {
+    ...found,
+    inputs: inputs.filter(exists),
+    carried: found.carried.map(here),
+    params: found.params.map(here),
+  };
 }
 
 /** One of the points that an adapter adds to a linear. */

@@ -19,7 +19,10 @@ const css = (rgb) => `rgb(${rgb.join(" ")})`;
 
 /** Black or white, whichever can be read on the colour. */
 function inkOn(rgb) {
-  const linear = rgb.map((v) => { const s = v / 255; return s <= 0.04045 ? s / 12.92 : ((s + 0.055) / 1.055) ** 2.4; });
+  const linear = rgb.map((v) => {
+    const s = v / 255;
+    return s <= 0.04045 ? s / 12.92 : ((s + 0.055) / 1.055) ** 2.4;
+  });
   return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.18 ? "#000" : "#fff";
 }
 
@@ -27,7 +30,10 @@ function inkOn(rgb) {
 function errorScale(values) {
   const logs = values.filter((v) => Number.isFinite(v) && v > 0).map(Math.log10);
   const low = Math.floor(logs.reduce((a, b) => Math.min(a, b), logs.length ? Infinity : -7));
-  const high = Math.max(Math.ceil(logs.reduce((a, b) => Math.max(a, b), logs.length ? -Infinity : -5)), low + 2);
+  const high = Math.max(
+    Math.ceil(logs.reduce((a, b) => Math.max(a, b), logs.length ? -Infinity : -5)),
+    low + 2,
+  );
   const ramp = () => (dark() ? DARK_RAMP : LIGHT_RAMP);
   const at = (v) => (v === 0 ? 0 : Number.isFinite(v) ? (Math.log10(v) - low) / (high - low) : 1);
   return {
@@ -43,12 +49,19 @@ function ratioScale() {
   const ramp = () => (dark() ? DARK_RAMP : LIGHT_RAMP).slice(0, 3);
   return {
     colour: (v) => (v <= 1 ? between(ramp(), v) : between(hot(), Number.isFinite(v) ? Math.log10(v) / 4 : 1)),
-    legend: () => [scaleBar("0", "1, the bound", (t) => between(ramp(), t)), scaleBar("1", "10 000 and more", (t) => between(hot(), t))],
+    legend: () => [
+      scaleBar("0", "1, the bound", (t) => between(ramp(), t)),
+      scaleBar("1", "10 000 and more", (t) => between(hot(), t)),
+    ],
   };
 }
 
 function scaleBar(from, to, shade) {
-  const steps = Array.from({ length: 9 }, (_, i) => { const step = el("i"); step.style.background = css(shade(i / 8)); return step; });
+  const steps = Array.from({ length: 9 }, (_, i) => {
+    const step = el("i");
+    step.style.background = css(shade(i / 8));
+    return step;
+  });
   return el("span", {}, from, el("span", { class: "ramp", "aria-hidden": "true" }, steps), to);
 }
 
@@ -58,23 +71,58 @@ function scaleBar(from, to, shade) {
  */
 function heatmap({ caption, rows, columns, cell, scale, open, corner }) {
   const roomy = columns.length <= 16;
-  const table = el("table", { role: "grid", class: `heat ${roomy ? "roomy" : "narrow"}`, "aria-readonly": "true" }, el("caption", {}, caption));
+  const table = el(
+    "table",
+    { role: "grid", class: `heat ${roomy ? "roomy" : "narrow"}`, "aria-readonly": "true" },
+    el("caption", {}, caption),
+  );
   const every = Math.ceil(columns.length / (roomy ? 16 : 40));
-  table.append(el("thead", {}, el("tr", {}, el("th", { scope: "col" }, corner), columns.map((column, i) =>
-    el("th", { scope: "col", "aria-label": column.label }, i % every ? "" : column.short ?? column.label)))));
+  table.append(
+    el(
+      "thead",
+      {},
+      el(
+        "tr",
+        {},
+        el("th", { scope: "col" }, corner),
+        columns.map((column, i) =>
+          el(
+            "th",
+            { scope: "col", "aria-label": column.label },
+            i % every ? "" : (column.short ?? column.label),
+          ),
+        ),
+      ),
+    ),
+  );
   const body = el("tbody");
   const grid = [];
   for (const row of rows) {
-    if (row.gap) body.append(el("tr", { class: "gap", "aria-hidden": "true" }, el("td", { colspan: columns.length + 1 })));
-    if (row.group) body.append(el("tr", {}, el("th", { class: "group", colspan: columns.length + 1, scope: "rowgroup" }, row.group)));
+    if (row.gap)
+      body.append(
+        el("tr", { class: "gap", "aria-hidden": "true" }, el("td", { colspan: columns.length + 1 })),
+      );
+    if (row.group)
+      body.append(
+        el("tr", {}, el("th", { class: "group", colspan: columns.length + 1, scope: "rowgroup" }, row.group)),
+      );
     const cells = columns.map((column) => cellNode(cell(row, column), scale, roomy, open));
     grid.push(cells.map((c) => (c.hasAttribute("tabindex") ? c : null)));
     body.append(el("tr", {}, el("th", { scope: "row" }, clean(row.label)), cells));
   }
   table.append(body);
   walk(table, grid);
-  const marks = [el("span", {}, "✗ an error is born"), el("span", {}, "hatched: not measured"), el("span", {}, "empty: no such component")];
-  return el("div", {}, el("div", { class: "wide" }, table), el("div", { class: "scale" }, scale.legend(), marks));
+  const marks = [
+    el("span", {}, "✗ an error is born"),
+    el("span", {}, "hatched: not measured"),
+    el("span", {}, "empty: no such component"),
+  ];
+  return el(
+    "div",
+    {},
+    el("div", { class: "wide" }, table),
+    el("div", { class: "scale" }, scale.legend(), marks),
+  );
 }
 
 function cellNode(content, scale, roomy, open) {
@@ -82,12 +130,24 @@ function cellNode(content, scale, roomy, open) {
   const { value, text, label, born } = content;
   const missing = value === null;
   const shown = (born ? "✗ " : "") + (missing ? "" : roomy ? text : "");
-  const node = el("td", {
-    role: "gridcell", tabindex: -1, "aria-label": label, class: [born && "born", missing && "missing"].filter(Boolean).join(" "),
-    onclick: () => { node.focus(); open(content, node); },
-    onmouseenter: () => tipBeside(node, label), onmouseleave: tipAway,
-    onfocus: () => node.matches(":focus-visible") && tipBeside(node, label), onblur: tipAway,
-  }, shown.trim());
+  const node = el(
+    "td",
+    {
+      role: "gridcell",
+      tabindex: -1,
+      "aria-label": label,
+      class: [born && "born", missing && "missing"].filter(Boolean).join(" "),
+      onclick: () => {
+        node.focus();
+        open(content, node);
+      },
+      onmouseenter: () => tipBeside(node, label),
+      onmouseleave: tipAway,
+      onfocus: () => node.matches(":focus-visible") && tipBeside(node, label),
+      onblur: tipAway,
+    },
+    shown.trim(),
+  );
   if (!missing) {
     const shade = scale.colour(value);
     node.style.background = css(shade);
@@ -113,7 +173,11 @@ function walk(table, grid) {
   table.addEventListener("keydown", (event) => {
     const at = where.get(event.target);
     if (!at) return;
-    if (event.key === "Enter" || event.key === " ") { event.preventDefault(); event.target.click(); return; }
+    if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      event.target.click();
+      return;
+    }
     const next = event.key in STEPS ? neighbour(grid, at, STEPS[event.key]) : endOf(grid, at, event.key);
     if (event.key in STEPS || next) event.preventDefault();
     next?.focus();
@@ -121,7 +185,11 @@ function walk(table, grid) {
 }
 
 function neighbour(grid, [r, c], [down, right]) {
-  for (let [i, j] = [r + down, c + right]; i >= 0 && i < grid.length && j >= 0 && j < grid[i].length; i += down, j += right) {
+  for (
+    let [i, j] = [r + down, c + right];
+    i >= 0 && i < grid.length && j >= 0 && j < grid[i].length;
+    i += down, j += right
+  ) {
     if (grid[i][j]) return grid[i][j];
   }
   return null;

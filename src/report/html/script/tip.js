@@ -17,4 +17,6 @@ function tipBeside(node, text) {
   tipAt(box.right - 8, box.top, text);
 }
 
-const tipAway = () => { TIP.hidden = true; };
+const tipAway = () => {
+  TIP.hidden = true;
+};
