@@ -32,7 +32,7 @@ function enginesSection(set, reports, page) {
       el("td", { class: "number" }, report ? multiple(worstRatio(report)) : "–"),
       el(
         "td",
-        {},
+        { class: "words" },
         prose(
           (engine.diagnosis ? `${engine.headline}: ${engine.diagnosis}` : engine.headline).replace(
             /^[A-Z]+: /,
