@@ -60,7 +60,11 @@ fn the_page_of_the_bundled_model_is_one_small_file_with_every_point() {
         let bins = p["magnitudes"]["counts"].as_array().unwrap().iter();
         bins.map(|n| n.as_u64().unwrap()).sum::<u64>() + p["magnitudes"]["zeros"].as_u64().unwrap()
     };
-    assert!(points.iter().all(|p| counted(p) == p["elements"].as_u64().unwrap()), "each element is in a bin");
+    // A score that the mask forbids is −∞ on both sides and has no difference.
+    let finite = |p: &&Value| p["non_finite"].as_object().unwrap().values().all(|n| n == 0);
+    for point in points.iter().filter(finite) {
+        assert_eq!(counted(point), point["elements"].as_u64().unwrap(), "{}", point["point"]);
+    }
 }
 
 #[test]

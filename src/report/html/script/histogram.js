@@ -26,7 +26,13 @@ function distribution(point) {
           el("span", {}, show(bound(counts.length), 1)),
         ),
       );
-    parts.push(el("p", { class: "note" }, `${zeros} of ${point.elements} elements are equal.`));
+    parts.push(
+      el(
+        "p",
+        { class: "note" },
+        `${zeros} of ${counts.reduce((a, b) => a + b, zeros)} finite elements are equal.`,
+      ),
+    );
   }
   const names = ["median", "90 %", "99 %", "99.9 %", "largest"];
   const values = [...point.quantiles, point.max_abs];
