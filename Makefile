@@ -14,9 +14,11 @@ lint: venv
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	$(BIN)/ruff check hooks
-	$(BIN)/ruff format --check hooks
+	$(BIN)/ruff check --config hooks/pyproject.toml tests/html
+	$(BIN)/ruff format --check --config hooks/pyproject.toml hooks tests/html
 
-# The ignored tests need PyTorch, which the virtual environment has. What they leave, such as models that
+# The ignored tests need PyTorch, which the virtual environment has; those of the page Chromium too, and say so
+# where there is none. What they leave, such as models that
 # several tests share, they leave here.
 SCRATCH := $(abspath target/tmp/scratch)
 rust-test: venv

@@ -1,5 +1,7 @@
 //! Quantiles of magnitudes without keeping them: a histogram with bins of equal relative width.
 
+use serde::{Deserialize, Serialize};
+
 /// Bits of the mantissa that tell bins apart: 32 bins for each power of two.
 const MANTISSA_BITS: u32 = 5;
 const SHIFT: u32 = f64::MANTISSA_DIGITS - 1 - MANTISSA_BITS;
@@ -38,6 +40,23 @@ impl Histogram {
         }
     }
 
+    /// The counts in bins that are wide enough to draw.
+    pub fn magnitudes(&self) -> Magnitudes {
+        // Two binary exponents make a bin; 1023 is the bias of those of f64.
+        let bin_of = |bin: usize| (i32::from((bin >> MANTISSA_BITS) as u16) - 1023).div_euclid(2);
+        let used = || self.bins.iter().enumerate().filter(|(_, count)| **count > 0);
+        let Some(from) = used().next().map(|(bin, _)| bin_of(bin)) else {
+            return Magnitudes { zeros: self.zeros, ..Magnitudes::default() };
+        };
+        let mut counts = Vec::new();
+        for (bin, &count) in used() {
+            let at = (bin_of(bin) - from) as usize;
+            counts.resize(at + 1, 0);
+            counts[at] += u64::from(count);
+        }
+        Magnitudes { zeros: self.zeros, from, counts }
+    }
+
     /// The number below which the fraction `q` of the magnitudes lies; 0 when nothing was counted.
     pub fn quantile(&self, q: f64) -> f64 {
         let rank = (q * self.count as f64).ceil().max(1.0) as u64;
@@ -54,6 +73,24 @@ impl Histogram {
             }
         }
         0.0
+    }
+}
+
+/// How many numbers there are of which size.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Magnitudes {
+    /// Those that are 0.
+    pub zeros: u64,
+    /// The power of 4 at which the first bin begins.
+    pub from: i32,
+    /// How many lie in each bin, from one power of 4 up to the next.
+    pub counts: Vec<u64>,
+}
+
+impl Magnitudes {
+    /// True where nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.zeros == 0 && self.counts.is_empty()
     }
 }
 
@@ -75,6 +112,18 @@ mod tests {
             let exact = values[rank - 1];
             prop_assert!((histogram.quantile(q) - exact).abs() <= 0.02 * exact);
         }
+    }
+
+    #[test]
+    fn each_magnitude_is_counted_between_its_powers_of_four() {
+        let mut histogram = Histogram::default();
+        for value in [0.0, 1.0, 3.9, 4.0, 0.25, 0.24, 64.0] {
+            histogram.add(value);
+        }
+        // From 1/16: 0.24; 0.25; 1 and 3.9; 4; none; 64.
+        let expected = Magnitudes { zeros: 1, from: -2, counts: vec![1, 1, 2, 1, 0, 1] };
+        assert_eq!(histogram.magnitudes(), expected);
+        assert!(Histogram::default().magnitudes().is_empty());
     }
 
     #[test]

@@ -12,7 +12,7 @@
 
 mod histogram;
 
-pub use histogram::Histogram;
+pub use histogram::{Histogram, Magnitudes};
 
 use crate::tensor::Elements;
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,9 @@ pub struct Metrics {
     pub norm_ratio: f64,
     /// *How is the error distributed?* Quantiles of |d|, with a relative error of at most 1.6 %.
     pub quantiles: Quantiles,
+    /// *How many elements err how much?* |d| counted by size, where both sides are finite.
+    #[serde(default, skip_serializing_if = "Magnitudes::is_empty")]
+    pub magnitudes: Magnitudes,
     /// Numbers that are not finite, by side.
     pub non_finite: NonFinite,
     /// *Which tokens are hit?* `rel_l2` of each token's elements; empty without a token axis.
@@ -201,6 +204,7 @@ pub fn compare(reference: impl Elements, candidate: impl Elements, token_axis: O
             p99: histogram.quantile(0.99),
             p999: histogram.quantile(0.999),
         },
+        magnitudes: histogram.magnitudes(),
         non_finite,
         per_token,
     }

@@ -113,7 +113,8 @@ pub(super) struct Layers {
 
 /// A component before the layer's number is put in.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Template {
+#[allow(missing_docs)]
+pub struct Template {
     pub point: String,
     pub family: String,
     pub layer_type: Option<String>,
@@ -133,7 +134,8 @@ pub(super) struct Template {
 
 /// Other parameters for a component when the configuration's `flag` is true.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Tied {
+#[allow(missing_docs)]
+pub struct Tied {
     pub flag: String,
     pub params: Vec<String>,
 }
@@ -142,6 +144,11 @@ impl Description {
     /// Parses a description.
     pub fn parse(text: &str) -> Result<Self> {
         toml::from_str(text).map_err(|e| Error::new(format!("malformed architecture description: {e}")))
+    }
+
+    /// The components, `{i}` for the layer's number, in order of execution.
+    pub fn templates(&self) -> &[Template] {
+        &self.components
     }
 
     /// The number under a key of the configuration, or what stands for it where the configuration lacks it.

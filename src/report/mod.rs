@@ -4,6 +4,7 @@ mod arms;
 mod assemble;
 mod diagnosis;
 mod escape;
+mod html;
 mod json;
 mod markdown;
 mod plot;
@@ -22,6 +23,7 @@ mod write;
 pub use arms::{Arm, Arms, Figures, TokenError};
 pub use assemble::{Options, assemble};
 pub(crate) use escape::{code, plain, prose};
+pub use html::{html, html_set};
 pub use json::{
     Coverage, Diagnosis, Fault, FloorReport, Growth, Outcome, PointReport, PromptReport, Report,
     ReportProvenance, Side, State, Verdict,

@@ -1,7 +1,7 @@
 //! Made-up reports with the points of a real architecture.
 
 use super::*;
-use crate::metrics::{Metrics, NonFinite, Quantiles};
+use crate::metrics::{Magnitudes, Metrics, NonFinite, Quantiles};
 use crate::model::{Component, Graph, ModelConfig};
 use crate::trace::{Evidence, Hashes, Provenance, SelfCheck};
 use serde_json::json;
@@ -29,6 +29,7 @@ pub(super) fn metrics(rel_l2: f64) -> Metrics {
         cosine: 1.0,
         norm_ratio: 1.0,
         quantiles: Quantiles::default(),
+        magnitudes: Magnitudes::default(),
         non_finite: NonFinite::default(),
         per_token: Vec::new(),
     }

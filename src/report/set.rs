@@ -146,7 +146,8 @@ impl ReportSet {
         }
         let json = serde_json::to_string_pretty(self)
             .map_err(|e| Error::new(format!("cannot write the report as JSON: {e}")))?;
-        for (name, text) in [("report.json", json + "\n"), ("report.md", super::markdown_set(self))] {
+        let (page, prose) = (super::html_set(self)?, super::markdown_set(self));
+        for (name, text) in [("report.json", json + "\n"), ("report.md", prose), ("report.html", page)] {
             let path = dir.join(name);
             std::fs::write(&path, text).map_err(|e| Error::io("write the report", &path, &e))?;
         }

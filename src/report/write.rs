@@ -1,14 +1,16 @@
 //! A report's files.
 
-use super::{Report, draw_all, markdown};
+use super::{Report, draw_all, html, markdown};
 use crate::error::{Error, Result};
 use std::path::Path;
 
-/// Writes `report.json`, `report.md` and the pictures into `dir`, which must exist.
+/// Writes `report.json`, `report.md`, `report.html` and the pictures into `dir`, which must exist.
 pub fn write_all(report: &Report, dir: &Path) -> Result<()> {
     let json = serde_json::to_string_pretty(report)
         .map_err(|e| Error::new(format!("cannot write the report as JSON: {e}")))?;
-    for (name, text) in [("report.json", json + "\n"), ("report.md", markdown(report))] {
+    let texts =
+        [("report.json", json + "\n"), ("report.md", markdown(report)), ("report.html", html(report)?)];
+    for (name, text) in texts {
         let path = dir.join(name);
         std::fs::write(&path, text).map_err(|e| Error::io("write the report", &path, &e))?;
     }
@@ -31,7 +33,7 @@ mod tests {
         let last = |r: &Report| r.points.last().and_then(|p| p.metrics.as_ref()).map(|m| m.rel_l2.is_nan());
         assert_eq!((last(&back), last(&report)), (Some(true), Some(true)));
         let page = std::fs::read_to_string(dir.path().join("report.md")).unwrap();
-        assert!(page.contains("](overview.svg)"));
+        assert!(page.contains("](overview.svg)") && dir.path().join("report.html").is_file());
         assert!(dir.path().join("overview.svg").is_file() && dir.path().join("overview.png").is_file());
     }
 
