@@ -199,7 +199,7 @@ FAULTS: Mapping[str, Callable[[Site], None]] = {
     "mask-not-causal": lambda site: _mask(site, _everything),
     "gate-up-swapped": _swapped,
     "gelu-for-silu": lambda site: site.attribute(
-        site.mlp, ("act_fn",), nn.GELU(approximate="none")
+        site.mlp, ("act_fn",), nn.GELU(approximate="tanh")
     ),
     "linear-tail-dropped": _tail_dropped,
 }
