@@ -13,8 +13,9 @@ use std::ops::Range;
 /// (tests/bounds states the largest seen).
 const MARGIN: f64 = 8.0;
 
-/// How many sums of an output are added up.
-const CHOSEN: usize = 64;
+/// How many sums of an output are added up: one in so many, and between these numbers.
+const ONE_IN: usize = 16;
+const CHOSEN: [usize; 2] = [16, 32];
 
 /// The golden ratio's fraction: its multiples are spread evenly, whatever their number.
 const GOLDEN: f64 = 0.618_033_988_749_895;
@@ -43,7 +44,8 @@ impl Tried {
     /// Of an output of so many tokens and columns: tokens one after the other, and columns in an order that
     /// has no period, for no row of the weight to speak for all.
     pub fn new([tokens, columns]: [usize; 2], quantized: bool) -> Self {
-        let count = CHOSEN.min(tokens * columns);
+        let len = tokens * columns;
+        let count = (len / ONE_IN).clamp(CHOSEN[0], CHOSEN[1]).min(len);
         let column = |i: usize| ((i as f64 * GOLDEN).fract() * columns as f64) as usize;
         let chosen = (0..count).map(|i| i * tokens / count * columns + column(i));
         let chosen: BTreeSet<usize> = chosen.collect();
@@ -87,7 +89,7 @@ impl Tried {
     /// their roundings too.
     pub fn try_beyond(&mut self, x: &[f64], w: &[f64], exact: f64, bound: f64) -> f64 {
         self.beyond += 1;
-        let ratio = if self.beyond <= CHOSEN {
+        let ratio = if self.beyond <= CHOSEN[1] {
             let own = self.error(x, w, exact) / bound;
             self.largest = self.largest.max(own);
             own
@@ -103,15 +105,11 @@ impl Tried {
     fn error(&self, x: &[f64], w: &[f64], exact: f64) -> f64 {
         let terms = || x.iter().zip(w).map(|(x, w)| (*x as f32, *w as f32));
         let forward = terms().fold(0.0f32, |sum, (x, w)| sum + x * w);
-        let backward = terms().rev().fold(0.0f32, |sum, (x, w)| x.mul_add(w, sum));
         let mut lanes = [0.0f32; LANES];
-        terms().enumerate().for_each(|(i, (x, w))| lanes[i % LANES] = x.mul_add(w, lanes[i % LANES]));
+        terms().enumerate().for_each(|(i, (x, w))| lanes[i % LANES] += x * w);
         let lanes = lanes.iter().sum::<f32>();
         let coded = if self.quantized { on_codes(x, w) } else { forward };
-        [forward, backward, lanes, coded]
-            .into_iter()
-            .map(|sum| (f64::from(sum) - exact).abs())
-            .fold(0.0, f64::max)
+        [forward, lanes, coded].into_iter().map(|sum| (f64::from(sum) - exact).abs()).fold(0.0, f64::max)
     }
 }
 
