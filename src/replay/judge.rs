@@ -126,11 +126,13 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Keeps ratios of elements evenly chosen, for [`Judge::expect`].
-    pub fn sample(&mut self) {
-        if self.len() >= SAMPLE[0] {
+    /// Keeps ratios of elements evenly chosen, for [`Judge::expect`]; false where they are too few.
+    pub fn sample(&mut self) -> bool {
+        let enough = self.len() >= SAMPLE[0];
+        if enough {
             self.sample = Some(Sample { every: self.len().div_ceil(SAMPLE[1]), ratios: Vec::new() });
         }
+        enough
     }
 
     /// Tells the largest median ratio that a correct kernel may have; nothing is known of it where it is 0.

@@ -12,7 +12,7 @@ use candle_core::{Device, Tensor};
 const CHUNK: usize = 1 << 22;
 
 /// Codes with one scale and bias.
-const BLOCK: usize = 32;
+pub(super) const BLOCK: usize = 32;
 
 /// By how much the products of codes, scales and biases may exceed those of the weights that they stand
 /// for: in a block of 32 codes from the smallest to the largest weight, `|code · scale| + |bias|` is at
@@ -156,11 +156,11 @@ impl<'a, 'b, 'c> Part<'a, 'b, 'c> {
         let (precision, k) = (rows.precision, shape[1]);
         let worst = Factor::new(k, step, |n| precision.gamma(n));
         let likely = Factor::new(k, step, |n| precision.likely(n));
-        let tried = precision.sums_in_32_bits().then(|| Tried::new([rows.len(), shape[0]], step.quantized));
-        // One rounding to 16 bits hides what a sum loses.
-        if tried.is_some() && precision.stored == 0.0 {
-            judge.sample();
-        }
+        let tried = precision.sums_in_32_bits().then(|| {
+            // One rounding to 16 bits hides what a sum loses.
+            let sampled = precision.stored == 0.0 && judge.sample();
+            Tried::new(sampled.then_some([rows.len(), shape[0]]), step.quantized)
+        });
         Self { rows, judge, shape, worst, likely: if tried.is_some() { likely } else { worst }, tried }
     }
 

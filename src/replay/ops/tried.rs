@@ -5,6 +5,7 @@
 //! bits on the way, is lost in it. Their *usual* error is not: over thousands of elements the median hardly
 //! moves. It is held against that of kernels on the same numbers: a measured floor, with a margin that was chosen.
 
+use super::matmul::BLOCK;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -19,9 +20,6 @@ const CHOSEN: [usize; 2] = [16, 32];
 
 /// The golden ratio's fraction: its multiples are spread evenly, whatever their number.
 const GOLDEN: f64 = 0.618_033_988_749_895;
-
-/// Codes with one scale and bias.
-const BLOCK: usize = 32;
 
 /// Sums side by side.
 const LANES: usize = 8;
@@ -41,14 +39,14 @@ pub(super) struct Tried {
 }
 
 impl Tried {
-    /// Of an output of so many tokens and columns: tokens one after the other, and columns in an order that
-    /// has no period, for no row of the weight to speak for all.
-    pub fn new([tokens, columns]: [usize; 2], quantized: bool) -> Self {
+    /// Of an output of so many tokens and columns, where its usual error is asked for: tokens one after the
+    /// other, and columns in an order that has no period, for no row of the weight to speak for all.
+    pub fn new(sampled: Option<[usize; 2]>, quantized: bool) -> Self {
+        let [tokens, columns] = sampled.unwrap_or_default();
         let len = tokens * columns;
         let count = (len / ONE_IN).clamp(CHOSEN[0], CHOSEN[1]).min(len);
         let column = |i: usize| ((i as f64 * GOLDEN).fract() * columns as f64) as usize;
-        let chosen = (0..count).map(|i| i * tokens / count * columns + column(i));
-        let chosen: BTreeSet<usize> = chosen.collect();
+        let chosen: BTreeSet<usize> = (0..count).map(|i| i * tokens / count * columns + column(i)).collect();
         let chosen = chosen.into_iter().collect();
         Self { quantized, chosen, ratios: Vec::new(), small: 0, beyond: 0, largest: 0.0 }
     }
