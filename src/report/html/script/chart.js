@@ -174,15 +174,7 @@ function tableOf(title, heads, rows) {
         "table",
         { class: "numbers" },
         el("caption", {}, title),
-        el(
-          "thead",
-          {},
-          el(
-            "tr",
-            {},
-            heads.map((head) => el("th", { scope: "col" }, head)),
-          ),
-        ),
+        headRow(heads),
         el(
           "tbody",
           {},

@@ -70,3 +70,15 @@ function select(label, options, value, change) {
   for (const [key, text] of options) list.append(el("option", { value: key, selected: key === value }, text));
   return el("label", {}, `${label} `, list);
 }
+
+/** The head of a table, a column for each name. */
+const headRow = (names) =>
+  el(
+    "thead",
+    {},
+    el(
+      "tr",
+      {},
+      names.map((name) => el("th", { scope: "col" }, name)),
+    ),
+  );

@@ -58,15 +58,7 @@ function enginesSection(set, reports, page) {
       "table",
       { class: "numbers" },
       el("caption", {}, "Relative L2 errors where the engine adds most; – is UNMEASURED"),
-      el(
-        "thead",
-        {},
-        el(
-          "tr",
-          {},
-          heads.map((h) => el("th", { scope: "col" }, h)),
-        ),
-      ),
+      headRow(heads),
       el("tbody", {}, rows),
     ),
   );

@@ -44,15 +44,7 @@ function spots(point) {
     el(
       "table",
       { class: "numbers" },
-      el(
-        "thead",
-        {},
-        el(
-          "tr",
-          {},
-          ["", "at", "reference", "candidate", "apart"].map((h) => el("th", { scope: "col" }, h)),
-        ),
-      ),
+      headRow(["", "at", "reference", "candidate", "apart"]),
       el(
         "tbody",
         {},

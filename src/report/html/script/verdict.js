@@ -38,17 +38,7 @@ function summarySection(report) {
       el(
         "table",
         { class: "numbers" },
-        el(
-          "thead",
-          {},
-          el(
-            "tr",
-            {},
-            ["prompt", "tokens", "outcome", "worst point", "relative L2"].map((h) =>
-              el("th", { scope: "col" }, h),
-            ),
-          ),
-        ),
+        headRow(["prompt", "tokens", "outcome", "worst point", "relative L2"]),
         el(
           "tbody",
           {},
@@ -122,17 +112,7 @@ function faultsSection(report, page) {
       el(
         "table",
         { class: "numbers" },
-        el(
-          "thead",
-          {},
-          el(
-            "tr",
-            {},
-            ["point", "relative L2", "of what is explained", "first in", "prompts and steps"].map((h) =>
-              el("th", { scope: "col" }, h),
-            ),
-          ),
-        ),
+        headRow(["point", "relative L2", "of what is explained", "first in", "prompts and steps"]),
         el("tbody", {}, rows),
       ),
     ),
