@@ -13,6 +13,9 @@ use std::process::{Command, Stdio};
 /// Runs `layerdiff_hooks` once for each line of arguments, in one process.
 const DRIVER: &str = "import sys, shlex\nfrom layerdiff_hooks.cli import main\nfor line in sys.stdin:\n    assert main(shlex.split(line)) == 0, line\n";
 
+/// Before [`DRIVER`]: frequencies are computed as if the configuration did not scale them.
+const UNSCALED: &str = "import torch\nfrom transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS\nROPE_INIT_FUNCTIONS['llama3'] = lambda *_, **__: (1 / 5e5 ** (torch.arange(0, 24, 2).float() / 24), 1.0)\n";
+
 fn python(args: &[&str], stdin: &str) {
     let python = std::env::var("LAYERDIFF_PYTHON").unwrap_or_else(|_| "python3".into());
     let mut child =
@@ -29,23 +32,37 @@ struct Family {
 impl Family {
     /// `captures` are names of traces, with what `capture` is asked for.
     fn new(family: &str, captures: &[(&str, &str)]) -> Self {
+        Self::scaled(family, "default", captures, |_| ())
+    }
+
+    /// With a scaling of the rotary frequencies, and a change of the configuration.
+    fn scaled(family: &str, rope: &str, captures: &[(&str, &str)], change: fn(&mut Value)) -> Self {
         let root = tempfile::tempdir().unwrap();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/hooks/scripts/dense.py");
         let model = root.path().join("model");
-        python(&[script, "--family", family, model.to_str().unwrap()], "");
-        let prompts = root.path().join("prompts.jsonl");
+        python(&[script, "--family", family, "--rope", rope, model.to_str().unwrap()], "");
+        let path = model.join("config.json");
+        let mut config = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        change(&mut config);
+        std::fs::write(&path, config.to_string()).unwrap();
         let lines = [
             json!({"id": "long", "token_ids": (0..23).map(|i| 7 * i * i % 307).collect::<Vec<_>>(), "forced_ids": [11, 12]}),
             json!({"id": "short", "token_ids": [9, 9, 1, 204, 77], "forced_ids": [3, 250]}),
         ];
-        std::fs::write(&prompts, lines.map(|line| line.to_string()).join("\n")).unwrap();
-        let capture = |(name, more): &(&str, &str)| {
-            let out = root.path().join(name);
-            let [model, prompts, out] = [&model, &prompts, &out].map(|p| p.display());
+        std::fs::write(root.path().join("prompts.jsonl"), lines.map(|line| line.to_string()).join("\n"))
+            .unwrap();
+        let family = Self { root };
+        family.capture(DRIVER, captures);
+        family
+    }
+
+    fn capture(&self, driver: &str, captures: &[(&str, &str)]) {
+        let line = |(name, more): &(&str, &str)| {
+            let [model, prompts, out] = ["model", "prompts.jsonl", name].map(|name| self.path(name));
+            let [model, prompts, out] = [model.display(), prompts.display(), out.display()];
             format!("capture --model {model} --prompts {prompts} --steps 2 --threads 1 --out {out} {more}\n")
         };
-        python(&["-c", DRIVER], &captures.iter().map(capture).collect::<String>());
-        Self { root }
+        python(&["-c", driver], &captures.iter().map(line).collect::<String>());
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -161,4 +178,31 @@ fn faults_planted_in_qwen3_are_named_exactly_in_f32() {
             ("gelu-for-silu", &["mlp.act"]),
         ],
     );
+}
+
+/// As checkpoints have it that were saved by Transformers 4.
+fn older(config: &mut Value) {
+    let mut rope = config.as_object_mut().unwrap().remove("rope_parameters").unwrap();
+    config["rope_theta"] = rope.as_object_mut().unwrap().remove("rope_theta").unwrap();
+    config["rope_scaling"] = rope;
+}
+
+#[test]
+#[ignore = "needs PyTorch"]
+fn frequencies_scaled_for_long_contexts_are_replayed_and_their_loss_is_named() {
+    for (rope, change) in [("linear", (|_| ()) as fn(&mut Value)), ("llama3", |_| ()), ("llama3", older)] {
+        let captures = [("reference", ""), ("floor", "--dtype float64"), ("bf16", "--dtype bfloat16")];
+        let family = Family::scaled("llama", rope, &captures, change);
+        let (code, report) = family.compare("bf16");
+        assert_eq!((code, report["verdict"]["rests_on"].as_str()), (0, Some("replay")), "{rope}: {report:#}");
+        if rope == "llama3" {
+            family.capture(&format!("{UNSCALED}{DRIVER}"), &[("unscaled", "")]);
+            let (code, report) = family.compare("unscaled");
+            assert_eq!(code, 1, "{report:#}");
+            assert_eq!(points(&report), ["cos", "sin"].map(|t| format!("model.rotary_emb.{t}")).into());
+            for diagnosis in report["diagnosis"].as_array().unwrap() {
+                assert_eq!(diagnosis["id"], "rope-scaling-skipped", "{diagnosis:#}");
+            }
+        }
+    }
 }

@@ -161,7 +161,7 @@ class Architecture:
                 got = lookup(text, key)
             except LayerdiffError:
                 continue
-            if got != wanted:
+            if got not in (wanted if isinstance(wanted, list) else [wanted]):
                 raise LayerdiffError(
                     f"the description of {self.data['title']} is of other models: "
                     f"expected {key} {wanted!r}, got {got!r}",

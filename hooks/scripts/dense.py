@@ -2,6 +2,7 @@
 
     python hooks/scripts/dense.py --family llama OUT     grouped-query attention, untied head
     python hooks/scripts/dense.py --family qwen3 OUT     with norms of queries and keys, tied
+    python hooks/scripts/dense.py --family llama --rope llama3 OUT    as from Llama 3.1 on
 
 Sizes are small and odd: head sizes that are no power of two, three query heads to a key head. With
 ``--tokenizer DIR`` that checkpoint's tokenizer is copied, and its vocabulary is taken.
@@ -27,17 +28,30 @@ SIZES = {
     "head_dim": 24,
     "max_position_embeddings": 2048,
     "rms_norm_eps": 1e-6,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
     "bos_token_id": 0,
     "eos_token_id": 0,
+}
+# Of a short context, so that few positions see all three bands of frequencies.
+SCALINGS = {
+    "default": {},
+    "linear": {"factor": 4.0},
+    "llama3": {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 256,
+    },
 }
 FAMILIES = {"llama": ("Llama", False), "qwen3": ("Qwen3", True)}
 
 
-def write(out: Path, family: str, seed: int = 0, tokenizer: Path | None = None) -> None:
+def write(
+    out: Path, family: str, seed: int = 0, tokenizer: Path | None = None, rope: str = "default"
+) -> None:
     """Write a checkpoint of the family to `out`, which must not exist."""
     name, tied = FAMILIES[family]
     sizes = dict(SIZES)
+    sizes["rope_parameters"] = {"rope_type": rope, "rope_theta": 500000.0, **SCALINGS[rope]}
     if tokenizer is not None:
         text = json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))
         added = [token["id"] + 1 for token in text.get("added_tokens", [])]
@@ -61,12 +75,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--family", choices=sorted(FAMILIES), required=True)
+    parser.add_argument("--rope", choices=sorted(SCALINGS), default="default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tokenizer", type=Path)
     options = parser.parse_args()
     if options.out.exists():
         parser.error(f"{options.out} already exists")
-    write(options.out, options.family, options.seed, options.tokenizer)
+    write(options.out, options.family, options.seed, options.tokenizer, options.rope)
 
 
 if __name__ == "__main__":

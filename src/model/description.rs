@@ -9,7 +9,7 @@
 //! | `ignored_weights` | prefixes of tensors that belong to other parts |
 //! | `[layers]` | number of layers and how to know each one's type |
 //! | `[torch]` | read by the Python side only |
-//! | `[requires]` | values that keys of the configuration must have where they are there |
+//! | `[requires]` | values that keys of the configuration must have where they are there; an array stands for any of its values |
 //! | `[defaults]` | numbers, as expressions, for keys that the configuration may lack |
 //! | `[dims]` | sizes by name, as expressions over the configuration |
 //! | `[[component]]` | the computations, in order of execution |
@@ -163,7 +163,8 @@ impl Description {
     /// Refuses a model that differs from the described ones though its type is theirs.
     pub(super) fn check(&self, config: &ModelConfig) -> Result<()> {
         for (key, wanted) in &self.requires {
-            if let Some(value) = config.get(&self.config_section, key).filter(|value| *value != wanted) {
+            let fits = |value: &Value| wanted.as_array().map_or(value == wanted, |any| any.contains(value));
+            if let Some(value) = config.get(&self.config_section, key).filter(|value| !fits(value)) {
                 return Err(Error::new(format!("the description of {} is of other models", self.title))
                     .expected(format!("{key}: {wanted}"), value)
                     .hint("a model of that kind needs a description of its own, or more of this one"));
@@ -268,12 +269,18 @@ mod tests {
         let llama = Description::named("llama").unwrap();
         for other in [
             serde_json::json!({"attention_bias": true}),
-            serde_json::json!({"rope_parameters": {"rope_type": "llama3"}}),
-            serde_json::json!({"rope_scaling": {"type": "linear", "factor": 2.0}}),
+            serde_json::json!({"rope_parameters": {"rope_type": "yarn"}}),
+            serde_json::json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}}),
         ] {
             let error = llama.check(&config(other)).unwrap_err().to_string();
             assert!(error.contains("expected") && error.contains("description of Llama decoder"), "{error}");
         }
-        llama.check(&config(serde_json::json!({"attention_bias": false, "rope_scaling": null}))).unwrap();
+        for described in [
+            serde_json::json!({"attention_bias": false, "rope_scaling": null}),
+            serde_json::json!({"rope_scaling": {"type": "linear", "factor": 2.0}}),
+            serde_json::json!({"rope_parameters": {"rope_type": "llama3"}}),
+        ] {
+            llama.check(&config(described)).unwrap();
+        }
     }
 }

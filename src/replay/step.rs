@@ -176,6 +176,13 @@ impl<'a> Step<'a> {
         self.component.attrs.get(name).and_then(serde_json::Value::as_str).unwrap_or_default()
     }
 
+    /// A word of the configuration, under the first of the keys among the constants that it has.
+    pub fn choice(&self, name: &str) -> Option<&'a str> {
+        let section = self.graph.description().config_section.as_str();
+        let keys = self.component.attrs.get(name)?.as_array()?;
+        keys.iter().find_map(|key| self.config.get(section, key.as_str()?)?.as_str())
+    }
+
     /// The rounding of the component's arithmetic.
     pub fn precision(&self) -> Replayed<Precision> {
         let inputs = (0..self.component.inputs.len()).filter_map(|i| self.captured_input(i).ok());

@@ -1,7 +1,7 @@
 //! Rotary position embedding.
 
 use super::{Hypothesis, exact, first_of, to_bf16, to_f16};
-use crate::model::Op;
+use crate::replay::ops::frequency::Frequencies;
 use crate::replay::ops::rope::{self, Turn, halves, rotate, rotate_by, rotate_pairs, table, table_by};
 use crate::replay::{Edits, Judge, Replayed, Step, Stop};
 
@@ -21,25 +21,31 @@ pub(super) const TABLE: &[Hypothesis] = &[
         "rope-linear-scaling",
         "positions divided by 2, 4 or 8: a linear scaling for long contexts",
         |s, j| {
-            let (theta, half, first) = (s.number("theta")?, s.dim("rope_half") as f64, s.past() as f64);
+            let (frequencies, first) = (Frequencies::new(s)?, s.past() as f64);
             first_of(s, j, [2.0, 4.0, 8.0], |s, j, factor| {
-                table_by(s, j, |t, i| (first + t as f64) / factor * theta.powf(-(i as f64) / half))
+                table_by(s, j, |t, i| (first + t as f64) / factor * frequencies.of(i))
             })
         },
     ),
+    exact("rope-scaling-skipped", "frequencies not scaled for long contexts", |s, j| {
+        let plain = Frequencies::new(s)?.unscaled();
+        let plain = plain.ok_or_else(|| Stop::Missing("the model does not scale them".into()))?;
+        let first = s.past() as f64;
+        table_by(s, j, |t, i| (first + t as f64) * plain.of(i))
+    }),
     exact("rope-frequencies-bf16", "frequencies rounded to bf16", |s, j| {
-        let (theta, half, first) = (s.number("theta")?, s.dim("rope_half") as f64, s.past());
-        table_by(s, j, |t, i| (first + t) as f64 * to_bf16(theta.powf(-(i as f64) / half)))
+        let (frequencies, first) = (Frequencies::new(s)?, s.past());
+        table_by(s, j, |t, i| (first + t) as f64 * to_bf16(frequencies.of(i)))
     }),
     exact("rope-frequencies-f16", "frequencies rounded to f16", |s, j| {
-        let (theta, half, first) = (s.number("theta")?, s.dim("rope_half") as f64, s.past());
-        table_by(s, j, |t, i| (first + t) as f64 * to_f16(theta.powf(-(i as f64) / half)))
+        let (frequencies, first) = (Frequencies::new(s)?, s.past());
+        table_by(s, j, |t, i| (first + t) as f64 * to_f16(frequencies.of(i)))
     }),
     exact("rope-table-exchanged", "sine and cosine exchanged", |s, j| {
-        let (theta, half) = (s.number("theta")?, s.dim("rope_half"));
+        let frequencies = Frequencies::new(s)?;
         let quarter = std::f64::consts::FRAC_PI_2 * if s.word("function") == "sin" { 1.0 } else { -1.0 };
         let first = s.past();
-        table_by(s, j, |t, i| quarter + (first + t) as f64 * theta.powf(-(i as f64) / half as f64))
+        table_by(s, j, |t, i| quarter + (first + t) as f64 * frequencies.of(i))
     }),
 ];
 
@@ -49,7 +55,7 @@ pub(super) const ROPE: &[Hypothesis] = &[
     }),
     exact("rope-full-dim", "RoPE over the whole head instead of its rotated part", |s, j| {
         let pairs = s.dim("head_dim") / 2;
-        turned(s, j, 0.0, theta(s)?, pairs, pairs)
+        turned(s, j, 0.0, pairs, Frequencies::new(s)?.with_pairs(pairs))
     }),
     exact("rope-last-dims", "RoPE over the last dims of a head instead of its first", last_dims),
     exact("rope-negated-sine", "RoPE turned the other way: the sine is negated", |s, j| {
@@ -66,34 +72,27 @@ pub(super) const ROPE: &[Hypothesis] = &[
         rotate_by(s, j, &turn)
     }),
     exact("rope-position-plus-one", "RoPE at positions one too high", |s, j| {
-        turned(s, j, 1.0, theta(s)?, s.dim("rope_half"), s.dim("rope_half"))
+        turned(s, j, 1.0, s.dim("rope_half"), Frequencies::new(s)?)
     }),
     exact("rope-position-minus-one", "RoPE at positions one too low", |s, j| {
-        turned(s, j, -1.0, theta(s)?, s.dim("rope_half"), s.dim("rope_half"))
+        turned(s, j, -1.0, s.dim("rope_half"), Frequencies::new(s)?)
     }),
     exact("rope-theta-1e6", "RoPE with theta 1e6", |s, j| {
-        turned(s, j, 0.0, 1e6, s.dim("rope_half"), s.dim("rope_half"))
+        turned(s, j, 0.0, s.dim("rope_half"), Frequencies::new(s)?.with_theta(1e6))
     }),
     exact("rope-theta-1e4", "RoPE with theta 1e4", |s, j| {
-        turned(s, j, 0.0, 1e4, s.dim("rope_half"), s.dim("rope_half"))
+        turned(s, j, 0.0, s.dim("rope_half"), Frequencies::new(s)?.with_theta(1e4))
     }),
     exact("rope-frequencies-full", "RoPE with the frequencies of the whole head", |s, j| {
-        turned(s, j, 0.0, theta(s)?, s.dim("rope_half"), s.dim("head_dim") / 2)
+        turned(s, j, 0.0, s.dim("rope_half"), Frequencies::new(s)?.with_pairs(s.dim("head_dim") / 2))
     }),
 ];
 
-/// The base of the frequencies, from the table's component.
-fn theta(step: &Step<'_>) -> Replayed<f64> {
-    let table = step.graph.components().iter().find(|c| c.op == Op::RopeTable);
-    let component = table.ok_or_else(|| Stop::Missing("the architecture has no table".into()))?;
-    Ok(Step { component, ..*step }.number("theta")?)
-}
-
 /// The table with positions moved on, and the frequencies of `of` pairs.
 fn angles(step: &Step<'_>, judge: &mut Judge<'_>, moved: f64, of: usize) -> Replayed<()> {
-    let theta = step.number("theta")?;
+    let frequencies = Frequencies::new(step)?.with_pairs(of);
     let first = step.past() as f64 + moved;
-    table_by(step, judge, |t, i| (first + t as f64) * theta.powf(-(i as f64) / of as f64))
+    table_by(step, judge, |t, i| (first + t as f64) * frequencies.of(i))
 }
 
 /// Heads whose halves change places around the right rotation, where the rotated part fits into each.
@@ -123,18 +122,16 @@ fn last_dims(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     Ok(())
 }
 
-/// Heads of which `pairs` are turned, at positions moved on, with the frequencies of `of` pairs.
+/// Heads of which `pairs` are turned, at positions moved on, with other frequencies.
 fn turned(
     step: &Step<'_>,
     judge: &mut Judge<'_>,
     moved: f64,
-    theta: f64,
     pairs: usize,
-    of: usize,
+    frequencies: Frequencies,
 ) -> Replayed<()> {
     let first = step.past() as f64 + moved;
     let unit = step.precision()?.sum;
-    let angle =
-        |t: usize, i: usize| rope::exact(unit, (first + t as f64) * theta.powf(-(i as f64) / of as f64));
+    let angle = |t: usize, i: usize| rope::exact(unit, (first + t as f64) * frequencies.of(i));
     rotate_by(step, judge, &Turn { pairs, pair: halves, angle })
 }

@@ -4,6 +4,7 @@ pub(crate) mod attention;
 pub(crate) mod convolution;
 pub(crate) mod delta_rule;
 pub(crate) mod elementwise;
+pub(crate) mod frequency;
 pub(crate) mod linear;
 mod matmul;
 pub(crate) mod norm;

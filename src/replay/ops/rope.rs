@@ -1,5 +1,6 @@
 //! Rotary position embedding.
 
+use super::frequency::Frequencies;
 use super::sized;
 use crate::model::{Component, Op};
 use crate::replay::judge::Judge;
@@ -10,35 +11,38 @@ use crate::replay::step::{Replayed, Step};
 /// A frequency `θ^−e` is a power to some units, and the rounding of its exponent is enlarged by e ln θ: the
 /// logarithm of how much smaller the angle is than that of frequency 1, the position. The product with the
 /// position is rounded once, and the function itself.
-fn of_an_angle(unit: f64, angle: f64, position: f64) -> f64 {
+/// A scaled frequency has `stretch` times that.
+fn of_an_angle(unit: f64, angle: f64, position: f64, stretch: f64) -> f64 {
     let exponent = if angle == 0.0 { 0.0 } else { (position / angle).abs().max(1.0).ln() };
-    unit * ((6.0 + exponent) * angle.abs() + 2.0)
+    unit * ((6.0 + exponent) * stretch * angle.abs() + 2.0)
 }
 
-/// `cos` or `sin` of `position · θ^(−i/half)`.
+/// `cos` or `sin` of `position · θ^(−i/half)`, or of the position and a [scaled frequency](Frequencies).
 ///
 /// The angle is a product of a rounded frequency (a power: some units) and the position: its absolute
 /// error, and that of its cosine, grows with it.
 pub(crate) fn table(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
-    let (theta, half) = (step.number("theta")?, step.dim("rope_half"));
+    let frequencies = Frequencies::new(step)?;
     let first = (step.past() + shift(step)?) as f64;
-    table_by(step, judge, |t, i| (first + t as f64) * theta.powf(-(i as f64) / half as f64))
+    table_by(step, judge, |t, i| (first + t as f64) * frequencies.of(i))
 }
 
 /// A position's row of a table, with its bounds.
 fn row(step: &Step<'_>, table: &Component, position: f64) -> Replayed<(Vec<f64>, Vec<f64>)> {
-    let theta = step.number("theta")?;
+    let frequencies = Frequencies::new(step)?;
     let half = step.dim("rope_half");
     let precision = step.precision()?;
     // The tables are made in 32 bits whatever they are stored in.
     let unit = precision.sum;
-    let angles: Vec<f64> = (0..half).map(|i| position * theta.powf(-(i as f64) / half as f64)).collect();
+    let angles: Vec<f64> = (0..half).map(|i| position * frequencies.of(i)).collect();
     let sine = table.attrs.get("function").and_then(serde_json::Value::as_str) == Some("sin");
     let function: fn(f64) -> f64 = if sine { f64::sin } else { f64::cos };
     let out: Vec<f64> = angles.iter().map(|a| function(*a)).collect();
-    let bound =
-        |(a, y): (&f64, &f64)| of_an_angle(unit, *a, position) + precision.stored * y.abs() + precision.least;
-    let bounds = angles.iter().zip(&out).map(bound).collect();
+    let bound = |(i, (a, y)): (usize, (&f64, &f64))| {
+        let error = of_an_angle(unit, *a, position, frequencies.stretch(i));
+        error + precision.stored * y.abs() + precision.least
+    };
+    let bounds = angles.iter().zip(&out).enumerate().map(bound).collect();
     Ok((out, bounds))
 }
 
@@ -80,7 +84,7 @@ pub(crate) fn table_by(
     judge: &mut Judge<'_>,
     angle: impl Fn(usize, usize) -> f64,
 ) -> Replayed<()> {
-    let half = step.dim("rope_half");
+    let (half, frequencies) = (step.dim("rope_half"), Frequencies::new(step)?);
     sized("the table", &vec![0.0; judge.len()], step.tokens() * half)?;
     let precision = step.precision()?;
     // The tables are made in 32 bits whatever they are stored in.
@@ -92,7 +96,11 @@ pub(crate) fn table_by(
         let bounds: Vec<f64> = angles
             .iter()
             .zip(&out)
-            .map(|(a, y)| of_an_angle(unit, *a, angles[0]) + precision.stored * y.abs() + precision.least)
+            .enumerate()
+            .map(|(i, (a, y))| {
+                let error = of_an_angle(unit, *a, angles[0], frequencies.stretch(i));
+                error + precision.stored * y.abs() + precision.least
+            })
             .collect();
         judge.check(t * half, &out, &bounds);
     }
@@ -116,7 +124,7 @@ pub(crate) fn halves(i: usize, pairs: usize) -> (usize, usize) {
 
 /// Cosine, sine, and their error where the table is no captured one but was made with a unit roundoff.
 pub(crate) fn exact(unit: f64, angle: f64) -> (f64, f64, f64) {
-    (angle.cos(), angle.sin(), of_an_angle(unit, angle, angle))
+    (angle.cos(), angle.sin(), of_an_angle(unit, angle, angle, 1.0))
 }
 
 /// `(a cos − b sin, b cos + a sin)` over the pairs `(i, half + i)` of each head; the rest is copied.
