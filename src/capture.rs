@@ -34,6 +34,7 @@ pub struct Request<'a> {
 
 /// Loads a model into the engine called `name`; `path` chooses one of its numeric paths.
 pub fn open_engine(name: &str, model: &ModelDir, path: Option<&str>) -> Result<Box<dyn Engine>> {
+    let _stage = progress::stage(format_args!("loading {} into {name}", model.path().display()));
     engine::open(name, model.path(), model.base_graph(), path)
         .map_err(|e| e.hint("is the checkpoint complete? download it again, or try it with --engine torch"))
 }
@@ -46,6 +47,7 @@ pub fn dequantized(engine: &dyn Engine, source: &ModelDir, out: &Path) -> Result
     }
     // The adapter is no part of what an engine quantizes.
     let adapter = source.adapter().map(AdapterDir::path);
+    let _stage = progress::stage("writing the weights that the engine computes with");
     engine.write_dequantized(source, out)?.then(|| ModelDir::open(out)?.adapted(adapter)).transpose()
 }
 
@@ -88,6 +90,12 @@ pub fn capture_fed(feed: Feed, engine: &mut dyn Engine, request: &Request<'_>, o
             if left_out.len() == 1 { "is" } else { "are" }
         ));
     }
+    let _stage = progress::stage(format_args!(
+        "capturing {name}, {}: {}, {}",
+        provenance.path,
+        count(request.prompts.len(), "prompt"),
+        count(request.steps, "step")
+    ));
     let mut writer = TraceWriter::create(out, write_options(request.model, provenance))?;
     left_out.iter().for_each(|point| writer.leave_out(0, point));
     let mut evidence: Vec<Evidence> = Vec::new();

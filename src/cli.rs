@@ -1,11 +1,13 @@
 //! The command line, as typed.
 
+mod doctor;
 mod faults;
 mod run;
 mod tokens;
 mod traces;
 mod weights;
 
+pub use doctor::{CompletionsArgs, DoctorArgs, ManArgs};
 pub use faults::{FaultsArgs, FaultsCommand, FaultsListArgs, FaultsRunArgs};
 pub use run::RunArgs;
 pub use tokens::{ReleaseArgs, TokenArgs, TokensArgs};
@@ -39,9 +41,12 @@ pub struct Cli {
     /// One JSON document on stdout instead of text.
     #[arg(long, global = true)]
     pub json: bool,
-    /// No progress bars.
+    /// No progress bars, and no talk but errors.
     #[arg(long, short, global = true)]
     pub quiet: bool,
+    /// Say on stderr what is done and how long it took; twice, also what Python says.
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
 }
 
 /// The commands.
@@ -65,6 +70,12 @@ pub enum Command {
     Tokens(TokensArgs),
     /// Layers and tokens of every engine in one report, which passes or fails the release.
     Release(ReleaseArgs),
+    /// What works here: engines, Python, disk, and how to mend what does not.
+    Doctor(DoctorArgs),
+    /// Print the completions of a shell.
+    Completions(CompletionsArgs),
+    /// Print the manual.
+    Man(ManArgs),
 }
 
 /// The model of most commands.

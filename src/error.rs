@@ -98,12 +98,17 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
-/// The nearest of the `known` points: of those that end in the same part, else of all. A bare `k_rope`
-/// means one of the points with this ending, though every one of them is far longer.
+/// The nearest of the `known` points: of those that end in the same part, or in the one nearest to it. A bare
+/// `k_rope` means one of the points with this ending, though every one of them is far longer.
 pub fn nearest_point<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let known: Vec<&str> = known.into_iter().collect();
-    let last = |point: &str| point.rsplit('.').next().map(str::to_owned);
-    let alike = known.iter().copied().filter(|point| last(point) == last(name));
+    let last = |point: &'a str| point.rsplit('.').next().unwrap_or(point);
+    let wanted = name.rsplit('.').next().unwrap_or(name);
+    // A layer's number ends the name of its output, and says nothing by itself.
+    let endings = known.iter().map(|point| last(point)).filter(|end| end.parse::<u32>().is_err());
+    let ending =
+        if known.iter().any(|point| last(point) == wanted) { Some(wanted) } else { nearest(wanted, endings) };
+    let alike = known.iter().copied().filter(|point| ending == Some(last(point)));
     // The first of equals: the layers come in order.
     let closest =
         alike.min_by(|a, b| strsim::jaro_winkler(name, b).total_cmp(&strsim::jaro_winkler(name, a)));
@@ -135,6 +140,8 @@ mod tests {
         assert_eq!(nearest_point("k_rope", known), Some(known[1]));
         assert_eq!(nearest_point("model.layers.7.k_rope", known), Some(known[2]));
         assert_eq!(nearest_point("model.layers.3.self_attn.k_rop", known), Some(known[1]));
+        assert_eq!(nearest_point("k_ropee", known), Some(known[1]));
+        assert_eq!(nearest_point("model.layers.7.self_attn.krope", known), Some(known[2]));
         assert_eq!(nearest_point("zzz", known), None);
     }
 

@@ -1,6 +1,7 @@
 //! Files that appear whole or not at all.
 
 use crate::error::{Error, Result};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
@@ -171,6 +172,19 @@ impl ReplacedDir {
             }
         })
     }
+}
+
+/// Writes a file whole or not at all, in place of an earlier one; `what` it is for the error.
+pub fn write_whole(what: &str, path: &Path, bytes: &[u8]) -> Result<()> {
+    let io = |e: &std::io::Error| Error::io(&format!("write {what}"), path, e);
+    let mut builder = tempfile::Builder::new();
+    // A temporary file is private; what is written here is for all to read.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    let mut file = builder.tempfile_in(parent(path)).map_err(|e| io(&e))?;
+    file.write_all(bytes).map_err(|e| io(&e))?;
+    file.persist(path).map_err(|e| io(&e.error))?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,11 +4,13 @@ mod arm;
 mod capture;
 mod compare;
 mod dequantize;
+mod doctor;
 mod faults;
 mod inspect;
 mod quantize;
 mod release;
 mod run;
+mod shell;
 mod tokens;
 
 use crate::cli::{Cli, Command, InputArgs};
@@ -32,6 +34,7 @@ struct Ui {
 
 /// Runs a command to its exit code.
 pub fn execute(cli: &Cli) -> ExitCode {
+    crate::progress::talk(cli.verbose);
     let ui = Ui { json: cli.json, quiet: cli.quiet || cli.json };
     let result = match &cli.command {
         Command::Run(args) => run::run(args, ui),
@@ -43,6 +46,9 @@ pub fn execute(cli: &Cli) -> ExitCode {
         Command::Faults(args) => faults::run(args, ui),
         Command::Tokens(args) => tokens::run(args, ui),
         Command::Release(args) => release::run(args, ui),
+        Command::Doctor(args) => doctor::run(args, ui),
+        Command::Completions(args) => shell::completions(args, ui),
+        Command::Man(args) => shell::man(args, ui),
     };
     match result {
         Ok(outcome) => ExitCode::from(outcome.exit_code()),
@@ -88,6 +94,7 @@ fn print_text(text: &str) -> Result<()> {
 /// Prints a report and writes it, if `out` is given.
 fn publish(report: &Report, out: Option<ReplacedDir>, target: Option<&Path>, ui: Ui) -> Result<Outcome> {
     if let Some(staged) = out {
+        let _stage = crate::progress::stage("writing the report");
         write_all(report, staged.path())?;
         staged.publish()?;
     }
@@ -104,7 +111,9 @@ fn publish(report: &Report, out: Option<ReplacedDir>, target: Option<&Path>, ui:
 
 /// Prints the reports of several engines and writes them.
 fn publish_set(set: &ReportSet, out: ReplacedDir, target: &Path, ui: Ui) -> Result<Outcome> {
+    let stage = crate::progress::stage("writing the report");
     set.write_all(out.path())?;
+    drop(stage);
     out.publish()?;
     if ui.json {
         print_json(set)?;

@@ -3,9 +3,10 @@
 use crate::checkpoint::ModelDir;
 use crate::error::{Error, Result, nearest};
 use crate::model::PointFilter;
+use crate::number::count;
 use crate::progress;
 use crate::prompt::Prompt;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -77,6 +78,29 @@ impl Python {
         Self(found.or_else(active).or(local).unwrap_or_else(|| "python3".into()))
     }
 
+    /// The interpreter.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The versions of what a capture needs; an error where something is missing or too old.
+    pub fn examine(&self) -> Result<Value> {
+        let mut command = Command::new(&self.0);
+        command.args(["-m", "layerdiff_hooks", "doctor", "--json"]).stdin(Stdio::null());
+        let failed =
+            |e: std::io::Error| Error::new(format!("cannot start Python: {e}")).at(&self.0).hint(INSTALL);
+        let output = command.output().map_err(failed)?;
+        let talk = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() {
+            return Err(self.failure(&talk.lines().map(str::to_owned).collect::<Vec<_>>(), output.status));
+        }
+        serde_json::from_slice(&output.stdout).map_err(|e| {
+            Error::new(format!("Python said something else than its versions: {e}"))
+                .at(&self.0)
+                .hint(self.by_hand())
+        })
+    }
+
     /// Captures the prompts into the trace `out`, which must not exist yet.
     pub fn capture(&self, request: &Request<'_>, out: &Path) -> Result<()> {
         // The target is tried first: a bad one must not cost a run.
@@ -129,6 +153,13 @@ impl Python {
         for component in model.graph().components().iter().filter(|c| points.accepts(&c.point)) {
             command.args(["--points", &component.point]);
         }
+        let prompts_and_steps = (count(prompts.len(), "prompt"), count(steps, "step"));
+        let _stage = progress::stage(format_args!(
+            "PyTorch, {dtype}: {}, {}, with {}",
+            prompts_and_steps.0,
+            prompts_and_steps.1,
+            self.0.display()
+        ));
         let bar = progress::bar("PyTorch", prompts.len() as u64, quiet);
         bar.set_message(format!("{dtype}, starting"));
         let result = self.run(command, |_| bar.inc(1));
@@ -150,6 +181,7 @@ impl Python {
         let mut talk = Vec::new();
         for line in BufReader::new(child.stderr.take().expect("stderr is piped").take(1 << 24)).lines() {
             let line = line.unwrap_or_default();
+            log::debug!("Python: {line}");
             if line.starts_with('{') { progress(&line) } else { talk.push(line.chars().take(LINE).collect()) }
         }
         let status = child.wait().map_err(|e| Error::io("wait for Python", &self.0, &e))?;

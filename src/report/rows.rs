@@ -130,6 +130,12 @@ fn measure<'a>(
     options: &Options<'a>,
 ) -> Result<(Vec<Pair<'a>>, Vec<Option<Metrics>>)> {
     let pairs = align(options.graph, reference, candidate, options.points, options.gains)?;
+    let _stage = progress::stage(format_args!(
+        "comparing {} pairs of {} and {}",
+        pairs.len(),
+        reference.path().display(),
+        candidate.path().display()
+    ));
     let bar = progress::bar("comparing", pairs.len() as u64, options.quiet);
     let metrics = compare(options.graph, reference, candidate, &pairs, options.gains, || bar.inc(1));
     bar.finish_and_clear();
@@ -155,6 +161,8 @@ fn replayed<'a>(
         Some((key(pair), Place { prompt, step: pair.step, point: pair.point }))
     };
     let (keys, places): (Vec<_>, Vec<_>) = pairs.iter().filter(there).filter_map(place).unzip();
+    let _stage =
+        progress::stage(format_args!("replaying {} points of {}", places.len(), side.path().display()));
     let bar = progress::bar("replaying", places.len() as u64, options.quiet);
     let replays = replay(side, held, &places, || bar.inc(1))?;
     bar.finish_and_clear();

@@ -3,7 +3,7 @@
 use super::dump::{Dumps, Said, rows};
 use super::leftovers::sweep;
 use super::questions::Asked;
-use super::reference::{Reference, SETTINGS, check_dir, write_whole};
+use super::reference::{Reference, SETTINGS, check_dir};
 use crate::checkpoint::ModelDir;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -172,6 +172,6 @@ fn known_or<T: Serialize + DeserializeOwned>(
     }
     let made = make()?;
     let text = serde_json::to_string(&made).map_err(|e| Error::new(format!("cannot write a record: {e}")))?;
-    write_whole(file, &text)?;
+    crate::files::write_whole("a dump", file, text.as_bytes())?;
     Ok(made)
 }

@@ -196,7 +196,7 @@ pub(super) fn check_dir(dir: &Path, identity: &Value) -> Result<()> {
             .hint("choose another --dumps"));
     }
     std::fs::create_dir_all(dir).map_err(|e| io(&e))?;
-    write_whole(&file, &identity.to_string())
+    crate::files::write_whole("a dump", &file, identity.to_string().as_bytes())
 }
 
 /// The first key that two documents have otherwise, with both values.
@@ -210,14 +210,4 @@ fn first_difference(key: &str, a: &Value, b: &Value) -> Option<(String, String)>
     }
     let name = if key.is_empty() { String::new() } else { format!("{key} ") };
     (a != b).then(|| (format!("{name}{a}"), format!("{name}{b}")))
-}
-
-/// Writes a file that is there whole or not at all.
-pub(super) fn write_whole(path: &Path, text: &str) -> Result<()> {
-    let io = |e: &std::io::Error| Error::io("write a dump", path, e);
-    let mut file =
-        tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new("."))).map_err(|e| io(&e))?;
-    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(|e| io(&e))?;
-    file.persist(path).map_err(|e| io(&e.error))?;
-    Ok(())
 }

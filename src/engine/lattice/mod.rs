@@ -57,7 +57,8 @@ fn greedy_config(tokens: usize) -> GenerateConfig {
     config
 }
 
-fn provenance(engine: &str, path: Path, dtype: &str) -> Provenance {
+/// The SIMD features that its kernels use here.
+pub fn cpu_features() -> Vec<String> {
     let simd = simd_config();
     let features = [
         ("avx2", simd.avx2_enabled),
@@ -65,12 +66,16 @@ fn provenance(engine: &str, path: Path, dtype: &str) -> Provenance {
         ("fma", simd.fma_enabled),
         ("neon", simd.neon_enabled),
     ];
+    features.iter().filter(|(_, on)| *on).map(|(name, _)| (*name).to_owned()).collect()
+}
+
+fn provenance(engine: &str, path: Path, dtype: &str) -> Provenance {
     Provenance {
         engine: engine.to_owned(),
         engine_version: VERSION.to_owned(),
         path: path.name().to_owned(),
         dtype: dtype.to_owned(),
-        cpu_features: features.iter().filter(|(_, on)| *on).map(|(name, _)| (*name).to_owned()).collect(),
+        cpu_features: cpu_features(),
         host: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
         threads: Some(rayon::current_num_threads()),
         libraries: BTreeMap::from([
