@@ -169,6 +169,11 @@ impl Elements for Restored<'_> {
         self.view.shape
     }
 
+    fn narrow<'a>(&'a self, start: usize, len: usize, buffer: &'a mut [f32]) -> Option<&'a [f32]> {
+        // What is brought back is of 64 bits.
+        if self.restore.is_some() { None } else { self.view.narrow(start, len, buffer) }
+    }
+
     /// A row that is read in two pieces is brought back twice, so that nothing has to be kept.
     fn read_into(&self, start: usize, out: &mut [f64]) {
         let Some(restore) = &self.restore else { return self.view.read_into(start, out) };

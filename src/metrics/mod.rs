@@ -1,8 +1,8 @@
 //! How far two tensors are apart: all metrics in one pass over the data.
 //!
 //! With reference r, candidate c and d = c − r. Both sides are widened to f64, which is exact,
-//! and sums are f64 in the order of the elements: a result repeats bit for bit, whatever the
-//! number of threads.
+//! and sums are f64 in a fixed order: a result repeats bit for bit, whatever the number of threads
+//! and the processor. How exact they are is said in `metrics/kernel.rs`.
 //!
 //! **Numbers that are not finite.** A place where both sides have the same infinity, or both have
 //! NaN, agrees; it is counted and takes no part in the sums. A place where only one side is
@@ -11,10 +11,14 @@
 //! no maximum and no mean can hide it. +0 and −0 are equal.
 
 mod histogram;
+mod kernel;
+mod pass;
 
-pub use histogram::{Histogram, Magnitudes};
+pub use histogram::{Counted, Histogram, Magnitudes};
 
 use crate::tensor::Elements;
+use kernel::{RUN, Run};
+use pass::{Pass, Worst};
 use serde::{Deserialize, Serialize};
 
 /// The distance between a reference and a candidate.
@@ -103,12 +107,11 @@ struct Sums {
 }
 
 impl Sums {
-    #[inline]
-    fn add(&mut self, r: f64, c: f64, d: f64) {
-        self.rr += r * r;
-        self.cc += c * c;
-        self.rc += r * c;
-        self.dd += d * d;
+    fn add(&mut self, run: &Run) {
+        self.rr += run.rr;
+        self.cc += run.cc;
+        self.rc += run.rc;
+        self.dd += run.dd;
     }
 
     fn merge(&mut self, other: &Self) {
@@ -141,8 +144,6 @@ fn ratio(a: f64, b: f64, both_zero: f64) -> f64 {
     if a == 0.0 && b == 0.0 { both_zero } else { a / b }
 }
 
-const CHUNK: usize = 4096;
-
 /// Compares two tensors of the same shape; `token_axis` is the axis that counts tokens.
 ///
 /// # Panics
@@ -150,63 +151,48 @@ const CHUNK: usize = 4096;
 pub fn compare(reference: impl Elements, candidate: impl Elements, token_axis: Option<usize>) -> Metrics {
     assert_eq!(reference.shape(), candidate.shape());
     let shape = reference.shape();
-    let inner: usize =
-        token_axis.map_or(usize::MAX, |axis| shape[axis + 1..].iter().product::<usize>().max(1));
-    let tokens = token_axis.map_or(1, |axis| shape[axis].max(1));
-    let mut sums = vec![Sums::default(); tokens];
-    let mut histogram = Histogram::default();
-    let mut non_finite = NonFinite::default();
-    let mut first_mismatch = None;
-    let mut worst: Option<(f64, usize, f64, f64)> = None;
-    let (mut r_chunk, mut c_chunk) = (vec![0.0; CHUNK], vec![0.0; CHUNK]);
+    let mut pass = Pass::new(shape, token_axis);
+    let (mut r32, mut c32) = (vec![0.0; RUN], vec![0.0; RUN]);
+    let (mut r64, mut c64) = (Vec::new(), Vec::new());
     let n: usize = shape.iter().product();
-    for start in (0..n).step_by(CHUNK) {
-        let len = CHUNK.min(n - start);
-        reference.read_into(start, &mut r_chunk[..len]);
-        candidate.read_into(start, &mut c_chunk[..len]);
-        for (offset, (&r, &c)) in r_chunk[..len].iter().zip(&c_chunk[..len]).enumerate() {
-            let i = start + offset;
-            let token = if token_axis.is_some() { i / inner % tokens } else { 0 };
-            let d = c - r;
-            if d.is_finite() {
-                sums[token].add(r, c, d);
-                histogram.add(d.abs());
-                if worst.is_none_or(|(max, ..)| d.abs() > max) {
-                    worst = Some((d.abs(), i, r, c));
-                }
-            } else if non_finite.count(r, c) {
-                sums[token].mismatch = true;
-                first_mismatch.get_or_insert((f64::INFINITY, i, r, c));
-            }
+    for start in (0..n).step_by(RUN) {
+        let len = RUN.min(n - start);
+        let narrow = (reference.narrow(start, len, &mut r32), candidate.narrow(start, len, &mut c32));
+        if let (Some(r), Some(c)) = narrow {
+            pass.chunk(start, r, c);
+            continue;
         }
+        r64.resize(len, 0.0);
+        c64.resize(len, 0.0);
+        reference.read_into(start, &mut r64);
+        candidate.read_into(start, &mut c64);
+        pass.chunk(start, &r64[..], &c64[..]);
     }
-    let per_token = if token_axis.is_some() { sums.iter().map(Sums::rel_l2).collect() } else { Vec::new() };
-    let mut total = Sums::default();
-    sums.iter().for_each(|s| total.merge(s));
-    let worst = first_mismatch.or(worst);
-    let (norm_r, norm_c) = (total.rr.sqrt(), total.cc.sqrt());
-    Metrics {
-        elements: n as u64,
-        rel_l2: total.rel_l2(),
-        rms_reference: (total.rr / n.max(1) as f64).sqrt(),
-        rms_difference: (total.dd / n.max(1) as f64).sqrt(),
-        max_abs: worst.map_or(0.0, |(max, ..)| max),
-        max_abs_at: worst.map(|(_, i, reference, candidate)| Place {
-            index: coordinate(i, shape),
-            reference,
-            candidate,
-        }),
-        cosine: if norm_r == 0.0 && norm_c == 0.0 { 1.0 } else { ratio(total.rc, total.norms(), 0.0) },
-        norm_ratio: ratio(norm_c, norm_r, 1.0),
-        quantiles: Quantiles {
-            p50: histogram.quantile(0.5),
-            p90: histogram.quantile(0.9),
-            p99: histogram.quantile(0.99),
-            p999: histogram.quantile(0.999),
-        },
-        magnitudes: histogram.magnitudes(),
-        non_finite,
-        per_token,
+    pass.finish(n)
+}
+
+impl Metrics {
+    fn new(shape: &[usize], elements: usize, total: &Sums, worst: Option<Worst>) -> Self {
+        let (norm_r, norm_c) = (total.rr.sqrt(), total.cc.sqrt());
+        let per_element = |sum: f64| (sum / elements.max(1) as f64).sqrt();
+        Self {
+            elements: elements as u64,
+            rel_l2: total.rel_l2(),
+            rms_reference: per_element(total.rr),
+            rms_difference: per_element(total.dd),
+            max_abs: worst.map_or(0.0, |worst| worst.size),
+            max_abs_at: worst.map(|Worst { at, reference, candidate, .. }| Place {
+                index: coordinate(at, shape),
+                reference,
+                candidate,
+            }),
+            cosine: if norm_r == 0.0 && norm_c == 0.0 { 1.0 } else { ratio(total.rc, total.norms(), 0.0) },
+            norm_ratio: ratio(norm_c, norm_r, 1.0),
+            quantiles: Quantiles::default(),
+            magnitudes: Magnitudes::default(),
+            non_finite: NonFinite::default(),
+            per_token: Vec::new(),
+        }
     }
 }
 

@@ -103,3 +103,69 @@ fn the_cosine_of_a_tensor_with_itself_is_exactly_1_at_any_scale() {
         assert!(cosine == 1.0 || !(1e-70..1e70).contains(&scale), "{scale}: {cosine}");
     }
 }
+
+/// A number of any kind: usual ones, zeros, the largest, and what is not finite.
+fn number() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        8 => -1e3f32..1e3,
+        1 => Just(0.0),
+        1 => prop_oneof![Just(f32::MAX), Just(f32::MIN), Just(1e-44)],
+        1 => prop_oneof![Just(f32::NAN), Just(f32::INFINITY), Just(f32::NEG_INFINITY)],
+    ]
+}
+
+proptest! {
+    #[test]
+    fn numbers_of_32_bits_give_the_metrics_of_the_same_numbers_in_64(
+        pairs in prop::collection::vec((number(), number(), any::<bool>()), 24..6000),
+        axis in prop_oneof![Just(None), Just(Some(0)), Just(Some(1)), Just(Some(2))],
+        shift in 0usize..4,
+    ) {
+        // Half of the places agree.
+        let pairs: Vec<(f32, f32)> = pairs.into_iter().map(|(r, c, same)| (r, if same { r } else { c })).collect();
+        let n = pairs.len() / 12 * 12;
+        let shape = [3, n / 12, 4];
+        let (r, c): (Vec<f32>, Vec<f32>) = pairs[..n].iter().copied().unzip();
+        let narrow = |v: &[f32]| {
+            // Where a shard puts a tensor no alignment is promised.
+            let bytes = v.iter().flat_map(|x| x.to_le_bytes());
+            std::iter::repeat_n(0, shift).chain(bytes).collect::<Vec<u8>>()
+        };
+        let wide = |v: &[f32]| v.iter().flat_map(|x| f64::from(*x).to_le_bytes()).collect::<Vec<u8>>();
+        let (r32, c32, r64, c64) = (narrow(&r), narrow(&c), wide(&r), wide(&c));
+        let view = |dtype, bytes| TensorView { dtype, shape: &shape, bytes };
+        let one = compare(view(DType::F32, &r32[shift..]), view(DType::F32, &c32[shift..]), axis);
+        let other = compare(view(DType::F64, &r64), view(DType::F64, &c64), axis);
+        let mixed = compare(view(DType::F32, &r32[shift..]), view(DType::F64, &c64), axis);
+        for (q, exact) in [(one.quantiles.p50, other.quantiles.p50), (one.quantiles.p99, other.quantiles.p99)] {
+            // A difference is counted as an f32, and may be so in the neighbouring bin.
+            prop_assert!((q - exact).abs() <= 0.033 * exact.max(1e-37), "{q} {exact}");
+        }
+        let counted = |m: &Metrics| m.magnitudes.zeros + m.magnitudes.counts.iter().sum::<u64>();
+        prop_assert_eq!((one.magnitudes.zeros, counted(&one)), (other.magnitudes.zeros, counted(&other)));
+        // Text, since NaN is not equal to itself.
+        let rest = |m: &Metrics| {
+            let rest = Metrics { quantiles: Quantiles::default(), magnitudes: Magnitudes::default(), ..m.clone() };
+            format!("{rest:?}")
+        };
+        prop_assert_eq!(rest(&one), rest(&other));
+        prop_assert_eq!(format!("{mixed:?}"), format!("{other:?}"));
+    }
+}
+
+#[test]
+fn the_half_precisions_are_widened_before_they_are_compared() {
+    use half::{bf16, f16};
+    let values: Vec<f32> = (0..5000).map(|i| ((i * 37 % 1001) as f32 - 500.0) / 64.0).collect();
+    let f16s: Vec<u8> = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
+    let bf16s: Vec<u8> = values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect();
+    let shape = [5000];
+    let (f, b) = (
+        TensorView { dtype: DType::F16, shape: &shape, bytes: &f16s },
+        TensorView { dtype: DType::BF16, shape: &shape, bytes: &bf16s },
+    );
+    let m = compare(f, b, None);
+    let d = f.to_f64().into_iter().zip(b.to_f64()).map(|(r, c)| (c - r).powi(2)).sum::<f64>().sqrt();
+    let size = f.to_f64().into_iter().map(|r| r * r).sum::<f64>().sqrt();
+    assert!((m.rel_l2 - d / size).abs() < 1e-14 && m.rel_l2 > 1e-4, "{}", m.rel_l2);
+}
