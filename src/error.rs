@@ -42,6 +42,12 @@ impl Error {
         self
     }
 
+    /// Says first what the error is about: `WHAT: CAUSE`.
+    pub fn about(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
     /// The cause alone.
     pub fn message(&self) -> &str {
         &self.message

@@ -78,6 +78,7 @@ pub mod replay;
 pub mod report;
 #[cfg(feature = "cli")]
 pub mod split;
+pub mod tap;
 pub mod tensor;
 #[cfg(feature = "cli")]
 pub mod tokens;

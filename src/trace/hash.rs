@@ -46,7 +46,8 @@ pub fn hashes(dir: &Path) -> Result<Hashes> {
         if path.is_file() { file_hash(&path).map(|hash| Some(format!("sha256:{hash}"))) } else { Ok(None) }
     };
     Ok(Hashes {
-        weights: Some(files_hash(&weights)?),
+        // The hash of no file would be that of any directory without weights.
+        weights: if weights.is_empty() { None } else { Some(files_hash(&weights)?) },
         tokenizer: optional("tokenizer.json")?,
         config: optional("config.json")?,
         adapter: None,
