@@ -138,6 +138,10 @@ impl Values<'_> {
     }
 
     fn check(&self, shape: &[usize], strides: Option<&[usize]>) -> Result<()> {
+        if let Some(strides) = strides.filter(|strides| strides.len() != shape.len()) {
+            return Err(Error::new("the strides do not belong to the shape")
+                .expected("as many strides as sizes", format!("{strides:?} for {shape:?}")));
+        }
         let (len, got) = (span(shape, strides), self.len());
         let fits = len.is_some_and(|len| if strides.is_some() { len <= got } else { len == got });
         if !fits {
