@@ -83,6 +83,19 @@ fn verdict(fault: &str) -> Option<(String, BTreeSet<String>)> {
 }
 
 #[test]
+fn the_header_is_one_of_cpp_too() {
+    let source = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tap-header.cpp");
+    std::fs::write(&source, "#include \"layerdiff.h\"\nint main() { return layerdiff_end(); }\n").unwrap();
+    let header = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tap");
+    let flags = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only", "-I"];
+    let Ok(output) = Command::new("c++").args(flags).arg(header).arg(&source).output() else {
+        eprintln!("NOT TESTED: the header in C++, since there is no `c++` here");
+        return;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn a_right_kernel_in_c_passes() {
     let Some(verdict) = verdict("none") else { return };
     assert_eq!(verdict, ("pass".to_owned(), BTreeSet::new()));
