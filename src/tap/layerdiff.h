@@ -37,7 +37,7 @@ enum layerdiff_dtype {
 /* Turns the tap on, if LAYERDIFF_TRACE is set. `model_dir` has config.json, which says what the points are, and the
  * weights, whose hash makes replay possible. If LAYERDIFF_PROMPTS names a trace, or a JSONL file of prompts with
  * token_ids, the first of them has begun. Returns 0, or 1 if no trace could be written: see layerdiff_error. The
- * tap is then off, and the engine may go on. */
+ * tap is then off, unless a trace had begun already, and the engine may go on. */
 int layerdiff_begin(const char *engine, const char *version, const char *model_dir);
 
 /* 1 if the tap is on, else 0: to fetch a buffer from a device only then. */

@@ -30,3 +30,21 @@ fn the_tap_stands_on_nine_crates_and_on_no_engine() {
     let there: Vec<_> = all.iter().filter(|name| foreign.iter().any(|f| name.starts_with(f))).collect();
     assert!(there.is_empty(), "{there:?}");
 }
+
+/// Names and versions in a lock file.
+fn locked(file: &str) -> BTreeSet<(String, String)> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    let value = |line: Option<&str>| line.and_then(|line| line.split('"').nth(1)).unwrap().to_owned();
+    text.split("[[package]]\n")
+        .skip(1)
+        .map(|package| (value(package.lines().next()), value(package.lines().nth(1))))
+        .collect()
+}
+
+/// Else the engine could not be built without a network.
+#[test]
+fn the_engine_is_locked_to_what_layerdiff_is_locked_to() {
+    let mut others = locked("tests/tap/engine/Cargo.lock");
+    others.retain(|package| package.0 != "engine" && !locked("Cargo.lock").contains(package));
+    assert!(others.is_empty(), "copy Cargo.lock there and build the engine: {others:?}");
+}

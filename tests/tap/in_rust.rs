@@ -1,6 +1,6 @@
 //! An engine in Rust that depends on the tap alone.
 
-use super::{built, cargo, common, judged, names, prefill, reference};
+use super::{built, cargo, common, judged, names, open, prefill, reference};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -58,4 +58,20 @@ fn an_engine_that_ran_other_tokens_is_told_so_in_its_own_words() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("step 0: another shape") && said.contains("expected: [4, 8]"), "{said}");
     assert!(names(root.path()).is_empty());
+}
+
+#[test]
+fn prompts_are_also_taken_from_a_file_that_has_their_tokens() {
+    let root = tempfile::tempdir().unwrap();
+    let [file, out] = ["prompts.jsonl", "out"].map(|name| root.path().join(name));
+    std::fs::write(&file, r#"{"id": "mine", "token_ids": [3, 1, 2]}"#).unwrap();
+    let output = engine("1e7", "3", Some(&out), Some(&file));
+    assert!(output.status.success(), "{output:?}");
+    let prompts = open(&out).manifest().prompts.clone();
+    assert_eq!((prompts.len(), prompts[0].id.as_str(), &prompts[0].token_ids), (1, "mine", &vec![3, 1, 2]));
+    std::fs::write(&file, r#"{"id": "mine", "text": "Go on."}"#).unwrap();
+    let output = engine("1e7", "3", Some(&root.path().join("other")), Some(&file));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("has no token_ids") && said.contains("no tokenizer"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
 }
