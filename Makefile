@@ -13,6 +13,9 @@ test: lint rust-test python-test
 lint: venv
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --no-default-features --lib -- -D warnings
+	cargo clippy --no-default-features --features c --lib -- -D warnings
+	cargo fmt --check --manifest-path tests/tap/engine/Cargo.toml
 	$(BIN)/ruff check hooks
 	$(BIN)/ruff check --config hooks/pyproject.toml tests/html
 	$(BIN)/ruff format --check --config hooks/pyproject.toml hooks tests/html

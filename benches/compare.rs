@@ -62,7 +62,7 @@ fn write(out: &Path, dtype: DType, seed: u64, bytes: usize) {
     let mut state = 1u64;
     let mut other = seed;
     for i in 0..(bytes / (elements * dtype.size())).max(1) {
-        let mut random = |state: &mut u64| {
+        let random = |state: &mut u64| {
             *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             f64::from((*state >> 40) as u32) / f64::from(1 << 24) - 0.5
         };

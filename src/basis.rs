@@ -14,9 +14,10 @@
 //!
 //! A trace names the basis `quarot:SEED`. All of it is computed in f64, one row at a time.
 
+use crate::elements::Elements;
 use crate::error::{Error, Result};
 use crate::model::{Basis, Component, ModelConfig};
-use crate::tensor::{Elements, TensorView};
+use crate::tensor::TensorView;
 use lattice_quant::quarot::hadamard::RandomizedHadamard;
 use std::collections::BTreeMap;
 

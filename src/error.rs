@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Every error ends the command with exit code 2: the input or the setup was bad, or less
 /// than was asked for could be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Error {
     message: String,
     expected: Option<(String, String)>,
@@ -39,6 +39,12 @@ impl Error {
     /// Adds what the user can do, unless a deeper place has already said it.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint.get_or_insert_with(|| hint.into());
+        self
+    }
+
+    /// Says first what the error is about: `WHAT: CAUSE`.
+    pub fn about(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
         self
     }
 
@@ -81,6 +87,13 @@ impl fmt::Display for Error {
             write!(f, "\n  hint: {hint}")?;
         }
         Ok(())
+    }
+}
+
+/// As it is displayed: a `main` that returns an error prints it so.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

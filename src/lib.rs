@@ -27,33 +27,61 @@
     clippy::trivially_copy_pass_by_ref
 )]
 
+#[cfg(feature = "cli")]
 pub mod align;
+#[cfg(feature = "cli")]
 pub mod arms;
+#[cfg(feature = "cli")]
 pub mod basis;
+#[cfg(feature = "cli")]
 pub mod bundle;
+#[cfg(feature = "cli")]
 pub mod capture;
+#[cfg(feature = "cli")]
 pub mod checkpoint;
+#[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cli")]
 pub mod commands;
+#[cfg(feature = "cli")]
 pub mod compare;
+#[cfg(feature = "cli")]
 pub mod diagnose;
+#[cfg(feature = "cli")]
+pub mod elements;
+#[cfg(feature = "cli")]
 pub mod engine;
 pub mod error;
+#[cfg(feature = "cli")]
 pub mod faults;
+#[cfg_attr(not(feature = "cli"), allow(dead_code))]
 mod files;
+#[cfg(feature = "cli")]
 pub mod floor;
+#[cfg(feature = "cli")]
 pub mod hook;
+#[cfg(feature = "cli")]
 pub mod localize;
+#[cfg(feature = "cli")]
 pub mod metrics;
 pub mod model;
+#[cfg_attr(not(feature = "cli"), allow(dead_code))]
 mod number;
+#[cfg(feature = "cli")]
 pub mod parameters;
+#[cfg(feature = "cli")]
 mod progress;
 pub mod prompt;
+#[cfg(feature = "cli")]
 pub mod quantize;
+#[cfg(feature = "cli")]
 pub mod replay;
+#[cfg(feature = "cli")]
 pub mod report;
+#[cfg(feature = "cli")]
 pub mod split;
+pub mod tap;
 pub mod tensor;
+#[cfg(feature = "cli")]
 pub mod tokens;
 pub mod trace;

@@ -1,8 +1,8 @@
 //! A PEFT adapter's directory: `adapter_config.json` and `adapter_model.safetensors`.
 
-use super::hash::files_hash;
 use crate::error::{Error, Result};
 use crate::model::{Adapter, Component, Graph, LowRank, Op};
+use crate::trace::hash::files_hash;
 use lattice_tune::lora::{LoraAdapter, LoraLayer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,7 +1,6 @@
 //! A model's directory: configuration, components, and hashes of what it holds.
 
 mod adapter;
-mod hash;
 mod merge;
 pub mod q4;
 mod replace;
@@ -15,7 +14,7 @@ pub(crate) use write::copy_tokenizer;
 use crate::basis::Gains;
 use crate::error::{Error, Result};
 use crate::model::{Basis, Graph, ModelConfig};
-use crate::trace::Hashes;
+use crate::trace::{Hashes, hash};
 use lattice_quant::quarot::QuarotTensorReader;
 use q4::Q4Dir;
 use std::path::{Path, PathBuf};

@@ -16,7 +16,7 @@ mod pass;
 
 pub use histogram::{Counted, Histogram, Magnitudes};
 
-use crate::tensor::Elements;
+use crate::elements::Elements;
 use kernel::{RUN, Run};
 use pass::{Pass, Worst};
 use serde::{Deserialize, Serialize};

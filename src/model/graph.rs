@@ -244,6 +244,11 @@ impl Graph {
         self.index.get(point).map(|&i| &self.components[i])
     }
 
+    /// Where `point` stands in the order of execution, if there is such a component.
+    pub fn position(&self, point: &str) -> Option<usize> {
+        self.index.get(point).copied()
+    }
+
     /// The shape of a component's output in a step of `tokens` tokens that sees `context` tokens.
     pub fn shape(&self, component: &Component, tokens: usize, context: usize) -> Vec<usize> {
         component

@@ -8,11 +8,15 @@ mod adapter;
 mod config;
 mod description;
 mod expression;
+#[cfg(feature = "cli")]
+mod filter;
 mod graph;
 mod point;
 
 pub use adapter::{ADAPTER_PARTS, Adapter, LowRank};
 pub use config::ModelConfig;
 pub use description::{ARCHITECTURES, Basis, Description, Op, Template, Tied};
+#[cfg(feature = "cli")]
+pub use filter::PointFilter;
 pub use graph::{Component, Graph};
-pub use point::{PointFilter, layer_of, resolve};
+pub use point::{layer_of, resolve};

@@ -81,6 +81,7 @@
 //! and an existing one is never touched.
 
 mod adapter;
+pub(crate) mod hash;
 mod manifest;
 mod read;
 mod write;

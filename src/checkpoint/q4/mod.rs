@@ -15,12 +15,10 @@ pub use index::{INDEX, Index, IndexEntry};
 use crate::basis::CONFIG_SEED;
 use crate::error::{Error, Result};
 use crate::model::{Graph, ModelConfig};
+use crate::trace::hash::is_cache;
 use index::AGAIN;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-
-/// What lattice's Metal engine leaves in a directory that it has loaded once: a copy of two tensors.
-const METAL_CACHE: &str = "merged_qkvz_";
 
 /// A quantized directory, every file of which has been checked against the index.
 #[derive(Debug, Clone)]
@@ -35,11 +33,6 @@ impl Q4Dir {
     /// True for a directory with an index: quantized, be it sound or not.
     pub fn is_at(path: &Path) -> bool {
         path.join(INDEX).symlink_metadata().is_ok()
-    }
-
-    /// True for a file that lattice's Metal engine has added, and that says nothing new.
-    pub fn is_cache(name: &str) -> bool {
-        name.starts_with(METAL_CACHE)
     }
 
     /// Opens a directory and checks all that it holds.
@@ -133,7 +126,7 @@ impl Q4Dir {
         for found in std::fs::read_dir(&self.path).map_err(list)? {
             let name = found.map_err(list)?.file_name().to_string_lossy().into_owned();
             let tensor = Path::new(&name).extension().is_some_and(|e| e == "q4" || e == "f16");
-            if tensor && !Self::is_cache(&name) && !files.contains(name.as_str()) {
+            if tensor && !is_cache(&name) && !files.contains(name.as_str()) {
                 return Err(Error::new(format!(
                     "the directory holds {name:?}, which the index does not list"
                 )));

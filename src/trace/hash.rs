@@ -1,12 +1,19 @@
 //! SHA-256 of a model's files.
 
-use super::q4::Q4Dir;
+use super::Hashes;
 use crate::error::{Error, Result};
-use crate::trace::Hashes;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+
+/// What lattice's Metal engine leaves in a directory that it has loaded once: a copy of two tensors.
+const METAL_CACHE: &str = "merged_qkvz_";
+
+/// True for a file that lattice's Metal engine has added, and that says nothing new.
+pub fn is_cache(name: &str) -> bool {
+    name.starts_with(METAL_CACHE)
+}
 
 /// The `*.safetensors` files of a directory, sorted by name.
 pub fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
@@ -32,14 +39,15 @@ pub fn hashes(dir: &Path) -> Result<Hashes> {
     let mut weights = weight_files(dir)?;
     if weights.is_empty() {
         weights = files(dir, &["q4", "f16"])?;
-        weights.retain(|file| !Q4Dir::is_cache(&file.file_name().unwrap_or_default().to_string_lossy()));
+        weights.retain(|file| !is_cache(&file.file_name().unwrap_or_default().to_string_lossy()));
     }
     let optional = |name: &str| {
         let path = dir.join(name);
         if path.is_file() { file_hash(&path).map(|hash| Some(format!("sha256:{hash}"))) } else { Ok(None) }
     };
     Ok(Hashes {
-        weights: Some(files_hash(&weights)?),
+        // The hash of no file would be that of any directory without weights.
+        weights: if weights.is_empty() { None } else { Some(files_hash(&weights)?) },
         tokenizer: optional("tokenizer.json")?,
         config: optional("config.json")?,
         adapter: None,

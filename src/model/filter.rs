@@ -1,0 +1,72 @@
+//! The glob that chooses some of the points.
+
+use super::point::resolve;
+use crate::error::{Error, Result};
+use globset::{Glob, GlobMatcher};
+
+/// Chooses points by a glob such as `*.self_attn.*`; `*` crosses dots.
+#[derive(Debug, Clone)]
+pub struct PointFilter {
+    glob: String,
+    matcher: GlobMatcher,
+}
+
+impl PointFilter {
+    /// Compiles a glob, or what [`resolve`] knows.
+    pub fn new(glob: &str) -> Result<Self> {
+        let glob = resolve(glob);
+        let matcher = Glob::new(glob)
+            .map_err(|e| {
+                Error::new(format!("bad glob for points: {}", e.kind()))
+                    .expected("a glob such as `*.self_attn.*`", format!("`{glob}`"))
+                    .hint("`*` and `?` stand for any characters, `[0-9]` for one of some, `{a,b}` for either")
+            })?
+            .compile_matcher();
+        Ok(Self { glob: glob.to_owned(), matcher })
+    }
+
+    /// True when the point is chosen.
+    pub fn accepts(&self, point: &str) -> bool {
+        self.matcher.is_match(point)
+    }
+
+    /// The error for a filter that accepts no point of the architecture.
+    pub fn chooses_nothing(&self) -> Error {
+        Error::new("no point is chosen")
+            .expected("points of the architecture", format!("`{}`", self.glob))
+            .hint(
+                "`layerdiff inspect TRACE` lists the points; `--points` takes a glob such as `*.self_attn.*`",
+            )
+    }
+
+    /// The glob as given.
+    pub fn as_str(&self) -> &str {
+        &self.glob
+    }
+}
+
+impl Default for PointFilter {
+    fn default() -> Self {
+        Self::new("*").expect("a star is a valid glob")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_from_a_report_means_its_point() {
+        let filter = PointFilter::new("logits").unwrap();
+        assert!(filter.accepts("lm_head") && !filter.accepts("model.norm"));
+        assert_eq!([resolve("embed"), resolve("model.norm")], ["model.embed_tokens", "model.norm"]);
+    }
+
+    #[test]
+    fn a_star_crosses_dots() {
+        let filter = PointFilter::new("model.layers.*.k_rope").unwrap();
+        assert!(filter.accepts("model.layers.3.self_attn.k_rope"));
+        assert!(!filter.accepts("model.layers.3.self_attn.q_rope"));
+        assert!(PointFilter::new("[").is_err());
+    }
+}
