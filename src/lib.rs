@@ -43,6 +43,7 @@ pub mod faults;
 mod files;
 pub mod floor;
 pub mod hook;
+pub mod import;
 pub mod localize;
 pub mod metrics;
 pub mod model;

@@ -26,7 +26,7 @@ const RANKS: [(Part, &[&str]); 24] = [
     (Shared, &["prompt", "model"]),
     (Shared, &["basis"]),
     (Shared, &["trace", "parameters"]),
-    (Production, &["checkpoint", "hook"]),
+    (Production, &["checkpoint", "hook", "import"]),
     (Production, &["quantize"]),
     (Production, &["engine"]),
     (Production, &["split", "faults"]),

@@ -5,6 +5,7 @@ mod capture;
 mod compare;
 mod dequantize;
 mod faults;
+mod import;
 mod inspect;
 mod quantize;
 mod release;
@@ -37,6 +38,7 @@ pub fn execute(cli: &Cli) -> ExitCode {
         Command::Run(args) => run::run(args, ui),
         Command::Capture(args) => capture::run(args, ui),
         Command::Compare(args) => compare::run(args, ui),
+        Command::Import(args) => import::run(args, ui),
         Command::Inspect(args) => inspect::run(args, ui),
         Command::Quantize(args) => quantize::run(args, ui),
         Command::Dequantize(args) => dequantize::run(args, ui),

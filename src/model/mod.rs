@@ -13,6 +13,6 @@ mod point;
 
 pub use adapter::{ADAPTER_PARTS, Adapter, LowRank};
 pub use config::ModelConfig;
-pub use description::{ARCHITECTURES, Basis, Description, Op, Template, Tied};
+pub use description::{ARCHITECTURES, Basis, Description, Op, Shown, Template, Tied};
 pub use graph::{Component, Graph};
 pub use point::{PointFilter, layer_of, resolve};
