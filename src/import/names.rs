@@ -24,12 +24,16 @@ pub(super) struct Names {
 impl Names {
     pub fn new(graph: &Graph) -> Self {
         let mut known = HashMap::new();
-        // Where a module reads what another point is, its input stands for that: the first component
-        // in the order of execution says which.
+        // What a module reads is what another point is: the first of its component's inputs; of a layer, that of
+        // the layer's first component.
         for component in graph.components() {
-            if let Some(input) = component.inputs.first() {
+            let first = match component.layer.filter(|_| component.local.is_empty()) {
+                Some(i) => graph.components().iter().find(|c| c.layer == Some(i)),
+                None => Some(component),
+            };
+            if let Some(input) = first.and_then(|c| c.inputs.first()) {
                 let meant = Meant { point: input.clone(), first_half: false, second_hand: true };
-                known.entry(format!("{}.input", component.point)).or_insert(meant);
+                known.insert(format!("{}.input", component.point), meant);
             }
         }
         for component in graph.components() {
