@@ -5,6 +5,8 @@ use clap::Args;
 use std::path::PathBuf;
 
 /// Arguments of `import`.
+// Each is a flag of its own.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Args)]
 #[command(after_help = "\
 DUMPS is a directory of .f32 (.f16, .bf16, .f64, .bin: raw little-endian numbers), .npy, .npz, .pt or .safetensors

@@ -7,6 +7,7 @@
 
 mod arrange;
 mod block;
+mod edit;
 pub mod format;
 pub mod map;
 mod names;
@@ -14,6 +15,7 @@ mod near;
 mod pattern;
 mod plan;
 mod prove;
+mod sizes;
 mod suggest;
 mod write;
 

@@ -1,6 +1,7 @@
 //! Names that need no map: the points' own, those of weight files and of Transformers' modules, and the few
 //! of lattice's dumps.
 
+use crate::error::nearest_point;
 use crate::model::{Component, Graph};
 use std::collections::HashMap;
 
@@ -18,6 +19,8 @@ pub(super) struct Meant {
 #[derive(Debug)]
 pub(super) struct Names {
     known: HashMap<String, Meant>,
+    /// Those that a person may have meant, in the order of execution.
+    offered: Vec<String>,
     prefixes: Vec<String>,
 }
 
@@ -38,7 +41,7 @@ impl Names {
         }
         for component in graph.components() {
             if let Some((name, first_half)) = shown(graph, component) {
-                let second_hand = name.ends_with(".input");
+                let second_hand = name.rsplit('.').next() == Some("input");
                 known.insert(name, Meant { point: component.point.clone(), first_half, second_hand });
             }
         }
@@ -47,13 +50,20 @@ impl Names {
             (0..graph.layer_types().len()).map(|i| (format!("layer_{i}"), format!("model.layers.{i}")));
         let usual = [("embed", "model.embed_tokens"), ("final_norm", "model.norm"), ("logits", "lm_head")];
         let usual = usual.map(|(name, point)| (name.to_owned(), point.to_owned()));
+        let mut offered = Vec::new();
         // A name that says what it is goes before what was found out about modules.
         for (name, point) in own.map(|p| (p.clone(), p)).chain(layers).chain(usual) {
             if graph.get(&point).is_some() {
+                offered.push(name.clone());
                 known.insert(name, Meant { point, first_half: false, second_hand: false });
             }
         }
-        Self { known, prefixes: graph.description().weight_prefixes.clone() }
+        Self { known, offered, prefixes: graph.description().weight_prefixes.clone() }
+    }
+
+    /// The known name that is nearest to one that is not.
+    pub fn nearest(&self, name: &str) -> Option<&str> {
+        nearest_point(name, self.offered.iter().map(String::as_str))
     }
 
     /// What a name stands for; none where nothing says it.

@@ -2,8 +2,9 @@
 //!
 //! This only tells points apart; what a comparison measures is not measured here.
 
-use super::arrange::{from_pairs, reshapes};
+use super::arrange::reshapes;
 use super::block::Block;
+use super::edit::from_pairs;
 use crate::tensor::TensorView;
 
 /// So many elements are looked at before all are.

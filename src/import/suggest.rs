@@ -2,9 +2,10 @@
 
 use super::block::Block;
 use super::format::{Item, Kind, Source};
+use super::names::Names;
 use super::near::{SAME, Way, distance};
+use super::pattern::placed;
 use super::plan::Target;
-use crate::error::nearest_point;
 use crate::model::Component;
 use crate::tensor::DType;
 use crate::trace::Trace;
@@ -24,11 +25,15 @@ pub(super) struct Guess {
 #[derive(Debug, Clone)]
 pub(super) struct Suggestion {
     pub name: String,
+    /// The name without the directories of prompt and step.
+    file: String,
     form: String,
+    /// True for what is no tensor that a trace can hold.
+    unreadable: bool,
     /// The nearest by value.
     pub value: Option<Guess>,
-    /// The nearest by name.
-    by_name: Option<String>,
+    /// The nearest by name, and whether it has as many elements.
+    by_name: Option<(String, bool)>,
     /// Those of as many elements.
     by_shape: Vec<String>,
 }
@@ -43,7 +48,9 @@ impl Suggestion {
         reference: Option<&Trace>,
     ) -> Self {
         let item = &source.items()[index];
-        let name = item.name.rsplit('/').next().unwrap_or(&item.name);
+        let ids: Vec<&str> = target.prompts.iter().map(|p| p.id.as_str()).collect();
+        let file = placed(&item.name, &ids).1;
+        let names = Names::new(target.graph);
         let all = target.graph.components();
         let fitting: Vec<&Component> =
             all.iter().filter(|c| may_be(item, &target.shape(c, prompt, step))).collect();
@@ -52,7 +59,12 @@ impl Suggestion {
             name: item.name.clone(),
             form: item.form(),
             value,
-            by_name: nearest_point(name, all.iter().map(|c| c.point.as_str())).map(str::to_owned),
+            by_name: names.nearest(file).map(|near| {
+                let point = names.get(near).map_or(near, |meant| &meant.point);
+                (near.to_owned(), fitting.iter().any(|c| c.point == point))
+            }),
+            file: file.to_owned(),
+            unreadable: matches!(item.kind, Kind::Other(_)),
             by_shape: fitting.into_iter().map(|c| c.point.clone()).collect(),
         }
     }
@@ -72,7 +84,13 @@ impl Suggestion {
                 },
                 guess.error
             ),
-            (None, Some(near), _) => write!(line, ": did you mean `{near}`?"),
+            (None, Some((near, true)), _) => write!(line, ": did you mean `{near}`?"),
+            (None, Some((near, false)), _) => {
+                write!(line, ": did you mean `{near}`? It has another number of elements")
+            }
+            (None, None, []) if self.unreadable => {
+                write!(line, ": leave it out with `ignore = true` in a map")
+            }
             (None, None, []) => write!(line, ": no point has as many elements"),
             (None, None, [one]) => write!(line, ": only `{one}` has as many elements"),
             (None, None, [first, rest @ ..]) => {
@@ -84,7 +102,7 @@ impl Suggestion {
 
     /// Its entry in a map, and what the entry of another layer would be too: `{i}` for its number.
     pub fn entry(&self) -> String {
-        let name = self.name.rsplit('/').next().unwrap_or(&self.name);
+        let name = &self.file;
         let Some(guess) = &self.value else {
             let mut out = String::new();
             let _infallible = writeln!(out, "# {}", self.line());
@@ -93,7 +111,7 @@ impl Suggestion {
         };
         let (file, point) = match guess.layer.and_then(|layer| Some((layer, with_place(name, layer)?))) {
             Some((layer, file)) => (file, guess.point.replacen(&format!("layers.{layer}"), "layers.{i}", 1)),
-            None => (name.to_owned(), guess.point.clone()),
+            None => (name.clone(), guess.point.clone()),
         };
         let mut out = format!("[[tensor]]\nfile = {}\npoint = {}\n", quoted(&file), quoted(&point));
         if !guess.way.axes.is_empty() {
@@ -125,7 +143,7 @@ fn with_place(name: &str, layer: usize) -> Option<String> {
 }
 
 fn may_be(item: &Item, shape: &[usize]) -> bool {
-    item.len().is_some_and(|n| Some(n) == shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size)))
+    item.elements().is_some_and(|n| Some(n) == shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size)))
 }
 
 /// The point whose values are the nearest, if any is near at all.

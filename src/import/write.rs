@@ -1,10 +1,11 @@
 //! From dumps to a trace on disk.
 
-use super::arrange::{Sizes, arrange};
+use super::arrange::arrange;
 use super::format::Source;
 use super::map::Map;
 use super::plan::{Plan, Target, plan};
 use super::prove::Proof;
+use super::sizes::Sizes;
 use super::suggest::Suggestion;
 use crate::error::{Error, Result};
 use crate::model::{Adapter, Graph};

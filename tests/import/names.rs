@@ -86,7 +86,7 @@ fn only_what_was_captured_is_asked_for_when_that_is_said() {
     assert_eq!((part.code, part.json()["outcome"].as_str()), (0, Some("pass")));
     assert_eq!(part.json()["coverage"]["expected"], 4);
     let headline = part.json()["verdict"]["headline"].as_str().unwrap().to_owned();
-    assert!(headline.contains("none of 4 of the model's 91 points"), "{headline}");
+    assert!(headline.contains("none of 4 of the model's 96 points"), "{headline}");
 }
 
 #[test]
@@ -106,10 +106,10 @@ fn a_fault_between_two_captured_points_is_said_to_be_anywhere_between_them() {
     let reasons = report["verdict"]["reasoning"].to_string();
     assert!(
         reasons
-            .contains("born between model.layers.1 and model.layers.2, in one of 21 components of layer 2"),
+            .contains("born between model.layers.1 and model.layers.2, in one of 20 components of layer 2"),
         "{reasons}"
     );
-    assert!(reasons.contains("4 of the model's 91 points"), "{reasons}");
+    assert!(reasons.contains("4 of the model's 96 points"), "{reasons}");
 }
 
 #[test]
@@ -117,6 +117,7 @@ fn dumps_that_nothing_is_known_of_are_answered_with_what_they_may_be() {
     let world = World::new();
     world.raw("l1_up.f32", &world.values("model.layers.1.mlp.up_proj"));
     world.raw("final_nrom.f32", &[1.0; 40]);
+    world.raw("other/laye_2.f32", &[1.0; 41]);
     world.raw("model.layers.1.mlp.up_pro.f32", &[1.0; 60]);
     world.raw("x.f32", &[1.0; 7]);
     world.file("dumps/README.txt", "nothing");

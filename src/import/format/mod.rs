@@ -72,14 +72,14 @@ pub struct Item {
 
 impl Item {
     /// How many elements there are; none where that is not known.
-    pub fn len(&self) -> Option<usize> {
+    pub fn elements(&self) -> Option<usize> {
         let size = self.kind.size()? as u64;
         (self.bytes.is_multiple_of(size)).then(|| (self.bytes / size) as usize)
     }
 
     /// Shape and element type in words: `[4, 128] F32`.
     pub fn form(&self) -> String {
-        match (&self.shape, self.len()) {
+        match (&self.shape, self.elements()) {
             (Some(shape), _) => format!("{shape:?} {}", self.kind),
             (None, Some(n)) => format!("{n} × {}", self.kind),
             (None, None) => format!("{} bytes, {}", self.bytes, self.kind),

@@ -115,7 +115,7 @@ impl<'a> Machine<'a> {
             return Err(format!("its pickle has a number of {n} bytes"));
         }
         let unused = 64 - 8 * n as u32;
-        Ok(((self.number(n)? << unused) as i64) >> unused)
+        Ok((self.number(n)? << unused).cast_signed() >> unused)
     }
 
     fn text(&mut self, n: usize) -> Result<String, String> {
@@ -222,37 +222,6 @@ impl<'a> Machine<'a> {
             b'(' => self.push(Value::Mark),
             b'N' => self.push(Value::None),
             0x88 | 0x89 => self.push(Value::Bool),
-            b'K' => {
-                let n = self.number(1)? as i64;
-                self.push(Value::Int(n));
-            }
-            b'M' => {
-                let n = self.number(2)? as i64;
-                self.push(Value::Int(n));
-            }
-            b'J' => {
-                let n = self.signed(4)?;
-                self.push(Value::Int(n));
-            }
-            0x8a => {
-                let n = self.number(1)? as usize;
-                let n = self.signed(n)?;
-                self.push(Value::Int(n));
-            }
-            b'G' => {
-                self.take(8)?;
-                self.push(Value::Float);
-            }
-            b'X' => {
-                let n = self.number(4)? as usize;
-                let text = self.text(n)?;
-                self.push(Value::Text(text));
-            }
-            0x8c => {
-                let n = self.number(1)? as usize;
-                let text = self.text(n)?;
-                self.push(Value::Text(text));
-            }
             b')' | b']' => self.push(Value::List(Vec::new())),
             b'}' => self.push(Value::Dict(Vec::new())),
             b't' | b'l' => {
@@ -284,26 +253,6 @@ impl<'a> Machine<'a> {
                 self.push(Value::Dict(Vec::new()));
                 self.set(&items)?;
             }
-            b'q' => {
-                let n = self.number(1)? as u32;
-                self.remember(n)?;
-            }
-            b'r' => {
-                let n = self.number(4)? as u32;
-                self.remember(n)?;
-            }
-            0x94 => {
-                let n = self.memo.len() as u32;
-                self.remember(n)?;
-            }
-            b'h' => {
-                let n = self.number(1)? as u32;
-                self.recall(n)?;
-            }
-            b'j' => {
-                let n = self.number(4)? as u32;
-                self.recall(n)?;
-            }
             b'Q' => {
                 let id = self.pop()?;
                 self.push(Value::Persistent(id));
@@ -326,13 +275,72 @@ impl<'a> Machine<'a> {
             b'R' | 0x81 => self.call()?,
             // Attributes of a container, such as a state dict's `_metadata`: no tensor is in them.
             b'b' => drop(self.pop()?),
+            other => self.literal_or_memo(other)?,
+        }
+        Ok(true)
+    }
+
+    /// Executes an instruction that pushes a number, a text or what was there before.
+    fn literal_or_memo(&mut self, instruction: u8) -> Result<(), String> {
+        match instruction {
+            b'K' => {
+                let n = self.number(1)?.cast_signed();
+                self.push(Value::Int(n));
+            }
+            b'M' => {
+                let n = self.number(2)?.cast_signed();
+                self.push(Value::Int(n));
+            }
+            b'J' => {
+                let n = self.signed(4)?;
+                self.push(Value::Int(n));
+            }
+            0x8a => {
+                let n = self.number(1)? as usize;
+                let n = self.signed(n)?;
+                self.push(Value::Int(n));
+            }
+            b'G' => {
+                self.take(8)?;
+                self.push(Value::Float);
+            }
+            b'X' => {
+                let n = self.number(4)? as usize;
+                let text = self.text(n)?;
+                self.push(Value::Text(text));
+            }
+            0x8c => {
+                let n = self.number(1)? as usize;
+                let text = self.text(n)?;
+                self.push(Value::Text(text));
+            }
+            b'q' => {
+                let n = self.number(1)? as u32;
+                self.remember(n)?;
+            }
+            b'r' => {
+                let n = self.number(4)? as u32;
+                self.remember(n)?;
+            }
+            0x94 => {
+                let n = self.memo.len() as u32;
+                self.remember(n)?;
+            }
+            b'h' => {
+                let n = self.number(1)? as u32;
+                self.recall(n)?;
+            }
+            b'j' => {
+                let n = self.number(4)? as u32;
+                self.recall(n)?;
+            }
             other => {
                 return Err(format!(
                     "its pickle has the instruction {other:#04x}, which torch.save does not write"
                 ));
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     fn remember(&mut self, key: u32) -> Result<(), String> {

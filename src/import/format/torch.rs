@@ -95,7 +95,7 @@ impl Torch {
                 }
             }
             Value::Call(function, arguments) => {
-                self.tensor(pickle, function, *arguments, name, root, depth)?
+                self.tensor(pickle, function, *arguments, name, root, depth)?;
             }
             Value::Persistent(_) | Value::Global(_) | Value::Mark => {
                 return Err(format!("`{name}` is neither a tensor nor a plain value"));
