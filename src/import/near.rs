@@ -126,25 +126,59 @@ pub(super) fn distance(reference: TensorView<'_>, block: &Block, way: &Way) -> f
     if step == 1 || rough.is_nan() || rough > 5.0 * SAME { rough } else { over(reference, block, way, 1) }
 }
 
+/// Elements that are read at once where they follow each other.
+const CHUNK: usize = 4096;
+
 fn over(reference: TensorView<'_>, block: &Block, way: &Way, step: usize) -> f64 {
-    let (mut rr, mut dd) = (0.0, 0.0);
+    let view = block.view();
+    let mut sums = Sums::default();
+    if step == 1 && way.axes.is_empty() && way.pairs.is_none() {
+        let (mut r, mut c) = (vec![0.0; CHUNK], vec![0.0; CHUNK]);
+        for start in (0..reference.len()).step_by(CHUNK) {
+            let n = CHUNK.min(reference.len() - start);
+            reference.read_into(start, &mut r[..n]);
+            view.read_into(start, &mut c[..n]);
+            r[..n].iter().zip(&c[..n]).for_each(|(r, c)| sums.add(*r, *c));
+        }
+        return sums.error();
+    }
     let one = |view: TensorView<'_>, i: usize| {
         let mut out = [0.0];
         view.read_into(i, &mut out);
         out[0]
     };
-    let view = block.view();
     for i in (0..reference.len()).step_by(step) {
-        let (r, c) = (one(reference, i), one(view, way.source(i)));
+        sums.add(one(reference, i), one(view, way.source(i)));
+    }
+    sums.error()
+}
+
+/// Σr² and Σ(c − r)² over the places where both are finite.
+#[derive(Default)]
+struct Sums {
+    rr: f64,
+    dd: f64,
+    mismatch: bool,
+}
+
+impl Sums {
+    fn add(&mut self, r: f64, c: f64) {
         let d = c - r;
         if d.is_finite() {
-            rr += r * r;
-            dd += d * d;
-        } else if !(r == c || r.is_nan() && c.is_nan()) {
-            return f64::INFINITY;
+            self.rr += r * r;
+            self.dd += d * d;
+        } else {
+            self.mismatch |= !(r == c || r.is_nan() && c.is_nan());
         }
     }
-    if dd == 0.0 { 0.0 } else { (dd / rr).sqrt() }
+
+    fn error(&self) -> f64 {
+        match (self.mismatch, self.dd) {
+            (true, _) => f64::INFINITY,
+            (false, 0.0) => 0.0,
+            (false, dd) => (dd / self.rr).sqrt(),
+        }
+    }
 }
 
 #[cfg(test)]
