@@ -74,11 +74,14 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
     };
     let report = assemble(&reference, &candidate, &options)?;
     let outcome = publish(&report, out, args.out.as_deref(), ui)?;
-    if args.model.is_none() && report.verdict.rests_on != "replay" && !ui.quiet {
-        let _nobody_listens = writeln!(
-            std::io::stderr(),
-            "hint: with `--model DIR`, the model of both traces, each component is proved alone, by replay"
-        );
+    if args.model.is_none() && args.weights.is_none() && report.verdict.rests_on != "replay" && !ui.quiet {
+        // Whose weights nobody knows, such as those of imported dumps, has to name them.
+        let which = match candidate.manifest().provenance.hashes.weights {
+            Some(_) => "`--model DIR`, the model of both traces",
+            None => "`--weights DIR`, the weights that the candidate computes with",
+        };
+        let _nobody_listens =
+            writeln!(std::io::stderr(), "hint: with {which}, each component is proved alone, by replay");
     }
     Ok(outcome)
 }

@@ -15,11 +15,17 @@ fn bundled() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bundle/reference")
 }
 
-/// Imports a dump of the bundled reference and compares every tensor of it; returns the points.
+/// Imports a dump of the bundled reference and compares every tensor of it.
 #[track_caller]
 fn equal(dumps: &Path, tensors: usize) -> Trace {
     let root = tempfile::tempdir().unwrap();
-    let out = root.path().join("out");
+    imported(root.path(), dumps, tensors)
+}
+
+/// The same, into `root/out`.
+#[track_caller]
+fn imported(root: &Path, dumps: &Path, tensors: usize) -> Trace {
+    let out = root.join("out");
     let [dumps, reference, target] = [dumps, &bundled(), &out].map(|p| p.to_str().unwrap().to_owned());
     let run = layerdiff(&[
         "import",
@@ -61,6 +67,21 @@ fn every_format(goldens: &Path) {
 #[test]
 fn every_format_gives_the_values_that_were_dumped() {
     every_format(&goldens());
+}
+
+#[test]
+fn dumps_with_the_inputs_of_components_are_replayed_when_the_weights_are_named() {
+    let root = tempfile::tempdir().unwrap();
+    drop(imported(root.path(), &goldens().join("debugger"), 22));
+    let model = crate::common::bundled_model();
+    let [reference, out, model] =
+        [bundled(), root.path().join("out"), model].map(|p| p.to_str().unwrap().to_owned());
+    let run = layerdiff(&["compare", &reference, &out, "--only-captured", "--weights", &model, "--json"]);
+    assert_eq!(run.code, 0, "{run:#?}");
+    let report = run.json();
+    assert_eq!(report["verdict"]["rests_on"], "replay, and growth where a component was not replayed");
+    let replayed = report["points"].as_array().unwrap().iter().filter(|p| p["local_ratio"].is_number());
+    assert_eq!(replayed.count(), 19);
 }
 
 #[test]

@@ -211,6 +211,20 @@ fn values_with_swapped_axes_prove_a_map_wrong() {
 }
 
 #[test]
+fn axes_that_a_file_states_otherwise_than_its_point_are_refused() {
+    let world = World::new();
+    let values: Vec<u8> = turned(&world.values(UP), 5).iter().flat_map(|v| v.to_le_bytes()).collect();
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (12, 5), }\n";
+    let length = (header.len() as u16).to_le_bytes();
+    world.file("dumps/up.npy", [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), &values].concat());
+    let entry = format!("[[tensor]]\nfile = \"up\"\npoint = \"{UP}\"\n");
+    world.file("map.toml", &entry);
+    refused!(world, WITH_MAP);
+    world.file("map.toml", format!("{entry}transpose = [1, 0]\n"));
+    world.imports("--map map.toml", &[UP]);
+}
+
+#[test]
 fn values_with_rotary_pairs_side_by_side_prove_a_map_wrong() {
     let values = World::new().values(K_ROPE);
     let paired: Vec<f32> =

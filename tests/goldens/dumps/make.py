@@ -42,8 +42,25 @@ def points(trace: Path, step: int = 0) -> dict[str, torch.Tensor]:
 def raw(out: Path) -> None:
     with tempfile.TemporaryDirectory() as work:
         trace = Path(work) / "trace"
-        command = ["-m", "layerdiff_hooks", "capture", "--model", BUNDLE / "model", "--out", trace, "--prompt", PROMPT]
-        command += ["--prompts", ROOT / "prompts/standard.jsonl", "--plant", "rope-interleaved@3", "--threads", "1"]
+        command = [
+            "-m",
+            "layerdiff_hooks",
+            "capture",
+            "--model",
+            BUNDLE / "model",
+            "--out",
+            trace,
+            "--prompt",
+            PROMPT,
+        ]
+        command += [
+            "--prompts",
+            ROOT / "prompts/standard.jsonl",
+            "--plant",
+            "rope-interleaved@3",
+            "--threads",
+            "1",
+        ]
         subprocess.run([sys.executable, *command], check=True)
         faulty = points(trace)
     names = {"embed": "model.embed_tokens", "final_norm": "model.norm", "logits": "lm_head"}
@@ -66,7 +83,10 @@ def formats(out: Path) -> None:
     np.savez_compressed(out / "arrays.npz", **arrays)
     for step in (0, 1):
         (out / f"arrays/step_{step}").mkdir(parents=True)
-        np.save(out / f"arrays/step_{step}/layer_0.npy", points(BUNDLE / "reference", step)["model.layers.0"].numpy())
+        np.save(
+            out / f"arrays/step_{step}/layer_0.npy",
+            points(BUNDLE / "reference", step)["model.layers.0"].numpy(),
+        )
 
     # PyTorch: a transposed view, a part of a larger storage, a batch, a parameter, a nested dictionary, int64.
     tensors = dict(chosen)
@@ -77,7 +97,10 @@ def formats(out: Path) -> None:
     torch.save({"step_0": tensors, "engine": "mine", "epoch": 3}, out / "tensors.pt")
     torch.save(tensors, out / "legacy.pt", _use_new_zipfile_serialization=False)
 
-    save_file({point: tensor.contiguous() for point, tensor in chosen.items()}, out / "tensors.safetensors")
+    save_file(
+        {point: tensor.contiguous() for point, tensor in chosen.items()},
+        out / "tensors.safetensors",
+    )
 
 
 def debugger(out: Path) -> None:
@@ -88,11 +111,16 @@ def debugger(out: Path) -> None:
     model = load_text_model(BUNDLE / "model", torch.float32, "eager")
     manifest = json.loads((BUNDLE / "reference/manifest.json").read_text())
     ids = next(prompt["token_ids"] for prompt in manifest["prompts"] if prompt["id"] == PROMPT)
-    with model_addition_debugger_context(model, debug_path=str(out), use_repr=False, do_prune_layers=False):
+    with model_addition_debugger_context(
+        model, debug_path=str(out), use_repr=False, do_prune_layers=False
+    ):
         model(torch.tensor([ids]), use_cache=False)
     for path in out.iterdir():
         other_layer = ".layers." in path.name and ".layers.3." not in path.name
-        unused = any(part in path.name for part in ("SUMMARY", "inputs_kwargs_position", "mlp.act_fn", "inputs_args_1"))
+        unused = any(
+            part in path.name
+            for part in ("SUMMARY", "inputs_kwargs_position", "mlp.act_fn", "inputs_args_1")
+        )
         if other_layer or unused:
             path.unlink()
     tree = next(out.glob("*_FULL_TENSORS.json"))
