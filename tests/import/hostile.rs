@@ -119,6 +119,23 @@ fn a_tensor_that_repeats_its_elements_is_refused() {
 }
 
 #[test]
+fn a_tensor_whose_elements_lie_far_apart_is_refused() {
+    let world = World::new();
+    let storage = vec![0; 4 * 50_000];
+    let pickle = tensor("model.embed_tokens", 50_000, 0, &[5, 8], &[10_000, 1]);
+    world.file("dumps/a.pt", archive(&[("a/data.pkl", &pickle), ("a/data/0", &storage)]));
+    refused!(world);
+}
+
+#[test]
+fn a_pipe_is_not_waited_for() {
+    let world = World::new();
+    let pipe = world.path("dumps/embed.f32");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    refused!(world);
+}
+
+#[test]
 fn a_container_within_itself_is_refused() {
     // x = []; x.append(x)
     refused!(torch(b"\x80\x02]q\x00h\x00a."));

@@ -74,6 +74,18 @@ fn without_a_reference_the_model_and_the_prompts_say_what_the_dumps_are_of() {
 }
 
 #[test]
+fn what_was_imported_is_one_json_document_where_that_is_asked_for() {
+    let world = World::new();
+    world.raw("embed.f32", &world.values("model.embed_tokens"));
+    let run = world.run("import dumps --reference reference --out out --json");
+    let document = run.json();
+    assert_eq!((run.code, run.stderr.as_str(), document["outcome"].as_str()), (0, "", Some("pass")));
+    assert_eq!((&document["tensors"], &document["of_points"]), (&1.into(), &96.into()));
+    let refused = world.run("import dumps --reference nowhere --out new --json");
+    assert_eq!((refused.code, refused.json()["outcome"].as_str()), (2, Some("invalid")));
+}
+
+#[test]
 fn only_what_was_captured_is_asked_for_when_that_is_said() {
     let world = World::new();
     for i in 0..4 {

@@ -25,7 +25,8 @@ pub(super) struct Archive {
     zip: RefCell<ZipArchive<BufReader<File>>>,
     /// Name, and size when inflated, of each entry that is a file.
     entries: Vec<(String, u64)>,
-    index: HashMap<String, usize>,
+    /// Place in the archive, and size, by name.
+    index: HashMap<String, (usize, u64)>,
 }
 
 impl Archive {
@@ -65,7 +66,7 @@ impl Archive {
             if entry.is_dir() {
                 continue;
             }
-            if index.insert(name.clone(), i).is_some() {
+            if index.insert(name.clone(), (i, size)).is_some() {
                 return Err(
                     refused("two entries of one name", path).expected("one", format!("{name:?} twice"))
                 );
@@ -89,13 +90,13 @@ impl Archive {
 
     /// The inflated size of an entry.
     pub fn size(&self, name: &str) -> Option<u64> {
-        self.entries.iter().find(|(n, _)| n == name).map(|(_, size)| *size)
+        self.index.get(name).map(|(_, size)| *size)
     }
 
     /// `length` bytes of an entry from `start` on, or all that is there when it ends before.
     pub fn read(&self, name: &str, start: u64, length: u64) -> Result<Vec<u8>> {
         let fail = |e: &dyn std::fmt::Display| damaged(format!("`{name}`: {e}"), &self.path);
-        let at = *self.index.get(name).ok_or_else(|| fail(&"no such entry"))?;
+        let (at, _) = *self.index.get(name).ok_or_else(|| fail(&"no such entry"))?;
         let mut zip = self.zip.borrow_mut();
         let mut entry = zip.by_index(at).map_err(|e| fail(&e))?;
         std::io::copy(&mut entry.by_ref().take(start), &mut std::io::sink()).map_err(|e| fail(&e))?;

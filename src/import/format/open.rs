@@ -32,8 +32,12 @@ pub fn open(path: &Path) -> Result<Box<dyn Source>> {
 /// Opens a file; a tensor that has no name in it is called `name`.
 pub(super) fn open_file(path: &Path, name: &str) -> Result<Box<dyn Source>> {
     let io = |e: std::io::Error| Error::io("read a dump", path, &e);
-    let file = File::open(path).map_err(io)?;
-    let length = file.metadata().map_err(io)?.len();
+    let about = std::fs::metadata(path).map_err(io)?;
+    // A pipe would be waited for without end.
+    if !about.is_file() {
+        return Err(Error::new("a dump is no regular file").at(path).hint("write it to a file first"));
+    }
+    let (file, length) = (File::open(path).map_err(io)?, about.len());
     let mut head = Vec::new();
     file.take(16).read_to_end(&mut head).map_err(io)?;
     let has_extension =

@@ -13,6 +13,9 @@ const LONGEST_PICKLE: u64 = 8 << 20;
 /// Dictionaries in dictionaries beyond this depth are no dumps.
 const DEEPEST: usize = 16;
 
+/// So many times more is read at most than a view of a storage has elements.
+const MOST_SCATTERED: u64 = 64;
+
 /// So many values and no more are looked at: containers may name each other over and over.
 const MOST_VISITS: usize = 1_000_000;
 
@@ -159,6 +162,9 @@ impl Torch {
         let extent = extent(&shape, &strides).ok_or_else(impossible)?;
         if n > 0 && offset.checked_add(extent).is_none_or(|end| end > numel) {
             return Err(format!("`{name}` reaches beyond its storage of {numel} elements"));
+        }
+        if n > 0 && extent / MOST_SCATTERED > n as u64 {
+            return Err(format!("elements of `{name}` lie far apart: save `tensor.contiguous()`"));
         }
         if overlaps(&shape, &strides) {
             return Err(format!(

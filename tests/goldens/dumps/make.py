@@ -1,7 +1,8 @@
-"""Makes the dumps beside this file: python tests/goldens/dumps/make.py [OUT], with layerdiff_hooks installed.
+"""Makes the dumps beside this file: python tests/goldens/dumps/make.py [OUT].
 
-`raw` is what an engine with a bug leaves: PyTorch with interleaved RoPE pairs in layer 3, its residual stream as raw
-f32. All other files hold some points of the bundled reference, in the formats that people use.
+Needs layerdiff_hooks. `raw` is what an engine with a bug leaves: PyTorch with interleaved RoPE
+pairs in layer 3, its residual stream as raw f32. All other files hold some points of the bundled
+reference, in the formats that people use.
 """
 
 import json
@@ -88,7 +89,8 @@ def formats(out: Path) -> None:
             points(BUNDLE / "reference", step)["model.layers.0"].numpy(),
         )
 
-    # PyTorch: a transposed view, a part of a larger storage, a batch, a parameter, a nested dictionary, int64.
+    # PyTorch: a transposed view, a part of a larger storage, a batch, a parameter, a nested
+    # dictionary, int64.
     tensors = dict(chosen)
     tensors[POINTS[1]] = tensors[POINTS[1]].t().contiguous().t()
     tensors[POINTS[2]] = torch.cat([torch.zeros(3, 512), tensors[POINTS[2]]])[3:]
