@@ -2,6 +2,7 @@
 
 mod doctor;
 mod faults;
+mod import;
 mod run;
 mod tokens;
 mod traces;
@@ -9,6 +10,7 @@ mod weights;
 
 pub use doctor::{CompletionsArgs, DoctorArgs, ManArgs};
 pub use faults::{FaultsArgs, FaultsCommand, FaultsListArgs, FaultsRunArgs};
+pub use import::ImportArgs;
 pub use run::RunArgs;
 pub use tokens::{ReleaseArgs, TokenArgs, TokensArgs};
 pub use traces::{CaptureArgs, CompareArgs, InspectArgs};
@@ -29,6 +31,7 @@ Examples:
   layerdiff run                                   the bundled model, lattice F16 against PyTorch
   layerdiff run --model DIR --reference torch     your model, PyTorch captured live
   layerdiff compare REFERENCE CANDIDATE           any two traces
+  layerdiff import DUMPS --reference TRACE --out NEW    files of tensors, from any engine, as a trace
   layerdiff inspect TRACE                         what is in a trace
   layerdiff quantize --format q4 MODEL OUT        Q4 weights, as lattice makes them
   layerdiff dequantize --engine NAME MODEL OUT    the weights that an engine computes with, in float32
@@ -58,6 +61,8 @@ pub enum Command {
     Capture(CaptureArgs),
     /// Compare two traces, whoever wrote them.
     Compare(CompareArgs),
+    /// Make a trace of the dumps of any engine: raw numbers, NumPy, PyTorch, safetensors.
+    Import(ImportArgs),
     /// Show what is in a trace, or one point of it.
     Inspect(InspectArgs),
     /// Make a directory of Q4 weights with lattice's own quantizers.

@@ -61,6 +61,8 @@ pub mod floor;
 #[cfg(feature = "cli")]
 pub mod hook;
 #[cfg(feature = "cli")]
+pub mod import;
+#[cfg(feature = "cli")]
 pub mod localize;
 #[cfg(feature = "cli")]
 pub mod metrics;

@@ -26,7 +26,7 @@ const RANKS: [(Part, &[&str]); 24] = [
     (Shared, &["elements", "prompt", "model"]),
     (Shared, &["basis"]),
     (Shared, &["trace", "parameters"]),
-    (Production, &["checkpoint", "hook", "tap"]),
+    (Production, &["checkpoint", "hook", "import", "tap"]),
     (Production, &["quantize"]),
     (Production, &["engine"]),
     (Production, &["split", "faults"]),

@@ -40,7 +40,8 @@ pub struct CaptureArgs {
 #[command(after_help = "\
 Examples:
   layerdiff compare reference candidate
-  layerdiff compare reference candidate --floor arm --out report")]
+  layerdiff compare reference candidate --floor arm --out report
+  layerdiff compare reference imported --only-captured")]
 pub struct CompareArgs {
     /// The trace to believe in.
     pub reference: PathBuf,
@@ -70,6 +71,10 @@ pub struct CompareArgs {
     /// Only points that this glob accepts, such as '*.self_attn.*'; `embed` and `logits` as in reports.
     #[arg(long, value_name = "GLOB", default_value = "*")]
     pub points: String,
+    /// Ask only for the points, steps and prompts that the candidate has, where it cannot have all: for
+    /// dumps that were imported. The verdict says how much of the model that is.
+    #[arg(long)]
+    pub only_captured: bool,
     /// Where the report goes [default: only stdout].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

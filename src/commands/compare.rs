@@ -17,7 +17,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
-    let points = PointFilter::new(&args.points)?;
+    let mut points = PointFilter::new(&args.points)?;
     let out = args.out.as_deref().map(|out| ReplacedDir::stage(out, "report.json")).transpose()?;
     let mut reference = Trace::open(&args.reference)?;
     let mut candidate = Trace::open(&args.candidate)?;
@@ -30,6 +30,9 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
         let chosen = chosen(&reference)?;
         let only = |trace: Trace| trace.restricted_to(&chosen, usize::MAX);
         (reference, candidate) = (only(reference), only(candidate));
+    }
+    if args.only_captured {
+        (points, reference) = only_captured(points, reference, &candidate);
     }
     let graph = graph_of(&reference)?;
     let mut gains = Gains::default();
@@ -71,13 +74,25 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
     };
     let report = assemble(&reference, &candidate, &options)?;
     let outcome = publish(&report, out, args.out.as_deref(), ui)?;
-    if args.model.is_none() && report.verdict.rests_on != "replay" && !ui.quiet {
-        let _nobody_listens = writeln!(
-            std::io::stderr(),
-            "hint: with `--model DIR`, the model of both traces, each component is proved alone, by replay"
-        );
+    if args.model.is_none() && args.weights.is_none() && report.verdict.rests_on != "replay" && !ui.quiet {
+        // Whose weights nobody knows, such as those of imported dumps, has to name them.
+        let which = match candidate.manifest().provenance.hashes.weights {
+            Some(_) => "`--model DIR`, the model of both traces",
+            None => "`--weights DIR`, the weights that the candidate computes with",
+        };
+        let _nobody_listens =
+            writeln!(std::io::stderr(), "hint: with {which}, each component is proved alone, by replay");
     }
     Ok(outcome)
+}
+
+/// Asks for no other points, prompts and steps than the candidate has. A point that it has in one step and
+/// lacks in another stays unmeasured there.
+fn only_captured(points: PointFilter, reference: Trace, candidate: &Trace) -> (PointFilter, Trace) {
+    let there = candidate.entries().iter().map(|e| e.point.clone()).collect();
+    let steps = candidate.entries().iter().map(|e| e.step as usize).max().unwrap_or(0);
+    let prompts = candidate.manifest().prompts.clone();
+    (points.among(there), reference.restricted_to(&prompts, steps))
 }
 
 /// The weights that the candidate computes with, where they are known: those that were named, or the

@@ -6,6 +6,7 @@ mod compare;
 mod dequantize;
 mod doctor;
 mod faults;
+mod import;
 mod inspect;
 mod quantize;
 mod release;
@@ -40,6 +41,7 @@ pub fn execute(cli: &Cli) -> ExitCode {
         Command::Run(args) => run::run(args, ui),
         Command::Capture(args) => capture::run(args, ui),
         Command::Compare(args) => compare::run(args, ui),
+        Command::Import(args) => import::run(args, ui),
         Command::Inspect(args) => inspect::run(args, ui),
         Command::Quantize(args) => quantize::run(args, ui),
         Command::Dequantize(args) => dequantize::run(args, ui),

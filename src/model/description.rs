@@ -8,7 +8,7 @@
 //! | `weight_prefixes` | what may stand for `model.` in the checkpoint's tensor names |
 //! | `ignored_weights` | prefixes of tensors that belong to other parts |
 //! | `[layers]` | number of layers and how to know each one's type |
-//! | `[torch]` | read by the Python side only |
+//! | `[torch]` | read by the Python side only; a component's `torch` by `import` too |
 //! | `[requires]` | values that keys of the configuration must have where they are there; an array stands for any of its values |
 //! | `[defaults]` | numbers, as expressions, for keys that the configuration may lack |
 //! | `[dims]` | sizes by name, as expressions over the configuration |
@@ -130,6 +130,24 @@ pub struct Template {
     #[serde(default)]
     pub basis: Basis,
     pub dtype: Option<DType>,
+    #[serde(default)]
+    pub torch: Option<Shown>,
+}
+
+/// Where Transformers shows a point: what capture on the Python side hooks, and how dumps of modules are named.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct Shown {
+    /// Path of the module, within the layer for a component of one.
+    pub module: String,
+    /// `input`, `output`, or an element of it: `output.0`.
+    pub take: String,
+    /// Function inside the module whose argument or result it is; none for the module's own.
+    #[serde(default)]
+    pub call: Option<Value>,
+    /// How its axes lie there, where that is not as in the point.
+    #[serde(default)]
+    pub layout: Option<String>,
 }
 
 /// Other parameters for a component when the configuration's `flag` is true.

@@ -3,12 +3,15 @@
 use super::point::resolve;
 use crate::error::{Error, Result};
 use globset::{Glob, GlobMatcher};
+use std::collections::BTreeSet;
 
 /// Chooses points by a glob such as `*.self_attn.*`; `*` crosses dots.
 #[derive(Debug, Clone)]
 pub struct PointFilter {
     glob: String,
     matcher: GlobMatcher,
+    /// Only these, where only what was captured is asked for.
+    among: Option<BTreeSet<String>>,
 }
 
 impl PointFilter {
@@ -22,12 +25,23 @@ impl PointFilter {
                     .hint("`*` and `?` stand for any characters, `[0-9]` for one of some, `{a,b}` for either")
             })?
             .compile_matcher();
-        Ok(Self { glob: glob.to_owned(), matcher })
+        Ok(Self { glob: glob.to_owned(), matcher, among: None })
     }
 
     /// True when the point is chosen.
     pub fn accepts(&self, point: &str) -> bool {
-        self.matcher.is_match(point)
+        self.matcher.is_match(point) && self.among.as_ref().is_none_or(|among| among.contains(point))
+    }
+
+    /// The same, but of no other points than these.
+    pub fn among(mut self, points: BTreeSet<String>) -> Self {
+        self.among = Some(points);
+        self
+    }
+
+    /// True where only some points are asked for, because only these were captured.
+    pub fn is_only_captured(&self) -> bool {
+        self.among.is_some()
     }
 
     /// The error for a filter that accepts no point of the architecture.

@@ -216,6 +216,16 @@ impl Graph {
         self.dims[name]
     }
 
+    /// The same for a name that the description may not have.
+    pub fn size(&self, name: &str) -> Option<usize> {
+        self.dims.get(name).copied()
+    }
+
+    /// What the description calls its sizes.
+    pub fn size_names(&self) -> impl Iterator<Item = &str> {
+        self.dims.keys().map(String::as_str)
+    }
+
     /// The name of a size, or of the layers, that another model has otherwise; none for a model of the same
     /// form.
     pub fn differs_in(&self, other: &Self) -> Option<&str> {

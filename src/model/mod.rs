@@ -15,7 +15,7 @@ mod point;
 
 pub use adapter::{ADAPTER_PARTS, Adapter, LowRank};
 pub use config::ModelConfig;
-pub use description::{ARCHITECTURES, Basis, Description, Op, Template, Tied};
+pub use description::{ARCHITECTURES, Basis, Description, Op, Shown, Template, Tied};
 #[cfg(feature = "cli")]
 pub use filter::PointFilter;
 pub use graph::{Component, Graph};

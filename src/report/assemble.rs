@@ -88,7 +88,8 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
     let worst = largest(&all, |f| f.engine.or(f.total));
     let dearest = largest(&all, |f| f.quantization.filter(|price| *price != 0.0));
     let diagnosis = diagnoses(candidate, &faults, options);
-    let verdict = super::verdict::verdict(outcome, &faults, &diagnosis, &rows, &coverage, quantization);
+    let verdict =
+        super::verdict::verdict(outcome, &faults, &diagnosis, &rows, &coverage, quantization, options);
     let first = faults.first();
     let prompt_id = first.map_or_else(|| worst_prompt(&prompts), |f| f.prompt.clone());
     Ok(Report {

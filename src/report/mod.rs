@@ -2,6 +2,7 @@
 
 mod arms;
 mod assemble;
+mod captured;
 mod diagnosis;
 mod escape;
 mod html;

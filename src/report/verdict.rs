@@ -1,5 +1,7 @@
 //! The verdict in sentences.
 
+use super::assemble::Options;
+use super::captured;
 use super::diagnosis::sentence;
 use super::json::{Coverage, Diagnosis, Fault, Outcome, Side, State, Verdict};
 use super::rows::Row;
@@ -113,11 +115,13 @@ pub(super) fn verdict(
     rows: &[Row<'_>],
     coverage: &Coverage,
     quantization: Quantization<'_>,
+    options: &Options<'_>,
 ) -> Verdict {
+    let part = captured::part(rows, options);
     let (headline, mut reasoning) = match (outcome, faults.first()) {
         (Outcome::Fault, Some(first)) => (
             fault_headline(first, faults, proof(first, rows)),
-            fault_reasoning(first, faults, diagnosis, rows),
+            fault_reasoning(first, faults, diagnosis, rows, options),
         ),
         (Outcome::Invalid, _) => {
             ("INVALID: nothing can be said about the candidate; see the warnings".to_owned(), Vec::new())
@@ -136,10 +140,18 @@ pub(super) fn verdict(
             unmeasured(rows),
         ),
         _ if rests_on(rows) == "replay" => {
-            ("PASS: no component errs beyond rounding".to_owned(), healthy(rows))
+            let which = part.as_ref().map_or("no component".to_owned(), |part| format!("none of {part}"));
+            (format!("PASS: {which} errs beyond rounding"), healthy(rows))
         }
-        _ => ("PASS: no point errs beyond what is explained".to_owned(), healthy(rows)),
+        _ => match &part {
+            Some(part) => (
+                format!("PASS: none of {part} errs beyond what is explained; the others were not captured"),
+                healthy(rows),
+            ),
+            None => ("PASS: no point errs beyond what is explained".to_owned(), healthy(rows)),
+        },
     };
+    reasoning.extend(part.map(|part| format!("Only what the candidate captured was asked for: {part}.")));
     reasoning.extend(prices(rows));
     Verdict { headline, reasoning, rests_on: rests_on(rows).into() }
 }
@@ -178,6 +190,7 @@ fn fault_reasoning(
     faults: &[Fault],
     diagnosis: &[Diagnosis],
     rows: &[Row<'_>],
+    options: &Options<'_>,
 ) -> Vec<String> {
     let same_step = |row: &&Row<'_>| row.pair.prompt == first.prompt && row.pair.step == first.step;
     let mut sentences = vec![format!(
@@ -192,6 +205,9 @@ fn fault_reasoning(
         .filter(same_step)
         .find(|row| row.pair.point == first.point)
         .and_then(|row| row.judgement.as_ref());
+    if judged.is_some_and(|j| j.proof().is_none()) {
+        sentences.extend(captured::stretch(first, rows, options.graph));
+    }
     match judged.map(|j| j.inputs.as_slice()) {
         Some([]) | None => sentences.push("Nothing upstream of it was compared.".into()),
         Some(inputs) => {

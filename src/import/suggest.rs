@@ -1,0 +1,183 @@
+//! What a dump that nothing says anything about might be: by name, by shape, and by value.
+
+use super::block::Block;
+use super::format::{Item, Kind, Source};
+use super::names::Names;
+use super::near::{SAME, Way, distance};
+use super::pattern::placed;
+use super::plan::Target;
+use crate::model::Component;
+use crate::tensor::DType;
+use crate::trace::Trace;
+use std::fmt::Write;
+
+/// A point that a dump might be.
+#[derive(Debug, Clone)]
+pub(super) struct Guess {
+    pub point: String,
+    pub layer: Option<usize>,
+    pub way: Way,
+    /// Relative L2 error against the reference's.
+    pub error: f64,
+}
+
+/// What is known about one dump.
+#[derive(Debug, Clone)]
+pub(super) struct Suggestion {
+    pub name: String,
+    /// The name without the directories of prompt and step.
+    file: String,
+    form: String,
+    /// True for what is no tensor that a trace can hold.
+    unreadable: bool,
+    /// The nearest by value.
+    pub value: Option<Guess>,
+    /// The nearest by name, and whether it has as many elements.
+    by_name: Option<(String, bool)>,
+    /// Those of as many elements.
+    by_shape: Vec<String>,
+}
+
+impl Suggestion {
+    /// Looks for the points that `item` might be in that step.
+    pub fn of(
+        source: &dyn Source,
+        index: usize,
+        (prompt, step): (usize, u32),
+        target: &Target<'_>,
+        reference: Option<&Trace>,
+    ) -> Self {
+        let item = &source.items()[index];
+        let ids: Vec<&str> = target.prompts.iter().map(|p| p.id.as_str()).collect();
+        let file = placed(&item.name, &ids).1;
+        let names = Names::new(target.graph);
+        let all = target.graph.components();
+        let fitting: Vec<&Component> =
+            all.iter().filter(|c| may_be(item, &target.shape(c, prompt, step))).collect();
+        let value = reference.and_then(|r| by_value(source, index, &fitting, (prompt, step), target, r));
+        Self {
+            name: item.name.clone(),
+            form: item.form(),
+            value,
+            by_name: names.nearest(file).map(|near| {
+                let point = names.get(near).map_or(near, |meant| &meant.point);
+                (near.to_owned(), fitting.iter().any(|c| c.point == point))
+            }),
+            file: file.to_owned(),
+            unreadable: matches!(item.kind, Kind::Other(_)),
+            by_shape: fitting.into_iter().map(|c| c.point.clone()).collect(),
+        }
+    }
+
+    /// In one line.
+    pub fn line(&self) -> String {
+        let mut line = format!("`{}` ({})", self.name, self.form);
+        let _infallible = match (&self.value, &self.by_name, self.by_shape.as_slice()) {
+            (Some(guess), ..) => write!(
+                line,
+                ": by value `{}`{}, relative L2 error {:.1e}",
+                guess.point,
+                if guess.way.axes.is_empty() && guess.way.pairs.is_none() {
+                    String::new()
+                } else {
+                    format!(" {}", guess.way.words())
+                },
+                guess.error
+            ),
+            (None, Some((near, true)), _) => write!(line, ": did you mean `{near}`?"),
+            (None, Some((near, false)), _) => {
+                write!(line, ": did you mean `{near}`? It has another number of elements")
+            }
+            (None, None, []) if self.unreadable => {
+                write!(line, ": leave it out with `ignore = true` in a map")
+            }
+            (None, None, []) => write!(line, ": no point has as many elements"),
+            (None, None, [one]) => write!(line, ": only `{one}` has as many elements"),
+            (None, None, [first, rest @ ..]) => {
+                write!(line, ": `{first}` and {} more points have as many elements", rest.len())
+            }
+        };
+        line
+    }
+
+    /// Its entry in a map, and what the entry of another layer would be too: `{i}` for its number.
+    pub fn entry(&self) -> String {
+        let name = &self.file;
+        let Some(guess) = &self.value else {
+            let mut out = String::new();
+            let _infallible = writeln!(out, "# {}", self.line());
+            let _infallible = writeln!(out, "[[tensor]]\nfile = {}\nignore = true", quoted(name));
+            return out;
+        };
+        let (file, point) = match guess.layer.and_then(|layer| Some((layer, with_place(name, layer)?))) {
+            Some((layer, file)) => (file, guess.point.replacen(&format!("layers.{layer}"), "layers.{i}", 1)),
+            None => (name.clone(), guess.point.clone()),
+        };
+        let mut out = format!("[[tensor]]\nfile = {}\npoint = {}\n", quoted(&file), quoted(&point));
+        if !guess.way.axes.is_empty() {
+            let _infallible = writeln!(out, "transpose = {:?}", guess.way.axes);
+        }
+        if let Some(width) = guess.way.pairs {
+            let _infallible = writeln!(out, "pairs = {{ axis = -1, width = {width} }}");
+        }
+        out
+    }
+}
+
+fn quoted(text: &str) -> String {
+    // What TOML's basic strings escape, JSON's do alike.
+    serde_json::to_string(text).expect("a string")
+}
+
+/// A name with `{i}` for the only number in it that is the layer's.
+fn with_place(name: &str, layer: usize) -> Option<String> {
+    let digits = layer.to_string();
+    let bytes = name.as_bytes();
+    let alone = |at: usize| {
+        !at.checked_sub(1).is_some_and(|i| bytes[i].is_ascii_digit())
+            && !bytes.get(at + digits.len()).is_some_and(u8::is_ascii_digit)
+    };
+    let places: Vec<usize> = name.match_indices(&digits).map(|(at, _)| at).filter(|at| alone(*at)).collect();
+    let [at] = places[..] else { return None };
+    Some(format!("{}{{i}}{}", &name[..at], &name[at + digits.len()..]))
+}
+
+fn may_be(item: &Item, shape: &[usize]) -> bool {
+    item.elements().is_some_and(|n| Some(n) == shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size)))
+}
+
+/// The point whose values are the nearest, if any is near at all.
+fn by_value(
+    source: &dyn Source,
+    index: usize,
+    fitting: &[&Component],
+    (prompt, step): (usize, u32),
+    target: &Target<'_>,
+    reference: &Trace,
+) -> Option<Guess> {
+    let item = &source.items()[index];
+    let (Kind::Known(dtype) | Kind::Assumed(dtype)) = item.kind else { return None };
+    let id = &target.prompts[prompt].id;
+    let entries: Vec<_> =
+        fitting.iter().filter_map(|c| Some((c, reference.find(id, step, &c.point)?))).collect();
+    if dtype == DType::U8 || entries.is_empty() {
+        return None;
+    }
+    // What cannot be read is an error where it is imported, and here no help.
+    let bytes = source.read(index).ok().filter(|bytes| bytes.len() as u64 == item.bytes)?;
+    let block = Block { dtype, shape: Vec::new(), bytes };
+    let mut best: Option<Guess> = None;
+    for (component, entry) in entries {
+        if !entry.dtype.is_float() {
+            continue;
+        }
+        for way in Way::all(item.shape.as_deref(), &entry.shape, target.graph.size("head_dim")) {
+            let error = distance(reference.view(entry), &block, &way);
+            // A quantized or a faulty engine is further from the reference, and still nearest to its own.
+            if error < 50.0 * SAME && best.as_ref().is_none_or(|b| error < b.error) {
+                best = Some(Guess { point: component.point.clone(), layer: component.layer, way, error });
+            }
+        }
+    }
+    best
+}

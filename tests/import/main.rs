@@ -1,0 +1,13 @@
+//! `layerdiff import` through the real command: every format, every key of a map, and files made to do harm.
+
+#![cfg(unix)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod formats;
+mod hostile;
+mod maps;
+mod names;
+mod readme;
+mod world;
