@@ -21,11 +21,11 @@ pub(super) trait Number: Copy + Into<f64> {
 
 impl Number for f32 {
     fn run(reference: &[Self], candidate: &[Self]) -> Run {
-        kernel::run_f32(reference, candidate)
+        kernel::run_f32::<false>(reference, candidate)
     }
 
     fn masked(reference: &[Self], candidate: &[Self]) -> Run {
-        kernel::masked_f32(reference, candidate)
+        kernel::run_f32::<true>(reference, candidate)
     }
 
     fn count(
@@ -48,11 +48,11 @@ impl Number for f32 {
 
 impl Number for f64 {
     fn run(reference: &[Self], candidate: &[Self]) -> Run {
-        kernel::run_f64(reference, candidate)
+        kernel::run_f64::<false>(reference, candidate)
     }
 
     fn masked(reference: &[Self], candidate: &[Self]) -> Run {
-        kernel::masked_f64(reference, candidate)
+        kernel::run_f64::<true>(reference, candidate)
     }
 
     fn count(_: &[Self], _: &[Self], _: f64, _: &mut [u16], _: &mut Histogram) -> bool {
