@@ -1,6 +1,6 @@
 //! Talk and progress on stderr; bars only where it is a terminal.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::fmt::Display;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -10,9 +10,9 @@ pub fn bar(what: &str, total: u64, quiet: bool) -> ProgressBar {
     let hidden = quiet || log::max_level() >= log::Level::Info;
     let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     let bar = ProgressBar::with_draw_target(Some(total), target);
-    let template = "{prefix:>10} {bar:12} {pos}/{len} {elapsed}, {rate}, {eta} left  {wide_msg}";
+    let template = "{prefix:>10} {bar:12} {pos}/{len} {elapsed}, {rate}, {left} left  {wide_msg}";
     let style = ProgressStyle::with_template(template).expect("the template is constant");
-    bar.set_style(style.with_key("rate", rate));
+    bar.set_style(style.with_key("rate", rate).with_key("left", left));
     bar.set_prefix(what.to_owned());
     // A long item moves the clock all the same.
     bar.enable_steady_tick(Duration::from_millis(500));
@@ -27,6 +27,15 @@ fn rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
         _ => write!(out, "–/s"),
     };
     each.expect("text takes text");
+}
+
+/// How long the rest takes, once something is done.
+fn left(state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    let left = match state.per_sec() {
+        rate if rate > 0.0 => write!(out, "{}", HumanDuration(state.eta())),
+        _ => write!(out, "–"),
+    };
+    left.expect("text takes text");
 }
 
 /// Has lines say on stderr what is done: nothing at 0, the stages at 1, at 2 also what Python says.

@@ -42,7 +42,7 @@ Examples:
   layerdiff man | man -l -
   layerdiff man --out ~/.local/share/man/man1        layerdiff.1, layerdiff-run.1, …")]
 pub struct ManArgs {
-    /// Write a page for each command into this directory [default: the page of layerdiff itself, to stdout].
+    /// Write a page for each command into this directory; earlier pages there are replaced [default: the page of layerdiff itself, to stdout].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::report::Outcome;
 use clap::CommandFactory;
 use serde_json::json;
+use std::path::Path;
 
 const NAME: &str = "layerdiff";
 
@@ -38,6 +39,7 @@ pub(super) fn man(args: &ManArgs, ui: Ui) -> Result<Outcome> {
     let mut files = Vec::new();
     for (name, command) in pages(&command, NAME) {
         let path = dir.join(format!("{name}.1"));
+        refuse_other(&path)?;
         crate::files::write_whole("the page", &path, page(command)?.as_bytes())?;
         files.push(path);
     }
@@ -47,6 +49,17 @@ pub(super) fn man(args: &ManArgs, ui: Ui) -> Result<Outcome> {
         print_text(&format!("{} pages: {}", files.len(), dir.display()))?;
     }
     Ok(Outcome::Pass)
+}
+
+/// Refuses to replace what is no page of this command.
+fn refuse_other(path: &Path) -> Result<()> {
+    match std::fs::read_to_string(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Ok(text) if text.contains(&format!("\n.TH {NAME}")) => Ok(()),
+        _ => Err(Error::new("another file has the page's name")
+            .at(path)
+            .hint("only pages of layerdiff are replaced: choose another directory, or remove the file")),
+    }
 }
 
 /// The command and all below it, under the names of their pages.

@@ -93,7 +93,7 @@ impl Frequencies {
     pub fn stretch(&self, i: usize) -> f64 {
         let plain = self.plain(i);
         match self.scaling {
-            Scaling::Llama3 { factor, low, high, original } if (0.0..1.0).contains(&self.kept(plain)) => {
+            Scaling::Llama3 { factor, low, high, original } if ![0.0, 1.0].contains(&self.kept(plain)) => {
                 let slope = original * plain / TAU / (high - low);
                 1.0 + (slope * (plain - plain / factor) / self.of(i)).abs()
             }
@@ -164,7 +164,10 @@ mod tests {
             let other = scaled.with_theta(5e5 * (1.0 + step));
             let change = |f: fn(&Frequencies, usize) -> f64| (f(&other, i) / f(&scaled, i) - 1.0).abs();
             let (plain, all) = (change(Frequencies::plain), change(Frequencies::of));
-            assert!(all <= 1.001 * scaled.stretch(i) * plain + 1e-14, "{i}: {all} {plain}");
+            let stretch = scaled.stretch(i);
+            assert!(all <= 1.001 * stretch * plain + 1e-14, "{i}: {all} {plain}");
+            assert!(all >= 0.3 * stretch * plain - 1e-14, "{i}: {all} {plain} {stretch}");
+            assert!(stretch == 1.0 || (0.126..0.999).contains(&(scaled.of(i) / scaled.plain(i))), "{i}");
         }
     }
 }
