@@ -1,12 +1,14 @@
 //! The command line, as typed.
 
 mod faults;
+mod output;
 mod run;
 mod tokens;
 mod traces;
 mod weights;
 
 pub use faults::{FaultsArgs, FaultsCommand, FaultsListArgs, FaultsRunArgs};
+pub use output::{Format, FormatArg, ShowArgs, ShowFormat};
 pub use run::RunArgs;
 pub use tokens::{ReleaseArgs, TokenArgs, TokensArgs};
 pub use traces::{CaptureArgs, CompareArgs, InspectArgs};
@@ -30,7 +32,8 @@ Examples:
   layerdiff inspect TRACE                         what is in a trace
   layerdiff quantize --format q4 MODEL OUT        Q4 weights, as lattice makes them
   layerdiff dequantize --engine NAME MODEL OUT    the weights that an engine computes with, in float32
-  layerdiff faults run                            known bugs planted one by one, and what is named"
+  layerdiff faults run                            known bugs planted one by one, and what is named
+  layerdiff show reports/latest --format github   a report as Markdown for an issue"
 )]
 pub struct Cli {
     /// What to do.
@@ -65,6 +68,21 @@ pub enum Command {
     Tokens(TokensArgs),
     /// Layers and tokens of every engine in one report, which passes or fails the release.
     Release(ReleaseArgs),
+    /// Show a report that was written before: in the terminal, as Markdown for GitHub, or as a page.
+    Show(ShowArgs),
+}
+
+impl Command {
+    /// How the result is printed, where that can be chosen.
+    pub fn format(&self) -> Format {
+        match self {
+            Self::Run(args) => args.format.name,
+            Self::Compare(args) => args.format.name,
+            Self::Tokens(args) => args.format.name,
+            Self::Release(args) => args.format.name,
+            _ => Format::Terminal,
+        }
+    }
 }
 
 /// The model of most commands.

@@ -313,6 +313,39 @@ fn a_trace_of_other_weights_is_refused_by_compare_too() {
     refused!(world, "compare @candidate @candidate --model @@ --out @report");
 }
 
+// Reports that were written before.
+
+#[test]
+fn a_missing_report_is_named() {
+    refused!(World::new(), "show @gone/report.json");
+}
+
+#[test]
+fn a_file_that_is_no_report_is_refused() {
+    refused!(World::new(), "show @prompts.jsonl");
+}
+
+#[test]
+fn a_report_of_another_format_is_refused() {
+    let world = World::new();
+    world.file("report.json", r#"{"format": "layerdif-report", "version": 1}"#);
+    refused!(world, "show @report.json");
+}
+
+#[test]
+fn a_report_of_another_version_is_refused() {
+    let world = World::new();
+    world.file("report.json", r#"{"format": "layerdiff-report", "version": 2}"#);
+    refused!(world, "show @report.json");
+}
+
+#[test]
+fn a_report_that_lacks_a_key_is_refused() {
+    let world = World::new();
+    world.file("report.json", r#"{"format": "layerdiff-report", "version": 1, "outcome": "pass"}"#);
+    refused!(world, "show @report.json");
+}
+
 // Prompts, engines and points.
 
 #[test]

@@ -6,9 +6,11 @@ mod diagnosis;
 mod escape;
 mod html;
 mod json;
+pub(crate) mod junit;
 mod markdown;
 mod plot;
 mod ratios;
+mod read;
 mod replays;
 mod rows;
 #[cfg(test)]
@@ -28,9 +30,11 @@ pub use json::{
     Coverage, Diagnosis, Fault, FloorReport, Growth, Outcome, PointReport, PromptReport, Report,
     ReportProvenance, Side, State, Verdict,
 };
-pub use markdown::{markdown, markdown_set};
+pub(crate) use markdown::{Room, Sections, command, cut, engine, fitted, folded, named, strong};
+pub use markdown::{github, github_set, markdown, markdown_set};
 pub use plot::{draw_all, draw_bars, draw_engines, draw_positions};
 pub use ratios::Ratios;
+pub use read::Document;
 pub use replays::NotReplayed;
 pub use set::{EngineResult, ReportSet, first_diagnosis};
 pub use terminal::{terminal, terminal_set};
