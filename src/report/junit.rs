@@ -89,7 +89,7 @@ pub(crate) fn write(suites: &[Suite], dir: &Path) -> Result<()> {
 fn document(suites: &[Suite]) -> String {
     let counted = |counts: [usize; 4]| {
         let names = ["tests", "failures", "errors", "skipped"];
-        names.iter().zip(counts).map(|(name, n)| format!(" {name}=\"{n}\"")).collect::<String>()
+        names.iter().zip(counts).map(|(name, n)| format!(" {name}=\"{n}\"")).collect::<Vec<_>>().concat()
     };
     let sum = suites.iter().map(Suite::counts).fold([0; 4], |a, b| std::array::from_fn(|i| a[i] + b[i]));
     let mut out = format!(

@@ -220,9 +220,8 @@ impl Release {
 /// What is said of an engine, with links to its own reports where `links` lie beside the page.
 fn said(engine: &EngineRelease, links: bool, chars: usize) -> Vec<String> {
     let name = plain(&cut(&engine.engine, chars));
-    let link = |part: &str| match links {
-        true => format!(" ([report]({}/{part}/report.md))", engine.engine),
-        false => String::new(),
+    let link = |part: &str| {
+        if links { format!(" ([report]({}/{part}/report.md))", engine.engine) } else { String::new() }
     };
     let mut lines = vec![String::new(), format!("**{name}**"), String::new()];
     if let Some(part) = &engine.layers {

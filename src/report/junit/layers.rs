@@ -86,7 +86,7 @@ fn described(faulty: &Faulty<'_>, diagnosis: &[Diagnosis]) -> String {
     );
     for diagnosis in diagnosis.iter().filter(|d| d.point == f.point) {
         let text = if diagnosis.is_named() { &diagnosis.name } else { &diagnosis.description };
-        said += &format!("\n  diagnosis: {text}");
+        said.extend(["\n  diagnosis: ", text]);
     }
     said
 }

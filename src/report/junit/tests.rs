@@ -80,7 +80,7 @@ fn a_document_is_green_where_and_only_where_the_exit_code_is_0() {
     unmeasured.outcome = Outcome::Unmeasured;
     let mut invalid = sample::sound(4);
     invalid.outcome = Outcome::Invalid;
-    let samples = [
+    let samples = vec![
         sample::healthy(),
         sample::faulty(),
         sample::broken(),

@@ -17,7 +17,7 @@ pub(super) enum Links {
 /// Renders the report of several engines.
 pub fn markdown_set(set: &ReportSet) -> String {
     let mut lines = overview(set, Links::Files, CHARS);
-    lines.extend(["".to_owned(), "![What each engine adds](engines.svg)".to_owned()]);
+    lines.extend([String::new(), "![What each engine adds](engines.svg)".to_owned()]);
     lines.push(String::new());
     lines.extend(bounds(set, CHARS));
     lines.extend(engines(set, CHARS));

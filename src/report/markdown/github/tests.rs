@@ -30,7 +30,7 @@ fn seen(page: &str) -> Seen {
         "<!---->",
     ];
     let mut seen = Seen::default();
-    let (mut code, mut fenced) = (0, 0);
+    let (mut code, mut fenced) = (0_usize, 0_usize);
     let mut outside = page.to_owned();
     let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
     for (event, range) in Parser::new_ext(page, options).into_offset_iter() {
@@ -38,7 +38,7 @@ fn seen(page: &str) -> Seen {
             Event::Start(Tag::Table(_)) => seen.tables.push(Vec::new()),
             Event::Start(Tag::TableHead | Tag::TableRow) => seen.tables.last_mut().unwrap().push(Vec::new()),
             Event::Start(Tag::TableCell) => {
-                seen.tables.last_mut().unwrap().last_mut().unwrap().push(String::new())
+                seen.tables.last_mut().unwrap().last_mut().unwrap().push(String::new());
             }
             Event::Start(Tag::Heading { .. }) => seen.headings += 1,
             Event::Start(Tag::CodeBlock(_)) => {
@@ -58,14 +58,14 @@ fn seen(page: &str) -> Seen {
             Event::Rule | Event::TaskListMarker(_) => panic!("{event:?}\n{page}"),
             Event::Html(html) | Event::InlineHtml(html) => {
                 let (opens, closes) = (html.matches("<code>").count(), html.matches("</code>").count());
-                code += opens as i32 - closes as i32;
+                code = code + opens - closes;
                 // A summary is a block of HTML with our own words in it.
                 let rest = ours.iter().fold(html.to_string(), |rest, tag| rest.replace(tag, ""));
                 assert!(!rest.contains('<'), "{html}\n{page}");
                 seen.text += &rest;
             }
             Event::Text(text) | Event::Code(text) if matches!(fenced, 1..) || text.is_empty() => {
-                seen.text += &text
+                seen.text += &text;
             }
             Event::Code(text) => add(&mut seen, &text),
             Event::Text(text) => {
