@@ -2,6 +2,7 @@
 
 mod faults;
 mod output;
+mod plot;
 mod run;
 mod tokens;
 mod traces;
@@ -9,6 +10,7 @@ mod weights;
 
 pub use faults::{FaultsArgs, FaultsCommand, FaultsListArgs, FaultsRunArgs};
 pub use output::{Format, FormatArg, ShowArgs, ShowFormat};
+pub use plot::{PlotArgs, PlotKind, PlotValue};
 pub use run::RunArgs;
 pub use tokens::{ReleaseArgs, TokenArgs, TokensArgs};
 pub use traces::{CaptureArgs, CompareArgs, InspectArgs};
@@ -33,7 +35,8 @@ Examples:
   layerdiff quantize --format q4 MODEL OUT        Q4 weights, as lattice makes them
   layerdiff dequantize --engine NAME MODEL OUT    the weights that an engine computes with, in float32
   layerdiff faults run                            known bugs planted one by one, and what is named
-  layerdiff show reports/latest --format github   a report as Markdown for an issue"
+  layerdiff show reports/latest --format github   a report as Markdown for an issue
+  layerdiff plot reports/latest --kind heatmap    one picture of a report"
 )]
 pub struct Cli {
     /// What to do.
@@ -70,6 +73,8 @@ pub enum Command {
     Release(ReleaseArgs),
     /// Show a report that was written before: in the terminal, as Markdown for GitHub, or as a page.
     Show(ShowArgs),
+    /// Draw one picture of a report: a curve, a heatmap, errors by value, head or token.
+    Plot(PlotArgs),
 }
 
 impl Command {

@@ -6,6 +6,7 @@ mod compare;
 mod dequantize;
 mod faults;
 mod inspect;
+mod plot;
 mod quantize;
 mod release;
 mod run;
@@ -48,6 +49,7 @@ pub fn execute(cli: &Cli) -> ExitCode {
         Command::Tokens(args) => tokens::run(args, ui),
         Command::Release(args) => release::run(args, ui),
         Command::Show(args) => show::run(args, ui),
+        Command::Plot(args) => plot::run(args, ui),
     };
     match result {
         Ok(outcome) => ExitCode::from(outcome.exit_code()),

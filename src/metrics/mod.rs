@@ -10,8 +10,10 @@
 //! coordinate is kept, and it makes [`Metrics::rel_l2`] and [`Metrics::max_abs`] infinite, so that
 //! no maximum and no mean can hide it. +0 and −0 are equal.
 
+mod by_value;
 mod histogram;
 
+pub use by_value::{ErrorsByValue, ValueRow};
 pub use histogram::{Histogram, Magnitudes};
 
 use crate::tensor::Elements;

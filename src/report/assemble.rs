@@ -1,6 +1,7 @@
 //! From two traces to a report.
 
 use super::arms::{Arms, Figures, by_token, figures};
+use super::details::{Sides, by_prompt};
 use super::diagnosis::diagnoses;
 use super::json::{
     Coverage, Fault, FloorReport, Growth, Outcome, PointReport, PromptReport, Report, ReportProvenance, Side,
@@ -89,6 +90,8 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
     let dearest = largest(&all, |f| f.quantization.filter(|price| *price != 0.0));
     let diagnosis = diagnoses(candidate, &faults, options);
     let verdict = super::verdict::verdict(outcome, &faults, &diagnosis, &rows, &coverage, quantization);
+    let points = points(&all);
+    let sides = Sides { reference, candidate, options };
     let first = faults.first();
     let prompt_id = first.map_or_else(|| worst_prompt(&prompts), |f| f.prompt.clone());
     Ok(Report {
@@ -125,7 +128,10 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
                 options.floor.description().replace("the reference", "arm Q, on its weights")
             },
         },
-        points: points(&all),
+        heads: sides.heads(&rows),
+        by_value: sides.by_value(&rows),
+        by_prompt: by_prompt(&rows, &points, &prompts),
+        points,
         self_check,
         prompts,
         warnings,
@@ -177,13 +183,26 @@ fn prompt_report(prompt: &Prompt, rows: &[Row<'_>]) -> PromptReport {
     PromptReport {
         id: prompt.id.clone(),
         category: prompt.category.clone(),
+        text: prompt.text.as_deref().map(|text| start(text, TEXT)),
         tokens: prompt.token_ids.len(),
         token_ids: prompt.token_ids.clone(),
+        token_texts: Vec::new(),
         outcome,
         coverage,
         worst_point: worst.map(|(point, _)| point.to_owned()),
         worst_rel_l2: worst.map(|(_, error)| error),
         first_fault,
+    }
+}
+
+/// Signs of a prompt's text that a report keeps.
+const TEXT: usize = 2000;
+
+/// The first signs of a text, with a mark where there were more.
+fn start(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `report.json`: the report itself. Markdown and plots only render it.
 
 use super::arms::{Arms, Figures, TokenError};
+use super::details::{HeadErrors, PointByValue, PromptErrors};
 use super::ratios::Ratios;
 use super::replays::NotReplayed;
 pub use crate::localize::{Side, State};
@@ -98,6 +99,15 @@ pub struct Report {
     pub by_token: Vec<TokenError>,
     /// Each point and step; of several prompts the one with the largest error.
     pub points: Vec<PointReport>,
+    /// The errors by head of each point that has heads.
+    #[serde(default)]
+    pub heads: Vec<HeadErrors>,
+    /// The errors by the size of the value, of the worst point of each component.
+    #[serde(default)]
+    pub by_value: Vec<PointByValue>,
+    /// The errors at all points of some prompts, the worst first; empty where there is only one.
+    #[serde(default)]
+    pub by_prompt: Vec<PromptErrors>,
     /// What a reader should know before trusting the result.
     pub warnings: Vec<String>,
     /// Where everything came from.
@@ -121,8 +131,14 @@ pub struct Verdict {
 pub struct PromptReport {
     pub id: String,
     pub category: Option<String>,
+    /// The start of its text, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
     pub tokens: usize,
     pub token_ids: Vec<u32>,
+    /// What each token stands for, those of the decode steps too, where the model's tokenizer is at hand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_texts: Vec<String>,
     pub outcome: Outcome,
     pub coverage: Coverage,
     /// The point with the largest relative error, and that error.

@@ -2,6 +2,7 @@
 
 mod arms;
 mod assemble;
+mod details;
 mod diagnosis;
 mod escape;
 mod html;
@@ -24,6 +25,7 @@ mod write;
 
 pub use arms::{Arm, Arms, Figures, TokenError};
 pub use assemble::{Options, assemble};
+pub use details::{HeadErrors, PointByValue, PromptError, PromptErrors};
 pub(crate) use escape::{code, plain, prose};
 pub use html::{html, html_set};
 pub use json::{
@@ -32,7 +34,8 @@ pub use json::{
 };
 pub(crate) use markdown::{Room, Sections, command, cut, engine, fitted, folded, named, strong};
 pub use markdown::{github, github_set, markdown, markdown_set};
-pub use plot::{draw_all, draw_bars, draw_engines, draw_positions};
+pub use plot::{Measure, PictureKind, Wanted, draw_all, draw_bars, draw_engines, draw_positions};
+pub(crate) use plot::{Scene, picture, picture_of_engines, png, svg};
 pub use ratios::Ratios;
 pub use read::Document;
 pub use replays::NotReplayed;
