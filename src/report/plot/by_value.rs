@@ -8,6 +8,7 @@ use super::series::{Dash, Style};
 use super::theme::{EDGE, HEIGHT, INK, MARGIN, MUTED, PAPER, ROW, TEXT, TITLE, WIDTH};
 use crate::error::{Error, Result};
 use crate::metrics::{ErrorsByValue, ValueRow};
+use crate::model::layer_of;
 use crate::report::{PointByValue, Report};
 
 /// Unit roundoffs that are drawn as lines, with the precision's name and its exponent of 2.
@@ -66,10 +67,13 @@ fn chosen(report: &Report) -> Result<&PointByValue> {
             return Error::new("the report has no errors by value")
                 .hint("an earlier layerdiff wrote it, or nothing was compared: make it anew");
         }
-        let kept: Vec<&str> = report.by_value.iter().map(|v| v.point.as_str()).collect();
+        let name =
+            |point: &str| layer_of(point).map_or(point.to_owned(), |i| point.replace(&format!(".{i}"), ""));
+        let same = |v: &&PointByValue| report.points.iter().any(|p| name(&p.point) == name(&v.point));
+        let kept = report.by_value.iter().find(same).map(|v| format!(", here `{}`", v.point));
         Error::new("the errors of this point by value are not in the report").hint(format!(
-            "they are kept for the worst point of each component and for faulty ones: {}",
-            kept.join(", ")
+            "they are kept for faulty points and for the worst point of each component{}",
+            kept.unwrap_or_default()
         ))
     })
 }
@@ -105,10 +109,15 @@ struct Plot {
 
 const BAND: f64 = 44.0;
 
+/// How many, among exponents.
+fn count(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
 impl Plot {
     fn new(counts: &ErrorsByValue, inner: Area) -> Option<Self> {
         let (first, last) = (counts.rows.first()?.value, counts.rows.last()?.value);
-        let ends = |row: &ValueRow| (row.from, row.from + row.counts.len() as i32);
+        let ends = |row: &ValueRow| (row.from, row.from + count(row.counts.len()));
         let spans = rows(counts).filter(|row| !row.counts.is_empty()).map(ends);
         let (low, high) = spans.fold((i32::MAX, i32::MIN), |a, b| (a.0.min(b.0), a.1.max(b.1)));
         // Nothing but exact values: some room above their band.
@@ -156,7 +165,7 @@ impl Plot {
         for (row, (left, right)) in columns.chain(zero) {
             let mut cell = |n: u64, top: f64, bottom: f64| {
                 if n > 0 {
-                    let area = Area { left, right, top, bottom };
+                    let area = Area { left, top, right, bottom };
                     scene.fill(area.corners(), ramp.colour(n as f64), 1.0);
                 }
             };
@@ -204,7 +213,7 @@ impl Plot {
             low..=high
         };
         let all: Vec<i32> = decades(self.errors).collect();
-        let every = (all.len() / 12 + 1) as i32;
+        let every = count(all.len() / 12 + 1);
         for decade in all.into_iter().filter(|d| d % every == 0) {
             let y = self.y(log2(decade));
             scene.line(vec![(left - 6.0, y), (left, y)], MUTED, 1.5);
@@ -219,7 +228,7 @@ impl Plot {
             Anchor::Right,
         );
         let all: Vec<i32> = decades(self.values).collect();
-        let every = (all.len() / 10 + 1) as i32;
+        let every = count(all.len() / 10 + 1);
         for decade in all.into_iter().filter(|d| d % every == 0) {
             let x = self.x(log2(decade));
             let name = format!("1e{decade}");

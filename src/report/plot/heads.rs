@@ -84,9 +84,10 @@ fn nothing(report: &Report) -> Error {
             names.push(name);
         }
     }
+    let names: Vec<&str> = names.iter().map(|name| name.trim_start_matches("model.")).collect();
     Error::new("no point that was chosen has heads").hint(format!(
         "these have: {}; such as --point '*.{}'",
         names.join(", "),
-        names[0].trim_start_matches("model.")
+        names[0]
     ))
 }

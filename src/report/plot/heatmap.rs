@@ -156,7 +156,7 @@ impl Heatmap {
             pen.mark(name, |scene, area| draw_cell(scene, cell, area, self.ramp));
         }
         if self.has(|c| matches!(c, Cell::Value(_, true))) {
-            pen.mark("fault born here", |scene, area| born(scene, area));
+            pen.mark("fault born here", born);
         }
         pen.y + 0.25 * TEXT - top
     }

@@ -74,7 +74,7 @@ fn of_prompt(report: &mut Report, id: &str) -> Result<()> {
         report.faults.retain(|f| f.prompt == id);
         restore(report, id, &own);
     }
-    report.prompt_id = id.to_owned();
+    id.clone_into(&mut report.prompt_id);
     report.prompts = vec![prompt];
     report.heads.retain(|h| h.prompt == id);
     report.by_value.retain(|v| v.prompt == id);
