@@ -186,6 +186,7 @@ fn prompt_report(prompt: &Prompt, rows: &[Row<'_>]) -> PromptReport {
         text: prompt.text.as_deref().map(|text| start(text, TEXT)),
         tokens: prompt.token_ids.len(),
         token_ids: prompt.token_ids.clone(),
+        step_token_ids: prompt.step_token_ids.clone(),
         token_texts: Vec::new(),
         outcome,
         coverage,

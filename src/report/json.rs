@@ -114,6 +114,19 @@ pub struct Report {
     pub provenance: ReportProvenance,
 }
 
+impl Report {
+    /// Says what the tokens of the prompts stand for, the first of each, as far as `text` knows.
+    pub fn name_tokens(&mut self, text: impl Fn(u32) -> Option<String>) {
+        for prompt in &mut self.prompts {
+            let ids = prompt.token_ids.iter().chain(&prompt.step_token_ids).take(NAMED_TOKENS);
+            prompt.token_texts = ids.map(|id| text(*id).unwrap_or_default()).collect();
+        }
+    }
+}
+
+/// Tokens of a prompt whose texts a report keeps.
+const NAMED_TOKENS: usize = 1000;
+
 /// The result for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -136,7 +149,10 @@ pub struct PromptReport {
     pub text: Option<String>,
     pub tokens: usize,
     pub token_ids: Vec<u32>,
-    /// What each token stands for, those of the decode steps too, where the model's tokenizer is at hand.
+    /// The token that each decode step was given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub step_token_ids: Vec<u32>,
+    /// What each token stands for, then each of the decode steps, as far as the model's tokenizer is at hand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub token_texts: Vec<String>,
     pub outcome: Outcome,

@@ -157,6 +157,7 @@ fn prompt(id: &str) -> PromptReport {
         text: Some("def add(a, b):".to_owned()),
         tokens: 16,
         token_ids: (0..16).collect(),
+        step_token_ids: Vec::new(),
         token_texts: Vec::new(),
         outcome: Outcome::Pass,
         coverage: Coverage { expected: 195, matched: 195, mismatched: 0, unmeasured: 0 },
