@@ -147,3 +147,32 @@ fn the_exit_code_of_show_is_no_verdict() {
     let shown = layerdiff(&["show", text(&root.path().join("report"))]);
     assert!(shown.code == 0 && shown.stdout.starts_with("FAULT"), "{shown:#?}");
 }
+
+#[test]
+fn two_formats_at_once_are_refused() {
+    for line in [&["run", "--format", "github", "--json"][..], &["show", "x", "--format", "github", "--json"]]
+    {
+        let run = layerdiff(line);
+        assert!(run.code == 2 && run.json()["error"].as_str().unwrap().contains("--format"), "{run:#?}");
+    }
+    let run = layerdiff(&["run", "--format", "githup"]);
+    assert!(run.code == 2 && run.stderr.contains("'github'"), "{run:#?}");
+}
+
+#[test]
+fn planted_faults_are_cases_and_one_that_does_not_show_is_skipped() {
+    let root = tempfile::tempdir().unwrap();
+    let out = root.path().join("faults");
+    let mut args = vec!["faults", "run", "--fault", "rope-interleaved", "--fault", "a-log-bf16", "--layer"];
+    args.extend(["3", "--prompt", "instruction-11", "--steps", "0", "--out", text(&out)]);
+    assert_eq!(layerdiff(&args).code, 0);
+    let of = |cases: Vec<(String, String, String)>| cases.into_iter().map(|c| (c.1, c.2)).collect::<Vec<_>>();
+    let case = |name: &str, what: &str| (name.to_owned(), what.to_owned());
+    let passed = ["nothing planted", "rope-interleaved", "outcome"].map(|name| case(name, "pass"));
+    assert_eq!(of(cases(&out.join("junit.xml"))), passed);
+    // The checkpoint's `A_log` is in bfloat16 already.
+    args[6..8].copy_from_slice(&["--layer", "0"]);
+    args.drain(2..4);
+    assert_eq!(layerdiff(&args).code, 0);
+    assert_eq!(of(cases(&out.join("junit.xml")))[1], case("a-log-bf16", "skipped"));
+}

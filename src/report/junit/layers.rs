@@ -2,7 +2,7 @@
 
 use super::super::stops::{Faulty, Kind, Stop, faulty_points, kinds, stops};
 use super::super::text::{check_status, multiple, number, self_check, short_headline, sides};
-use super::super::{Diagnosis, Report, ReportSet};
+use super::super::{Diagnosis, Report, ReportSet, State};
 use super::{Case, Found, Suite};
 use crate::trace::Status;
 
@@ -63,9 +63,10 @@ fn found(stop: &Stop<'_>, faulty: &[&Faulty<'_>], diagnosis: &[Diagnosis]) -> Fo
         )),
         (None, None) => Found::Error("UNMEASURED: no point was compared".to_owned()),
         (None, Some(worst)) => Found::Pass(format!(
-            "largest relative L2 error {} at {}",
+            "largest relative L2 error {} at {}{}",
             super::super::stops::error(worst).map_or_else(String::new, number),
-            worst.point
+            worst.point,
+            if worst.state == State::Inherited { ", inherited from upstream" } else { "" }
         )),
     }
 }
