@@ -10,6 +10,7 @@ mod json;
 pub(crate) mod junit;
 mod markdown;
 mod plot;
+mod prompts;
 mod ratios;
 mod read;
 mod replays;
