@@ -3,6 +3,8 @@
 mod doctor;
 mod faults;
 mod import;
+mod output;
+mod plot;
 mod run;
 mod tokens;
 mod traces;
@@ -11,6 +13,8 @@ mod weights;
 pub use doctor::{CompletionsArgs, DoctorArgs, ManArgs};
 pub use faults::{FaultsArgs, FaultsCommand, FaultsListArgs, FaultsRunArgs};
 pub use import::ImportArgs;
+pub use output::{Format, FormatArg, ShowArgs, ShowFormat};
+pub use plot::{PlotArgs, PlotKind, PlotValue};
 pub use run::RunArgs;
 pub use tokens::{ReleaseArgs, TokenArgs, TokensArgs};
 pub use traces::{CaptureArgs, CompareArgs, InspectArgs};
@@ -35,7 +39,9 @@ Examples:
   layerdiff inspect TRACE                         what is in a trace
   layerdiff quantize --format q4 MODEL OUT        Q4 weights, as lattice makes them
   layerdiff dequantize --engine NAME MODEL OUT    the weights that an engine computes with, in float32
-  layerdiff faults run                            known bugs planted one by one, and what is named"
+  layerdiff faults run                            known bugs planted one by one, and what is named
+  layerdiff show reports/latest --format github   a report as Markdown for an issue
+  layerdiff plot reports/latest --kind heatmap    one picture of a report"
 )]
 pub struct Cli {
     /// What to do.
@@ -75,12 +81,29 @@ pub enum Command {
     Tokens(TokensArgs),
     /// Layers and tokens of every engine in one report, which passes or fails the release.
     Release(ReleaseArgs),
+    /// Show a report that was written before: in the terminal, as Markdown for GitHub, or as a page.
+    Show(ShowArgs),
+    /// Draw one picture of a report: a curve, a heatmap, errors by value, head or token.
+    Plot(PlotArgs),
     /// What works here: engines, Python, disk, and how to mend what does not.
     Doctor(DoctorArgs),
     /// Print the completions of a shell.
     Completions(CompletionsArgs),
     /// Print the manual.
     Man(ManArgs),
+}
+
+impl Command {
+    /// How the result is printed, where that can be chosen.
+    pub fn format(&self) -> Format {
+        match self {
+            Self::Run(args) => args.format.name,
+            Self::Compare(args) => args.format.name,
+            Self::Tokens(args) => args.format.name,
+            Self::Release(args) => args.format.name,
+            _ => Format::Terminal,
+        }
+    }
 }
 
 /// The model of most commands.

@@ -125,6 +125,43 @@ fn open_permissions(path: &Path) {
     let _ = path;
 }
 
+/// Writes a file that may take the place of an earlier one of the same kind, known by how it starts. `write` is
+/// given a path beside it, of the same ending.
+pub fn replace_file(
+    target: &Path,
+    is_kind: impl Fn(&[u8]) -> bool,
+    write: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    if target.symlink_metadata().is_ok() {
+        let start = std::fs::read(target).unwrap_or_default();
+        if !is_kind(&start) {
+            return Err(Error::new("the output exists and is no earlier one of the same kind")
+                .at(target)
+                .hint("only such a one is replaced: choose another name with --out"));
+        }
+    }
+    let name = target.file_name().ok_or_else(|| {
+        Error::new("the output has no name").at(target).hint("name a file, in a directory or without one")
+    })?;
+    let made = MadeDirs::make(parent(target))?;
+    let ending = target.extension().map_or_else(String::new, |e| format!(".{}", e.to_string_lossy()));
+    let file = tempfile::Builder::new()
+        .prefix(&format!(".{}.", name.to_string_lossy()))
+        .suffix(&ending)
+        .tempfile_in(parent(target))
+        .map_err(|e| Error::io("create the output", target, &e))?;
+    write(file.path())?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Failure leaves the stricter permissions, which is no reason to lose the result.
+        let _ = std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644));
+    }
+    file.persist(target).map_err(|e| Error::io("put the output in place", target, &e.error))?;
+    drop(made);
+    Ok(())
+}
+
 /// A staged directory that may take the place of an earlier one of the same kind, known by `mark`.
 ///
 /// A directory without a file `mark` is not ours and is left alone.
@@ -226,6 +263,28 @@ mod tests {
     fn an_existing_output_is_refused() {
         let root = tempfile::tempdir().unwrap();
         assert!(staging_dir(root.path()).unwrap_err().to_string().contains("already exists"));
+    }
+
+    #[test]
+    fn a_file_replaces_an_earlier_one_of_its_kind_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("a/picture.svg");
+        let replace = |text: &'static str| {
+            let write = |path: &Path| {
+                assert_eq!(path.extension(), target.extension());
+                std::fs::write(path, text).map_err(|e| Error::io("write", path, &e))
+            };
+            replace_file(&target, |start| start.starts_with(b"<svg"), write)
+        };
+        replace("<svg 1").unwrap();
+        replace("<svg 2").unwrap();
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "<svg 2");
+        std::fs::write(&target, "a poem").unwrap();
+        assert!(replace("<svg 3").unwrap_err().to_string().contains("no earlier one"));
+        let fails = |_: &Path| Err(Error::new("no"));
+        assert!(replace_file(&root.path().join("b/x.svg"), |_| true, fails).is_err());
+        assert!(!root.path().join("b").exists());
+        assert_eq!(std::fs::read_dir(root.path().join("a")).unwrap().count(), 1);
     }
 
     #[test]

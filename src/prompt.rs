@@ -4,7 +4,7 @@
 mod tokenize;
 
 #[cfg(feature = "cli")]
-pub use tokenize::tokenize;
+pub use tokenize::{token_texts, tokenize};
 
 use crate::error::{Error, Result, nearest};
 use serde::{Deserialize, Serialize};

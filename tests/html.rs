@@ -9,6 +9,9 @@ use std::process::Command;
 
 const HOSTILE: &str = "</script><img src=x onerror=\"window.hacked=1\">";
 
+/// A prompt that would break out of a page, over several lines.
+const PROMPT: &str = "first line\n</script><img src=x onerror=\"window.hacked=2\">\u{2028}<!--\n& {{data}}";
+
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
@@ -24,9 +27,10 @@ fn page(dir: &Path) -> (String, Value) {
 /// A trace of the tiny model whose engine has a name that would break out of a page.
 fn hostile(root: &Path) -> PathBuf {
     let (reference, candidate, out) = (root.join("reference"), root.join("candidate"), root.join("hostile"));
-    let draft = Draft::tiny().with_step(1);
+    let mut draft = Draft::tiny().with_step(1);
+    draft.prompts[0].text = Some(PROMPT.into());
     draft.write(&reference);
-    let mut named = Draft::tiny().with_step(1);
+    let mut named = draft.clone();
     named.options.provenance.engine = HOSTILE.into();
     named.write(&candidate);
     let folder = root.join("<img src=x onerror=alert(1)>");
@@ -72,7 +76,45 @@ fn a_name_that_would_end_the_script_stays_data() {
     let root = tempfile::tempdir().unwrap();
     let (page, data) = page(&hostile(root.path()));
     assert_eq!(data["reports"][0]["engine"], HOSTILE);
-    assert!(!page.contains("<img"));
+    assert_eq!(data["reports"][0]["prompts"][0]["text"], PROMPT);
+    assert!(!page.contains("<img") && !page.contains('\u{2028}'));
+}
+
+#[test]
+fn a_report_has_the_text_of_its_prompts_and_of_their_tokens_and_the_page_the_errors_of_each_prompt() {
+    let root = tempfile::tempdir().unwrap();
+    let out = root.path().join("report");
+    layerdiff(&["run", "--out", text(&out)]);
+    let (page, data) = page(&out);
+    assert!(page.len() < 3_000_000, "{} bytes", page.len());
+    let report = &data["reports"][0];
+    let prompts = report["prompts"].as_array().unwrap();
+    for prompt in prompts {
+        let texts: Vec<&str> =
+            prompt["token_texts"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect();
+        let (tokens, steps) =
+            (prompt["tokens"].as_u64().unwrap(), prompt["step_token_ids"].as_array().unwrap().len());
+        assert_eq!(texts.len() as u64, tokens + steps as u64);
+        let said = prompt["text"].as_str().unwrap();
+        assert_eq!(
+            texts[..tokens as usize].concat(),
+            said,
+            "ASCII, so that no token is a part of a character"
+        );
+    }
+    let by_prompt = report["by_prompt"].as_array().unwrap();
+    assert_eq!(by_prompt.len(), prompts.len());
+    let rows = report["rows"].as_array().unwrap();
+    let tokens = report["columns"].as_array().unwrap().iter().position(|c| c == "tokens").unwrap();
+    for own in by_prompt {
+        // Each row has its errors by token at the row itself or here, unless it has none at all.
+        for (row, own) in rows.iter().zip(own[1].as_array().unwrap()) {
+            let of_row = row[tokens].as_array().is_some_and(|list| !list.is_empty());
+            assert!(own.is_null() || of_row, "{row}");
+        }
+    }
+    let lists = |i: usize| by_prompt[i][1].as_array().unwrap().iter().filter(|own| !own.is_null()).count();
+    assert!(lists(0) > 100 && lists(1) > 100, "both prompts have errors that are not the worst");
 }
 
 /// Where there is no Chromium the tests say so and pass.

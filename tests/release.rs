@@ -49,7 +49,7 @@ fn every_engine_has_its_layers_and_its_tokens_in_one_report() {
         for file in ["report.json", "report.md", "junit.xml", "kl.svg"] {
             assert!(out.join(name).join("tokens").join(file).is_file(), "{name} {file}");
         }
-        for file in ["report.json", "report.md", "overview.svg"] {
+        for file in ["report.json", "report.md", "overview.svg", "junit.xml"] {
             assert!(out.join(name).join("layers").join(file).is_file(), "{name} {file}");
         }
         assert!(page.contains(&format!("({name}/tokens/report.md)")), "{page}");
@@ -85,6 +85,13 @@ fn a_planted_fault_fails_the_release_and_its_component_is_named() {
     assert!(engine["layers"]["diagnosis"].as_str().unwrap().contains("interleaved"), "{engine}");
     let page = std::fs::read_to_string(out.join("report.md")).unwrap();
     assert!(page.contains("with rope-interleaved planted in layer 3") && page.contains("_rope"), "{page}");
+    let failures = std::fs::read_to_string(out.join("junit.xml")).unwrap().matches("<failure ").count();
+    // The layer, the outcome of the layers, two criteria, the outcome of the tokens.
+    assert_eq!(failures, 5);
+    let shown = finished(&mut command(&["show", out.to_str().unwrap(), "--format", "github"]));
+    assert!(shown.code == 0 && shown.stdout.len() < 65_000, "{shown:#?}");
+    let [verdict, curve] = ["# FAULT: release", "```text\n"].map(|part| shown.stdout.find(part).unwrap());
+    assert!(verdict == 0 && curve > verdict && shown.stdout.contains("<details open>"), "{shown:#?}");
 }
 
 #[test]

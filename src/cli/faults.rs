@@ -75,7 +75,7 @@ pub struct FaultsRunArgs {
     /// Then plant so many pairs of faults that are found alone, half of them in one layer, one feeding the other.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub pairs: usize,
-    /// Where the score by fault goes, as faults.json and faults.md [default: only stdout, where --json has every
+    /// Where the score by fault goes, as faults.json, faults.md and junit.xml [default: only stdout, where --json has every
     /// planting].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

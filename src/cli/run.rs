@@ -1,6 +1,6 @@
 //! The command line of `run`.
 
-use super::{InputArgs, ModelArg};
+use super::{FormatArg, InputArgs, ModelArg};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -53,4 +53,7 @@ pub struct RunArgs {
     /// What to run on.
     #[command(flatten)]
     pub input: InputArgs,
+    /// How the result is printed.
+    #[command(flatten)]
+    pub format: FormatArg,
 }

@@ -1,6 +1,6 @@
 //! The command lines of `tokens` and `release`.
 
-use super::{ModelArg, PromptArg, PythonArg};
+use super::{FormatArg, ModelArg, PromptArg, PythonArg};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -80,6 +80,9 @@ pub struct TokensArgs {
     /// What the metrics are taken on.
     #[command(flatten)]
     pub on: TokenArgs,
+    /// How the result is printed.
+    #[command(flatten)]
+    pub format: FormatArg,
 }
 
 /// Arguments of `release`.
@@ -110,4 +113,7 @@ pub struct ReleaseArgs {
     /// What the metrics are taken on.
     #[command(flatten)]
     pub on: TokenArgs,
+    /// How the result is printed.
+    #[command(flatten)]
+    pub format: FormatArg,
 }

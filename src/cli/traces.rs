@@ -1,6 +1,6 @@
 //! The command lines of `capture`, `compare` and `inspect`.
 
-use super::{InputArgs, ModelArg, PromptArg};
+use super::{FormatArg, InputArgs, ModelArg, PromptArg};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -78,6 +78,9 @@ pub struct CompareArgs {
     /// Where the report goes [default: only stdout].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// How the result is printed.
+    #[command(flatten)]
+    pub format: FormatArg,
 }
 
 /// Arguments of `inspect`.

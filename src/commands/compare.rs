@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::files::ReplacedDir;
 use crate::floor::Floor;
 use crate::model::{Description, Graph, ModelConfig, PointFilter};
-use crate::prompt::select;
+use crate::prompt::{select, token_texts};
 use crate::replay::Held;
 use crate::report::{Options, Outcome, assemble};
 use crate::trace::Trace;
@@ -72,7 +72,10 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
         command: command_line(),
         quiet: ui.quiet,
     };
-    let report = assemble(&reference, &candidate, &options)?;
+    let mut report = assemble(&reference, &candidate, &options)?;
+    if let Some(text) = args.model.as_deref().and_then(token_texts) {
+        report.name_tokens(text);
+    }
     let outcome = publish(&report, out, args.out.as_deref(), ui)?;
     if args.model.is_none() && args.weights.is_none() && report.verdict.rests_on != "replay" && !ui.quiet {
         // Whose weights nobody knows, such as those of imported dumps, has to name them.

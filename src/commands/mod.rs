@@ -8,22 +8,24 @@ mod doctor;
 mod faults;
 mod import;
 mod inspect;
+mod plot;
 mod quantize;
 mod release;
 mod run;
 mod shell;
+mod show;
 mod tokens;
 
-use crate::cli::{Cli, Command, InputArgs};
+use crate::cli::{Cli, Command, Format, InputArgs};
 use crate::error::{Error, Result};
 use crate::files::ReplacedDir;
 pub use crate::files::remove_unfinished;
 use crate::prompt::{Prompt, parse_prompts, read_prompts, select};
-use crate::report::{Outcome, Report, ReportSet, terminal, terminal_set, write_all};
+use crate::report::{Outcome, Report, ReportSet, github, github_set, terminal, terminal_set, write_all};
 use crate::trace::Trace;
 use serde_json::json;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What every command knows about the terminal.
@@ -31,13 +33,16 @@ use std::process::ExitCode;
 struct Ui {
     json: bool,
     quiet: bool,
+    format: Format,
 }
 
 /// Runs a command to its exit code.
 pub fn execute(cli: &Cli) -> ExitCode {
     crate::progress::talk(cli.verbose);
-    let ui = Ui { json: cli.json, quiet: cli.quiet || cli.json };
+    let format = cli.command.format();
+    let ui = Ui { json: cli.json, quiet: cli.quiet || cli.json, format };
     let result = match &cli.command {
+        _ if cli.json && format != Format::Terminal => Err(two_formats()),
         Command::Run(args) => run::run(args, ui),
         Command::Capture(args) => capture::run(args, ui),
         Command::Compare(args) => compare::run(args, ui),
@@ -48,6 +53,8 @@ pub fn execute(cli: &Cli) -> ExitCode {
         Command::Faults(args) => faults::run(args, ui),
         Command::Tokens(args) => tokens::run(args, ui),
         Command::Release(args) => release::run(args, ui),
+        Command::Show(args) => show::run(args, ui),
+        Command::Plot(args) => plot::run(args, ui),
         Command::Doctor(args) => doctor::run(args, ui),
         Command::Completions(args) => shell::completions(args, ui),
         Command::Man(args) => shell::man(args, ui),
@@ -100,14 +107,15 @@ fn publish(report: &Report, out: Option<ReplacedDir>, target: Option<&Path>, ui:
         write_all(report, staged.path())?;
         staged.publish()?;
     }
-    if ui.json {
-        print_json(report)?;
-    } else {
-        print_text(&terminal(report, console::colors_enabled(), width()))?;
-        if let Some(target) = target {
-            print_text(&format!("report: {}", target.join("report.md").display()))?;
-        }
-    }
+    let files: Vec<PathBuf> =
+        target.iter().flat_map(|dir| ["report.md", "report.html"].map(|name| dir.join(name))).collect();
+    print_result(
+        ui,
+        report,
+        || github(report),
+        |width| terminal(report, console::colors_enabled(), width),
+        &files,
+    )?;
     Ok(report.outcome)
 }
 
@@ -117,13 +125,44 @@ fn publish_set(set: &ReportSet, out: ReplacedDir, target: &Path, ui: Ui) -> Resu
     set.write_all(out.path())?;
     drop(stage);
     out.publish()?;
-    if ui.json {
-        print_json(set)?;
-    } else {
-        print_text(&terminal_set(set, console::colors_enabled(), width()))?;
-        print_text(&format!("report: {}", target.join("report.md").display()))?;
-    }
+    let files = ["report.md", "report.html"].map(|name| target.join(name));
+    print_result(
+        ui,
+        set,
+        || github_set(set),
+        |width| terminal_set(set, console::colors_enabled(), width),
+        &files,
+    )?;
     Ok(set.outcome)
+}
+
+/// Prints a result in the format that was asked for, and says where its `files` are: as a part of what a person
+/// reads, else on stderr, since stdout is then a document.
+fn print_result(
+    ui: Ui,
+    json: &impl serde::Serialize,
+    github: impl FnOnce() -> String,
+    terminal: impl FnOnce(usize) -> String,
+    files: &[PathBuf],
+) -> Result<()> {
+    let files: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+    let files = (!files.is_empty()).then(|| format!("report: {}", files.join(", ")));
+    if ui.json {
+        return print_json(json);
+    }
+    if ui.format == Format::Github {
+        print_text(&github())?;
+        if let Some(files) = files.filter(|_| !ui.quiet) {
+            let _nobody_listens = writeln!(std::io::stderr(), "{files}");
+        }
+        return Ok(());
+    }
+    print_text(&terminal(width()))?;
+    files.map_or(Ok(()), |files| print_text(&files))
+}
+
+fn two_formats() -> Error {
+    Error::new("--json and --format both say what is printed").hint("leave one of them out")
 }
 
 /// How wide a line of text may be.

@@ -1,10 +1,10 @@
 //! `layerdiff release`: layers and tokens of every engine, joined.
 
 use super::tokens::{Candidate, Session, planted};
-use super::{Ui, command_line, print_json, print_text, run, width};
+use super::{Ui, command_line, print_result, run};
 use crate::bundle::Bundle;
 use crate::checkpoint::ModelDir;
-use crate::cli::{InputArgs, ReleaseArgs, RunArgs};
+use crate::cli::{FormatArg, InputArgs, ReleaseArgs, RunArgs};
 use crate::engine::{CANDIDATES, check_known};
 use crate::error::{Error, Result};
 use crate::faults::{Fault, named};
@@ -49,12 +49,8 @@ pub(super) fn run(args: &ReleaseArgs, ui: Ui) -> Result<Outcome> {
     }
     release.write(out.path())?;
     out.publish()?;
-    if ui.json {
-        print_json(&release)?;
-    } else {
-        print_text(&release.terminal(width()))?;
-        print_text(&format!("report: {}", args.out.join("report.md").display()))?;
-    }
+    let files = [args.out.join("report.md")];
+    print_result(ui, &release, || release.github(), |width| release.terminal(width), &files)?;
     Ok(release.outcome)
 }
 
@@ -93,6 +89,7 @@ fn layers(args: &ReleaseArgs, fault: Planted, ui: Ui) -> Result<Vec<(String, Res
         quantized: Vec::new(),
         weights: None,
         out: "unused".into(),
+        format: FormatArg::default(),
         input: InputArgs {
             prompts,
             prompt: on.prompt.clone(),

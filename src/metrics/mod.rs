@@ -10,10 +10,12 @@
 //! coordinate is kept, and it makes [`Metrics::rel_l2`] and [`Metrics::max_abs`] infinite, so that
 //! no maximum and no mean can hide it. +0 and −0 are equal.
 
+mod by_value;
 mod histogram;
 mod kernel;
 mod pass;
 
+pub use by_value::{ErrorsByValue, ValueRow};
 pub use histogram::{Counted, Histogram, Magnitudes};
 
 use crate::elements::Elements;

@@ -42,3 +42,10 @@ pub fn tokenize(prompts: &mut [Prompt], model_dir: &Path, vocab: usize) -> Resul
     }
     Ok(())
 }
+
+/// What a model's tokens stand for, each alone; none where the model has no tokenizer that can be read. A token
+/// that is only a part of a character stands for the sign of what is no character.
+pub fn token_texts(model_dir: &Path) -> Option<impl Fn(u32) -> Option<String>> {
+    let tokenizer = Tokenizer::from_file(model_dir.join("tokenizer.json")).ok()?;
+    Some(move |id| tokenizer.decode(&[id], false).ok())
+}

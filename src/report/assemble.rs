@@ -1,11 +1,13 @@
 //! From two traces to a report.
 
 use super::arms::{Arms, Figures, by_token, figures};
+use super::details::{Sides, by_prompt};
 use super::diagnosis::diagnoses;
 use super::json::{
     Coverage, Fault, FloorReport, Growth, Outcome, PointReport, PromptReport, Report, ReportProvenance, Side,
     State,
 };
+use super::prompts::{both_nan_at, prompt_report, prompts_of, worst_prompt};
 use super::ratios::ratios;
 use super::replays::not_replayed;
 use super::rows::{Row, rows};
@@ -17,7 +19,6 @@ use crate::error::{Error, Result};
 use crate::floor::Floor;
 use crate::localize::MARGIN;
 use crate::model::{Graph, Op, PointFilter, layer_of};
-use crate::prompt::Prompt;
 use crate::replay::Held;
 use crate::trace::{SelfCheck, StatedAdapter, Status, Trace};
 
@@ -90,6 +91,8 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
     let diagnosis = diagnoses(candidate, &faults, options);
     let verdict =
         super::verdict::verdict(outcome, &faults, &diagnosis, &rows, &coverage, quantization, options);
+    let points = points(&all);
+    let sides = Sides { reference, candidate, options };
     let first = faults.first();
     let prompt_id = first.map_or_else(|| worst_prompt(&prompts), |f| f.prompt.clone());
     Ok(Report {
@@ -126,7 +129,10 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
                 options.floor.description().replace("the reference", "arm Q, on its weights")
             },
         },
-        points: points(&all),
+        heads: sides.heads(&rows),
+        by_value: sides.by_value(&rows),
+        by_prompt: by_prompt(&rows, &points, &prompts),
+        points,
         self_check,
         prompts,
         warnings,
@@ -137,55 +143,6 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
             candidate: candidate.manifest().provenance.clone(),
         },
     })
-}
-
-/// The prompts of both traces, the reference's first.
-fn prompts_of<'a>(reference: &'a Trace, candidate: &'a Trace) -> impl Iterator<Item = &'a Prompt> {
-    let known = &reference.manifest().prompts;
-    let extra = candidate.manifest().prompts.iter().filter(|p| known.iter().all(|k| k.id != p.id));
-    known.iter().chain(extra)
-}
-
-fn prompt_report(prompt: &Prompt, rows: &[Row<'_>]) -> PromptReport {
-    let mut coverage = Coverage::default();
-    let mut worst: Option<(&str, f64)> = None;
-    let mut first_fault = None;
-    let mut both_nan = false;
-    for row in rows.iter().filter(|row| row.pair.prompt == prompt.id) {
-        coverage.expected += 1;
-        match row.pair.partner {
-            Partner::Matched(..) if row.unjudged.is_some() => coverage.unmeasured += 1,
-            Partner::Matched(..) => coverage.matched += 1,
-            Partner::Mismatched(_) => coverage.mismatched += 1,
-            Partner::Unmeasured(_) => coverage.unmeasured += 1,
-        }
-        both_nan |= both_nan_at(row);
-        if let Some(metrics) = row.judged()
-            && worst.is_none_or(|(_, error)| metrics.rel_l2 > error)
-        {
-            worst = Some((row.pair.point, metrics.rel_l2));
-        }
-        if first_fault.is_none() && row.judgement.as_ref().is_some_and(|j| j.state == State::Born) {
-            first_fault = Some(row.pair.point.to_owned());
-        }
-    }
-    let outcome = match (&first_fault, both_nan) {
-        (Some(_), _) => Outcome::Fault,
-        (None, true) => Outcome::Invalid,
-        (None, false) if coverage.matched < coverage.expected => Outcome::Unmeasured,
-        (None, false) => Outcome::Pass,
-    };
-    PromptReport {
-        id: prompt.id.clone(),
-        category: prompt.category.clone(),
-        tokens: prompt.token_ids.len(),
-        token_ids: prompt.token_ids.clone(),
-        outcome,
-        coverage,
-        worst_point: worst.map(|(point, _)| point.to_owned()),
-        worst_rel_l2: worst.map(|(_, error)| error),
-        first_fault,
-    }
 }
 
 /// A failed self-check of either side spoils everything; a fault outweighs what could not be measured.
@@ -214,11 +171,6 @@ fn largest_factor(rows: &[Row<'_>]) -> Option<f64> {
     factors.max_by(f64::total_cmp)
 }
 
-fn worst_prompt(prompts: &[PromptReport]) -> String {
-    let error = |p: &&PromptReport| p.worst_rel_l2.unwrap_or(f64::NEG_INFINITY);
-    prompts.iter().max_by(|a, b| error(a).total_cmp(&error(b))).map_or_else(String::new, |p| p.id.clone())
-}
-
 /// The fault that is born at a row, with its place in the architecture's order of execution.
 fn fault(row: &Row<'_>, graph: &Graph) -> Option<(usize, Fault)> {
     let (metrics, judgement) = (row.judged()?, row.judgement.as_ref()?);
@@ -242,11 +194,6 @@ fn fault(row: &Row<'_>, graph: &Graph) -> Option<(usize, Fault)> {
         reason: super::verdict::reason(metrics, judgement),
     };
     Some((order, fault))
-}
-
-/// NaN on both sides, of which nothing can be said.
-fn both_nan_at(row: &Row<'_>) -> bool {
-    [&row.total, &row.quantization, &row.engine].into_iter().flatten().any(|m| m.non_finite.both_nan > 0)
 }
 
 /// Where the error that `of` takes is largest; NaN is larger than anything.

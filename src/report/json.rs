@@ -1,6 +1,7 @@
 //! `report.json`: the report itself. Markdown and plots only render it.
 
 use super::arms::{Arms, Figures, TokenError};
+use super::details::{HeadErrors, PointByValue, PromptErrors};
 use super::ratios::Ratios;
 use super::replays::NotReplayed;
 pub use crate::localize::{Side, State};
@@ -98,11 +99,33 @@ pub struct Report {
     pub by_token: Vec<TokenError>,
     /// Each point and step; of several prompts the one with the largest error.
     pub points: Vec<PointReport>,
+    /// The errors by head of each point that has heads.
+    #[serde(default)]
+    pub heads: Vec<HeadErrors>,
+    /// The errors by the size of the value, of the worst point of each component.
+    #[serde(default)]
+    pub by_value: Vec<PointByValue>,
+    /// The errors at all points of some prompts, the worst first; empty where there is only one.
+    #[serde(default)]
+    pub by_prompt: Vec<PromptErrors>,
     /// What a reader should know before trusting the result.
     pub warnings: Vec<String>,
     /// Where everything came from.
     pub provenance: ReportProvenance,
 }
+
+impl Report {
+    /// Says what the tokens of the prompts stand for, the first of each, as far as `text` knows.
+    pub fn name_tokens(&mut self, text: impl Fn(u32) -> Option<String>) {
+        for prompt in &mut self.prompts {
+            let ids = prompt.token_ids.iter().chain(&prompt.step_token_ids).take(NAMED_TOKENS);
+            prompt.token_texts = ids.map(|id| text(*id).unwrap_or_default()).collect();
+        }
+    }
+}
+
+/// Tokens of a prompt whose texts a report keeps.
+const NAMED_TOKENS: usize = 1000;
 
 /// The result for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,8 +144,17 @@ pub struct Verdict {
 pub struct PromptReport {
     pub id: String,
     pub category: Option<String>,
+    /// The start of its text, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
     pub tokens: usize,
     pub token_ids: Vec<u32>,
+    /// The token that each decode step was given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub step_token_ids: Vec<u32>,
+    /// What each token stands for, then each of the decode steps, as far as the model's tokenizer is at hand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_texts: Vec<String>,
     pub outcome: Outcome,
     pub coverage: Coverage,
     /// The point with the largest relative error, and that error.

@@ -1,5 +1,7 @@
-//! `report.md`: the report on one page, ready for an issue.
+//! `report.md`: the report on one page, ready for an issue; and the same for GitHub's comments and summaries.
 
+mod fit;
+mod github;
 mod provenance;
 mod set;
 
@@ -7,11 +9,15 @@ use super::escape::{code, plain, prose};
 use super::stops::{self, Stop, kinds, stops};
 use super::text::{
     arms, coverage, ignored_adapter, maybe, multiple, number, outcomes, runs, self_check, short_headline,
-    sides, warnings, word,
+    sides, tail, warnings, word,
 };
 use super::{PromptReport, Report, State};
 use super::{ratios, replays};
 use crate::number::count;
+pub(crate) use fit::{Room, Sections, fitted, folded};
+pub(crate) use github::engine;
+pub use github::{github, github_set};
+pub(crate) use provenance::command;
 use provenance::provenance;
 pub use set::markdown_set;
 use std::cmp::Ordering;
@@ -22,29 +28,21 @@ const FAULTS: usize = 10;
 const PROMPTS: usize = 5;
 const WARNINGS: usize = 3;
 const RATIOS: usize = 5;
+/// Signs of a paragraph that people still read.
+const CHARS: usize = 1500;
 /// Rows that the table by layer has at the least, where there is room at all.
 const LAYERS: usize = 8;
 
 /// Renders the report.
 pub fn markdown(report: &Report) -> String {
-    let mut head = vec![
-        format!("# {}: {}", word(report.outcome), plain(&sides(report))),
-        String::new(),
-        format!("**{}**", prose(short_headline(report))),
-        String::new(),
-    ];
-    if let Some(note) = ignored_adapter(report) {
-        head.splice(2..2, [format!("**{}**", prose(note)), String::new()]);
-    }
-    if !report.verdict.reasoning.is_empty() {
-        head.extend([cut(&prose(&report.verdict.reasoning.join(" "))), String::new()]);
-    }
-    head.extend(facts(report));
+    let mut head = head(report, CHARS);
+    head.extend(facts(report, CHARS));
     head.extend([String::new(), format!("![Error by layer](overview.svg){}", curves(report))]);
-    let mut tail = prompts(report);
-    tail.extend(warned(report));
-    tail.extend(faults(report));
-    let origin = provenance(report);
+    let mut tail = prompts(report, PROMPTS);
+    tail.extend(warned(report, WARNINGS, CHARS));
+    // A crowded page keeps some room for the layers.
+    tail.extend(faults(report, if report.prompts.len() > 1 { FAULTS - 3 } else { FAULTS }, CHARS));
+    let origin = provenance(report, CHARS);
     // The ratios take what a few layers leave.
     let used = 1 + head.len() + tail.len() + origin.len() + LAYERS + 6;
     let most = LINES.saturating_sub(used + ratios::HEAD).min(RATIOS);
@@ -59,39 +57,60 @@ pub fn markdown(report: &Report) -> String {
     head.join("\n") + "\n"
 }
 
-fn facts(report: &Report) -> Vec<String> {
+/// The verdict, and why.
+fn head(report: &Report, chars: usize) -> Vec<String> {
+    let mut head =
+        vec![format!("# {}: {}", word(report.outcome), plain(&cut(&sides(report), chars))), String::new()];
+    let note = ignored_adapter(report);
+    for said in note.into_iter().chain([short_headline(report)]) {
+        head.extend([strong(&cut(said, chars)), String::new()]);
+    }
+    if !report.verdict.reasoning.is_empty() {
+        head.extend([prose(&cut(&report.verdict.reasoning.join(" "), chars)), String::new()]);
+    }
+    head
+}
+
+/// A sentence that stands out. Stars around nothing would draw a line.
+pub(crate) fn strong(text: &str) -> String {
+    let text = prose(text.trim());
+    if text.is_empty() { text } else { format!("**{text}**") }
+}
+
+fn facts(report: &Report, chars: usize) -> Vec<String> {
+    let said = |text: &str| prose(&cut(text, chars));
     let rests = match report.verdict.rests_on.as_str() {
         "" => Vec::new(),
-        rests_on => vec![format!("- **Rests on:** {}", plain(rests_on))],
+        rests_on => vec![format!("- **Rests on:** {}", plain(&cut(rests_on, chars)))],
     };
     let mut facts = vec![
         format!("- **Coverage:** {}", plain(&coverage(report.coverage))),
-        format!("- **Self-check:** {}", cut(&prose(&self_check(&report.self_check)))),
-        format!("- **Floor:** {}: {}", plain(&report.floor.kind), prose(&report.floor.description)),
-        format!("- **Arms:** {}", prose(&arms(report))),
+        format!("- **Self-check:** {}", said(&self_check(&report.self_check))),
+        format!("- **Floor:** {}", said(&format!("{}: {}", report.floor.kind, report.floor.description))),
+        format!("- **Arms:** {}", said(&arms(report))),
     ];
-    facts.extend(runs(report).map(|runs| format!("- **Runs:** {}", plain(&runs))));
+    facts.extend(runs(report).map(|runs| format!("- **Runs:** {}", plain(&cut(&runs, chars)))));
     facts.extend(rests);
     facts.extend(
-        replays::line(&report.replay_unmeasured).map(|line| format!("- **Replay:** {}", cut(&prose(&line)))),
+        replays::line(&report.replay_unmeasured).map(|line| format!("- **Replay:** {}", said(&line))),
     );
-    facts.extend(diagnosis(report));
+    facts.extend(diagnosis(report, chars));
     facts
 }
 
 /// What the first faulty component computes instead, or what its error looks like.
-fn diagnosis(report: &Report) -> Option<String> {
+fn diagnosis(report: &Report, chars: usize) -> Option<String> {
     let first = report.diagnosis.first()?;
     let more = match report.diagnosis.len() - 1 {
         0 => String::new(),
         n => format!("; {n} more in report.json"),
     };
-    let (name, point) = (plain(&first.name), code(&first.point));
+    let (name, point) = (plain(&cut(&first.name, chars)), named(&first.point));
     Some(if first.is_named() {
         let left = multiple(first.residual_ratio);
         format!("- **Diagnosis:** {name} at {point} (what remains is {left} of its bound{more})")
     } else {
-        format!("- **Diagnosis:** {name} at {point}: {}{more}", prose(&first.description))
+        format!("- **Diagnosis:** {name} at {point}: {}{more}", prose(&cut(&first.description, chars)))
     })
 }
 
@@ -136,8 +155,8 @@ fn layers(report: &Report, room: usize) -> Vec<String> {
         };
         lines.push(format!(
             "| {} | {kind} | {} | {} | {} |",
-            plain(&stop.label),
-            worst.map_or_else(|| "–".to_owned(), |p| code(stops::local(p))),
+            plain(&tail(&stop.label, NAME)),
+            worst.map_or_else(|| "–".to_owned(), |p| named(stops::local(p))),
             numbers.into_iter().map(maybe).collect::<Vec<_>>().join(" | "),
             state(stop)
         ));
@@ -155,8 +174,8 @@ fn state(stop: &Stop) -> String {
     }
     let state = match (born.first(), stop.worst()) {
         (Some(first), _) => match born.len() - 1 {
-            0 => format!("**born** at {}", code(first)),
-            n => format!("**born** at {} and {n} more", code(first)),
+            0 => format!("**born** at {}", named(first)),
+            n => format!("**born** at {} and {n} more", named(first)),
         },
         (None, Some(worst)) => match worst.state {
             State::Explained => "explained".to_owned(),
@@ -175,7 +194,7 @@ fn state(stop: &Stop) -> String {
     }
 }
 
-fn prompts(report: &Report) -> Vec<String> {
+fn prompts(report: &Report, most: usize) -> Vec<String> {
     if report.prompts.len() < 2 {
         return Vec::new();
     }
@@ -185,9 +204,9 @@ fn prompts(report: &Report) -> Vec<String> {
         |p: &PromptReport| p.worst_rel_l2.map_or(-1.0, |e| if e.is_nan() { f64::INFINITY } else { e });
     let badness = |p: &PromptReport| p.outcome.exit_code() != 0;
     order.sort_by(|a, b| badness(b).cmp(&badness(a)).then(error(b).total_cmp(&error(a))));
-    let left_out = match order.len().saturating_sub(PROMPTS) {
+    let left_out = match order.len().saturating_sub(most) {
         0 => String::new(),
-        n => format!("; the {PROMPTS} worst, {n} left out"),
+        n => format!("; the {most} worst, {n} left out"),
     };
     let mut lines = vec![
         String::new(),
@@ -196,28 +215,28 @@ fn prompts(report: &Report) -> Vec<String> {
         "| prompt | tokens | outcome | worst point | largest rel L2 |".to_owned(),
         "|---|---|---|---|---|".to_owned(),
     ];
-    lines.extend(order.iter().take(PROMPTS).map(|p| {
+    lines.extend(order.iter().take(most).map(|p| {
         format!(
             "| {} | {} | {} | {} | {} |",
-            code(&p.id),
+            named(&p.id),
             p.tokens,
             word(p.outcome).to_lowercase(),
-            code(p.worst_point.as_deref().unwrap_or("")),
+            named(p.worst_point.as_deref().unwrap_or("")),
             maybe(p.worst_rel_l2)
         )
     }));
     lines
 }
 
-fn warned(report: &Report) -> Vec<String> {
+fn warned(report: &Report, most: usize, chars: usize) -> Vec<String> {
     let warnings = warnings(report);
     if warnings.is_empty() {
         return Vec::new();
     }
     let mut lines = vec![String::new()];
-    lines.extend(warnings.iter().take(WARNINGS).map(|w| format!("- **Warning:** {}", cut(&prose(w)))));
-    if warnings.len() > WARNINGS {
-        lines.push(format!("- {} in report.json", count(warnings.len() - WARNINGS, "more warning")));
+    lines.extend(warnings.iter().take(most).map(|w| format!("- **Warning:** {}", prose(&cut(w, chars)))));
+    if warnings.len() > most {
+        lines.push(format!("- {} in report.json", count(warnings.len() - most, "more warning")));
     }
     lines
 }
@@ -236,13 +255,12 @@ fn curves(report: &Report) -> String {
     format!("{tokens} By family: {}.", links.collect::<Vec<_>>().join(", "))
 }
 
-fn faults(report: &Report) -> Vec<String> {
+/// The table of the points where a fault is born, of at most `most` rows.
+fn faults(report: &Report, most: usize, chars: usize) -> Vec<String> {
     if report.faults.is_empty() {
         return Vec::new();
     }
     let points = stops::faulty_points(report);
-    // A crowded page keeps some room for the layers.
-    let most = if report.prompts.len() > 1 { FAULTS - 3 } else { FAULTS };
     let left_out = match points.len().saturating_sub(most) {
         0 => String::new(),
         n => format!(", the first {most} of {}; {n} left out", most + n),
@@ -259,26 +277,32 @@ fn faults(report: &Report) -> Vec<String> {
         let f = point.worst;
         format!(
             "| {} | {} | {} | {}, step {} | {} | {} |",
-            code(&f.point),
+            named(&f.point),
             number(point.rel_l2),
             multiple(f.ratio),
-            code(&f.prompt),
+            named(&f.prompt),
             f.step,
             point.often,
-            prose(&f.reason)
+            prose(&cut(&f.reason, chars))
         )
     }));
     lines
 }
 
-/// A paragraph of a length that people still read; the whole is in report.json.
-fn cut(text: &str) -> String {
-    const MOST: usize = 1500;
-    match text.char_indices().nth(MOST) {
+/// A name as code; of one that is longer than any should be, the end.
+pub(crate) fn named(name: &str) -> String {
+    code(&tail(name, NAME))
+}
+
+/// Columns of a name.
+const NAME: usize = 120;
+
+/// The text, cut to `most` signs; before anything is escaped, so that nothing is torn apart.
+pub(crate) fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
         None => text.to_owned(),
-        // At a space, so that no escape is torn apart.
         Some((end, _)) => {
-            let end = text[..end].rfind(' ').unwrap_or(0);
+            let end = text[..end].rfind(' ').unwrap_or(end);
             format!("{} … (cut; all of it is in report.json)", &text[..end])
         }
     }

@@ -3,13 +3,17 @@
 mod arms;
 mod assemble;
 mod captured;
+mod details;
 mod diagnosis;
 mod escape;
 mod html;
 mod json;
+pub(crate) mod junit;
 mod markdown;
 mod plot;
+mod prompts;
 mod ratios;
+mod read;
 mod replays;
 mod rows;
 #[cfg(test)]
@@ -23,15 +27,19 @@ mod write;
 
 pub use arms::{Arm, Arms, Figures, TokenError};
 pub use assemble::{Options, assemble};
+pub use details::{HeadErrors, PointByValue, PromptError, PromptErrors};
 pub(crate) use escape::{code, plain, prose};
 pub use html::{html, html_set};
 pub use json::{
     Coverage, Diagnosis, Fault, FloorReport, Growth, Outcome, PointReport, PromptReport, Report,
     ReportProvenance, Side, State, Verdict,
 };
-pub use markdown::{markdown, markdown_set};
-pub use plot::{draw_all, draw_bars, draw_engines, draw_positions};
+pub(crate) use markdown::{Room, Sections, command, cut, engine, fitted, folded, named, strong};
+pub use markdown::{github, github_set, markdown, markdown_set};
+pub use plot::{Measure, PictureKind, Wanted, draw_all, draw_bars, draw_engines, draw_positions};
+pub(crate) use plot::{Scene, picture, picture_of_engines, png, svg};
 pub use ratios::Ratios;
+pub use read::Document;
 pub use replays::NotReplayed;
 pub use set::{EngineResult, ReportSet, first_diagnosis};
 pub use terminal::{terminal, terminal_set};

@@ -1,6 +1,6 @@
 //! How near to their bounds the local errors come, for each kind of component.
 
-use super::escape::code;
+use super::markdown::named;
 use super::rows::Row;
 use super::text::multiple;
 use crate::model::Op;
@@ -91,9 +91,9 @@ pub(super) fn table(ratios: &[Ratios], most: usize) -> Vec<String> {
             r.points,
             shown(r.median),
             shown(r.max),
-            code(&r.point),
+            named(&r.point),
             r.step,
-            code(&r.prompt)
+            named(&r.prompt)
         )
     }));
     lines

@@ -1,7 +1,7 @@
 //! Made-up reports with the points of a real architecture.
 
 use super::*;
-use crate::metrics::{Magnitudes, Metrics, NonFinite, Quantiles};
+use crate::metrics::{ErrorsByValue, Magnitudes, Metrics, NonFinite, Quantiles, ValueRow};
 use crate::model::{Component, Graph, ModelConfig};
 use crate::trace::{Evidence, Hashes, Provenance, SelfCheck};
 use serde_json::json;
@@ -31,7 +31,7 @@ pub(super) fn metrics(rel_l2: f64) -> Metrics {
         quantiles: Quantiles::default(),
         magnitudes: Magnitudes::default(),
         non_finite: NonFinite::default(),
-        per_token: Vec::new(),
+        per_token: (0..16).map(|i| rel_l2 * (0.3 + 0.1 * f64::from(i % 7))).collect(),
     }
 }
 
@@ -68,7 +68,7 @@ fn point(graph: &Graph, component: &Component) -> PointReport {
         engine_metrics: None,
         floor: Some(2e-3 * scale),
         explained: Some(8e-3 * scale.max(0.01)),
-        local_ratio: None,
+        local_ratio: Some(0.3 * noise(&component.point)),
         replay_unmeasured: None,
     }
 }
@@ -90,6 +90,38 @@ fn ratios(graph: &Graph) -> Vec<Ratios> {
         }
     }
     kinds
+}
+
+/// Errors of 16 heads of every point that has some, some larger.
+fn heads(graph: &Graph) -> Vec<HeadErrors> {
+    let with = |c: &&Component| graph.axes(c).iter().any(|a| a.ends_with("heads"));
+    let of = |c: &Component| HeadErrors {
+        point: c.point.clone(),
+        step: 0,
+        prompt: "code-01".to_owned(),
+        axis: "heads".to_owned(),
+        rel_l2: (0..16).map(|head| 3e-7 * noise(&format!("{} {head}", c.point))).collect(),
+    };
+    graph.components().iter().filter(with).map(of).collect()
+}
+
+/// Errors that grow with the value, at one point of each component.
+fn by_value(points: &[PointReport]) -> Vec<PointByValue> {
+    let first = points.iter().filter(|p| p.layer.is_none_or(|layer| layer == 0 || layer == 3));
+    let row =
+        |value: i32| ValueRow { value, exact: 10, from: value - 25, counts: vec![1, 8, 40, 200, 90, 10] };
+    let counts = ErrorsByValue {
+        rows: (-8..4).map(row).collect(),
+        at_zero: ValueRow { exact: 30, ..ValueRow::default() },
+        not_finite: 2,
+    };
+    let of = |p: &PointReport| PointByValue {
+        point: p.point.clone(),
+        step: 0,
+        prompt: "code-01".to_owned(),
+        counts: counts.clone(),
+    };
+    first.map(of).collect()
 }
 
 fn provenance(engine: &str, version: &str) -> Provenance {
@@ -122,8 +154,11 @@ fn prompt(id: &str) -> PromptReport {
     PromptReport {
         id: id.to_owned(),
         category: Some("code".to_owned()),
+        text: Some("def add(a, b):".to_owned()),
         tokens: 16,
         token_ids: (0..16).collect(),
+        step_token_ids: Vec::new(),
+        token_texts: Vec::new(),
         outcome: Outcome::Pass,
         coverage: Coverage { expected: 195, matched: 195, mismatched: 0, unmeasured: 0 },
         worst_point: Some("lm_head".to_owned()),
@@ -240,6 +275,9 @@ pub(super) fn sound(layers: usize) -> Report {
         worst: points.last().map(figures),
         dearest: None,
         by_token: Vec::new(),
+        heads: heads(&graph),
+        by_value: by_value(&points),
+        by_prompt: Vec::new(),
         points,
         warnings: Vec::new(),
         provenance: ReportProvenance {
@@ -355,6 +393,13 @@ pub(super) fn large() -> Report {
     report.prompts = (1..=12).map(|i| prompt(&format!("code-{i:02}"))).collect();
     plant(&mut report, "model.layers.9.linear_attn.decay", 0.3);
     plant(&mut report, "model.layers.15.mlp.down_proj", 0.7);
+    let of = |p: &PointReport| PromptError {
+        rel_l2: p.judged().map(|m| m.rel_l2),
+        per_token: p.judged().map(|m| m.per_token.clone()).unwrap_or_default(),
+        engine_per_token: Vec::new(),
+    };
+    let points = report.points.iter().map(of).collect();
+    report.by_prompt = vec![PromptErrors { prompt: "code-01".to_owned(), points }];
     report.verdict.headline =
         "`model.layers.9.linear_attn.decay` computes something else, and so does one more component."
             .to_owned();

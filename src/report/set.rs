@@ -2,14 +2,14 @@
 
 use super::json::{Coverage, Fault, Outcome, Report};
 use super::ratios::Ratios;
-use super::{Figures, draw_engines, write_all};
+use super::{Figures, draw_engines, junit, write_all};
 use crate::error::{Error, Result};
 use crate::trace::{Provenance, SelfCheck};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// Reports of several engines on one model. Each engine's whole report lies in a directory beside it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReportSet {
     /// `layerdiff-report-set`.
     pub format: String,
@@ -32,7 +32,7 @@ pub struct ReportSet {
 }
 
 /// One engine's result.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct EngineResult {
     pub engine: String,
@@ -107,6 +107,11 @@ impl ReportSet {
         self.reference = first.filter(|first| references.all(|r| r == *first)).cloned();
     }
 
+    /// Puts back the own report of an engine of a set that was read from a file.
+    pub(super) fn restore(&mut self, report: Option<Report>) {
+        self.reports.extend(report);
+    }
+
     /// Adds an engine that could not be run.
     pub fn add_error(&mut self, engine: &str, error: &str) {
         self.push(EngineResult {
@@ -151,6 +156,7 @@ impl ReportSet {
             let path = dir.join(name);
             std::fs::write(&path, text).map_err(|e| Error::io("write the report", &path, &e))?;
         }
+        junit::write(&junit::of_set(self), dir)?;
         draw_engines(&self.reports, self.outcome, dir).map(|_| ())
     }
 }

@@ -18,7 +18,7 @@ pub use set::terminal_set;
 /// Narrower than this the table cannot be read.
 const NARROWEST: usize = 60;
 /// Wider lines are harder to read, not easier.
-const WIDEST: usize = 110;
+pub(super) const WIDEST: usize = 110;
 /// More layers than these are abridged: the verdict should still be on the screen.
 const ROWS: usize = 40;
 /// Lines of reasoning.
@@ -37,6 +37,11 @@ pub fn terminal(report: &Report, colour: bool, width: usize) -> String {
     lines.push(String::new());
     lines.extend(page.facts());
     lines.join("\n") + "\n"
+}
+
+/// The error of each layer as a bar, in lines of at most `width` columns without colour.
+pub(super) fn curve(report: &Report, width: usize) -> Vec<String> {
+    Page { report, colour: false, width: width.clamp(NARROWEST, WIDEST) }.table()
 }
 
 struct Page<'a> {

@@ -53,12 +53,24 @@ pub(crate) fn clean(text: &str) -> String {
 
 /// The text in at most `room` columns; of a longer one the end, which tells more of a point's name.
 pub(super) fn tail(text: &str, room: usize) -> String {
-    if columns(text) <= room {
-        return text.to_owned();
+    let (mut start, mut used) = (text.len(), 0);
+    for (at, c) in text.char_indices().rev() {
+        used += columns(c.encode_utf8(&mut [0; 4]));
+        if used > room {
+            break;
+        }
+        start = at;
+        // The sign for what is left out takes a column, unless nothing is.
+        if used == room && at > 0 {
+            let width = c.encode_utf8(&mut [0; 4]).len();
+            start = at + width;
+            break;
+        }
     }
-    let mut rest = text.chars();
-    while columns(rest.as_str()) + 1 > room && rest.next().is_some() {}
-    format!("…{}", rest.as_str().trim_start_matches('.'))
+    match start {
+        0 => text.to_owned(),
+        start => format!("…{}", text[start..].trim_start_matches('.')),
+    }
 }
 
 /// The text in lines of at most `room` columns, broken at spaces where there are some.

@@ -1,10 +1,10 @@
 //! A report's files.
 
-use super::{Report, draw_all, html, markdown};
+use super::{Report, draw_all, html, junit, markdown};
 use crate::error::{Error, Result};
 use std::path::Path;
 
-/// Writes `report.json`, `report.md`, `report.html` and the pictures into `dir`, which must exist.
+/// Writes `report.json`, `report.md`, `report.html`, `junit.xml` and the pictures into `dir`, which must exist.
 pub fn write_all(report: &Report, dir: &Path) -> Result<()> {
     let json = serde_json::to_string_pretty(report)
         .map_err(|e| Error::new(format!("cannot write the report as JSON: {e}")))?;
@@ -14,6 +14,7 @@ pub fn write_all(report: &Report, dir: &Path) -> Result<()> {
         let path = dir.join(name);
         std::fs::write(&path, text).map_err(|e| Error::io("write the report", &path, &e))?;
     }
+    junit::write(&[junit::of_report(report)], dir)?;
     draw_all(report, dir).map(|_| ())
 }
 

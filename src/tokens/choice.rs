@@ -194,7 +194,7 @@ impl ChoiceResult {
 }
 
 /// All questions together.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Choices {
     /// Where the questions are from.
     pub source: String,

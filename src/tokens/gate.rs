@@ -57,7 +57,7 @@ pub(super) enum Metric {
 }
 
 /// One criterion with what came of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Criterion {
     /// Such as `greedy_match, first 10 tokens`.
@@ -74,7 +74,7 @@ pub struct Criterion {
 }
 
 /// What came of all criteria.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Gate {
     pub profile: String,

@@ -25,8 +25,8 @@ pub use logits::Logits;
 pub use position::{Position, Setting, compare};
 pub use release::{EngineRelease, Release};
 pub use report::{
-    LayerLink, Origin, Record, TokenReport, WorstPrompt, tokens_markdown, tokens_terminal, worst_first,
-    write_tokens,
+    LayerLink, Origin, Record, TokenReport, WorstPrompt, tokens_github, tokens_markdown, tokens_terminal,
+    worst_first, write_tokens,
 };
 pub use sampler::Sampler;
 pub use statistics::{Share, Summary, mcnemar};

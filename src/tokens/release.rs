@@ -1,13 +1,17 @@
 //! A release: layers and tokens of every engine.
 
-use super::report::TokenReport;
+use super::report::{TokenReport, suite};
 use crate::error::{Error, Result};
-use crate::report::{Outcome, Report, clean, code, figure, first_diagnosis, maybe, plain, prose, word, wrap};
-use serde::Serialize;
+use crate::report::junit::{self, Suite};
+use crate::report::{
+    Outcome, Report, Room, Sections, clean, command, cut, engine, figure, first_diagnosis, fitted, folded,
+    maybe, named, plain, prose, word, wrap,
+};
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// `report.json` of a release.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Release {
     /// `layerdiff-release`.
@@ -16,7 +20,7 @@ pub struct Release {
     /// `pass` where every engine passes in both.
     pub outcome: Outcome,
     /// The fault that was planted into every engine, where one was.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub planted: Option<String>,
     pub engines: Vec<EngineRelease>,
     pub layerdiff: String,
@@ -24,7 +28,7 @@ pub struct Release {
 }
 
 /// One engine.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct EngineRelease {
     pub engine: String,
@@ -33,10 +37,15 @@ pub struct EngineRelease {
     pub tokens: Option<TokensPart>,
     /// What could not be run.
     pub errors: Vec<String>,
+    /// The comparison by layer itself, where it is at hand.
+    #[serde(skip)]
+    report: Option<Box<Report>>,
+    #[serde(skip)]
+    suites: Vec<Suite>,
 }
 
 /// What its layers say.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct LayersPart {
     pub outcome: Outcome,
@@ -50,7 +59,7 @@ pub struct LayersPart {
 }
 
 /// What its tokens say.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct TokensPart {
     pub outcome: Outcome,
@@ -76,6 +85,8 @@ impl EngineRelease {
     ) -> Self {
         let outcomes = [tokens.map(|t| t.outcome), layers.map(|l| l.outcome)];
         let outcome = Outcome::worst(outcomes.into_iter().map(|o| o.unwrap_or(Outcome::Unmeasured)));
+        let failed = errors.iter().map(|error| Suite::failed(engine, Outcome::Invalid, error));
+        let suites = layers.map(junit::of_report).into_iter().chain(tokens.map(suite)).chain(failed);
         Self {
             engine: engine.to_owned(),
             outcome,
@@ -97,8 +108,15 @@ impl EngineRelease {
                 top1: report.distribution.top1,
                 choices: report.choices.clone(),
             }),
+            suites: suites.collect(),
+            report: layers.cloned().map(Box::new),
             errors,
         }
+    }
+
+    /// Puts back the comparison by layer of a release that was read from a file.
+    pub fn restore(&mut self, report: Report) {
+        self.report = Some(Box::new(report));
     }
 }
 
@@ -122,7 +140,7 @@ impl Release {
         self.outcome = Outcome::worst(self.engines.iter().map(|e| e.outcome));
     }
 
-    /// Writes report.json and report.md into `dir`, which must exist and holds the engines' own reports.
+    /// Writes report.json, report.md and junit.xml into `dir`, which must exist and holds the engines' own reports.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let json = serde_json::to_string_pretty(self)
             .map_err(|e| Error::new(format!("cannot write the report as JSON: {e}")))?;
@@ -130,7 +148,8 @@ impl Release {
             let path = dir.join(name);
             std::fs::write(&path, text).map_err(|e| Error::io("write the report", &path, &e))?;
         }
-        Ok(())
+        let suites: Vec<Suite> = self.engines.iter().flat_map(|e| e.suites.iter().cloned()).collect();
+        junit::write(&suites, dir)
     }
 
     fn passed(&self) -> String {
@@ -141,47 +160,36 @@ impl Release {
 
     /// The page.
     pub fn markdown(&self) -> String {
-        let mut lines = vec![
-            format!("# {}: release, {}", word(self.outcome), plain(&self.passed())),
+        self.sections(None).concat().join("\n") + "\n"
+    }
+
+    /// The page for GitHub's comments and summaries, in fewer than 65,000 bytes.
+    pub fn github(&self) -> String {
+        fitted(|room| self.sections(Some(room)))
+    }
+
+    /// The page in its parts; of limited size where there is a `room`, and then without links to files.
+    fn sections(&self, room: Option<Room>) -> Sections {
+        let chars = room.map_or(usize::MAX, |room| room.chars);
+        let mut head = vec![
+            format!("# {}: release, {}", word(self.outcome), plain(&cut(&self.passed(), chars))),
             String::new(),
             "| engine | | layers | engine adds | tokens, gate | greedy, first 10 | mean KL, nats | same likeliest token | prompts equal | questions right, reference and candidate |".to_owned(),
             "|---|---|---|---|---|---|---|---|---|---|".to_owned(),
         ];
-        lines.extend(self.engines.iter().map(row));
-        for engine in &self.engines {
-            lines.extend([String::new(), format!("**{}**", plain(&engine.engine)), String::new()]);
-            if let Some(part) = &engine.layers {
-                lines.push(format!(
-                    "- layers: {} ([report]({}/layers/report.md))",
-                    prose(&part.headline),
-                    engine.engine
-                ));
-                lines.extend(part.diagnosis.iter().map(|name| format!("- diagnosis: {}", prose(name))));
-            }
-            if let Some(part) = &engine.tokens {
-                let all = part.criteria.iter().map(|c| {
-                    let verdict = match c.pass {
-                        Some(true) => "pass",
-                        Some(false) => "FAIL",
-                        None => "UNMEASURED",
-                    };
-                    format!("{} {}, {}: {verdict}", plain(&c.name), maybe_plain(c.value), c.limit)
-                });
-                let all: Vec<String> = all.collect();
-                lines.push(format!(
-                    "- gate `{}`: {} ([report]({}/tokens/report.md))",
-                    part.profile,
-                    all.join("; "),
-                    engine.engine
-                ));
-            }
-            lines.extend(engine.errors.iter().map(|e| format!("- could not be run: {}", plain(e))));
+        head.extend(self.engines.iter().map(row));
+        let mut sections = vec![head];
+        for e in &self.engines {
+            sections.push(said(e, room.is_none(), chars));
+            let report = e.report.as_deref();
+            sections.extend(room.zip(report).map(|(room, report)| engine(report, room)));
         }
-        lines.extend([
-            String::new(),
-            format!("layerdiff {}: {}", plain(&self.layerdiff), code(&self.command.join(" "))),
-        ]);
-        lines.join("\n") + "\n"
+        let origin = command(&self.layerdiff, &self.command, chars);
+        sections.push(match room {
+            None => vec![String::new(), origin.trim_start_matches("- ").to_owned()],
+            Some(_) => folded("Provenance", false, vec![origin]),
+        });
+        sections
     }
 
     /// What the terminal shows, in lines of at most `width` columns.
@@ -209,6 +217,35 @@ impl Release {
     }
 }
 
+/// What is said of an engine, with links to its own reports where `links` lie beside the page.
+fn said(engine: &EngineRelease, links: bool, chars: usize) -> Vec<String> {
+    let name = plain(&cut(&engine.engine, chars));
+    let link = |part: &str| {
+        if links { format!(" ([report]({}/{part}/report.md))", engine.engine) } else { String::new() }
+    };
+    let mut lines = vec![String::new(), format!("**{name}**"), String::new()];
+    if let Some(part) = &engine.layers {
+        lines.push(format!("- layers: {}{}", prose(&cut(&part.headline, chars)), link("layers")));
+        let diagnosis = part.diagnosis.iter();
+        lines.extend(diagnosis.map(|name| format!("- diagnosis: {}", prose(&cut(name, chars)))));
+    }
+    if let Some(part) = &engine.tokens {
+        let all = part.criteria.iter().map(|c| {
+            let verdict = match c.pass {
+                Some(true) => "pass",
+                Some(false) => "FAIL",
+                None => "UNMEASURED",
+            };
+            let (name, limit) = (plain(&cut(&c.name, chars)), plain(&cut(&c.limit, chars)));
+            format!("{name} {}, {limit}: {verdict}", maybe_plain(c.value))
+        });
+        let all: Vec<String> = all.collect();
+        lines.push(format!("- gate {}: {}{}", named(&part.profile), all.join("; "), link("tokens")));
+    }
+    lines.extend(engine.errors.iter().map(|e| format!("- could not be run: {}", plain(&cut(e, chars)))));
+    lines
+}
+
 fn maybe_plain(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), figure)
 }
@@ -223,7 +260,7 @@ fn row(engine: &EngineRelease) -> String {
     let share = |s: super::Share| format!("{:.2} %", 100.0 * s.value());
     format!(
         "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-        plain(&engine.engine),
+        plain(&cut(&engine.engine, 60)),
         word(engine.outcome),
         layers.map_or("UNMEASURED", |p| word(p.outcome)),
         maybe(layers.and_then(|p| p.engine_error)),

@@ -1,5 +1,6 @@
 //! The report of token metrics: a struct that is `report.json`, and the figures in it.
 
+mod junit;
 mod markdown;
 mod plot;
 #[cfg(test)]
@@ -13,7 +14,8 @@ use super::statistics::{Share, Summary};
 use crate::error::{Error, Result};
 use crate::report::{Outcome, Report, first_diagnosis};
 use crate::trace::{Evidence, Provenance, SelfCheck};
-pub use markdown::{tokens_markdown, tokens_terminal};
+pub(crate) use junit::suite;
+pub use markdown::{tokens_github, tokens_markdown, tokens_terminal};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -36,7 +38,7 @@ pub struct Record {
 }
 
 /// `report.json`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct TokenReport {
     /// `layerdiff-token-report`.
@@ -65,7 +67,7 @@ pub struct TokenReport {
 }
 
 /// The greedy runs.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct GreedySummary {
     /// Equal tokens of the first n, each in its place.
@@ -79,7 +81,7 @@ pub struct GreedySummary {
 }
 
 /// Equal tokens among the first `first` of every prompt.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct MatchRate {
     pub first: usize,
@@ -87,7 +89,7 @@ pub struct MatchRate {
 }
 
 /// A bin of the histogram of first divergences.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Bin {
     pub from: usize,
@@ -96,7 +98,7 @@ pub struct Bin {
 }
 
 /// The distributions after the reference's tokens.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct DistributionSummary {
     /// In nats.
@@ -120,7 +122,7 @@ pub struct DistributionSummary {
 }
 
 /// Sampling with the same random numbers on both sides.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Sampling {
     /// Equal draws after the reference's tokens.
@@ -136,7 +138,7 @@ pub struct Sampling {
 }
 
 /// One line for each prompt.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct PromptSummary {
     pub id: String,
@@ -150,7 +152,7 @@ pub struct PromptSummary {
 }
 
 /// One of the worst prompts, with both texts.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct WorstPrompt {
     pub id: String,
@@ -168,7 +170,7 @@ pub struct WorstPrompt {
 }
 
 /// What the layers say of one token.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct LayerLink {
     pub outcome: Outcome,
@@ -183,7 +185,7 @@ pub struct LayerLink {
 }
 
 /// The relative L2 errors of one layer's output at the token.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct LayerError {
     pub point: String,
@@ -390,47 +392,10 @@ fn by_position(records: &[Record], tokens: usize) -> Vec<Summary> {
 pub fn write_tokens(report: &TokenReport, dir: &Path) -> Result<()> {
     let json = serde_json::to_string_pretty(report)
         .map_err(|e| Error::new(format!("cannot write the report as JSON: {e}")))?;
-    let texts =
-        [("report.json", json + "\n"), ("report.md", tokens_markdown(report)), ("junit.xml", junit(report))];
-    for (name, text) in texts {
+    for (name, text) in [("report.json", json + "\n"), ("report.md", tokens_markdown(report))] {
         let path = dir.join(name);
         std::fs::write(&path, text).map_err(|e| Error::io("write the report", &path, &e))?;
     }
+    crate::report::junit::write(&[suite(report)], dir)?;
     plot::draw(report, dir)
-}
-
-/// The gate for continuous integration: one test case for each criterion.
-fn junit(report: &TokenReport) -> String {
-    let escape = |text: &str| {
-        text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-    };
-    let failures = report.gate.criteria.iter().filter(|c| c.pass == Some(false)).count();
-    let errors = report.gate.criteria.iter().filter(|c| c.pass.is_none()).count();
-    let name = format!("{} {}", report.engine, report.gate.profile);
-    let mut lines = vec![
-        r#"<?xml version="1.0" encoding="UTF-8"?>"#.to_owned(),
-        format!(
-            r#"<testsuite name="{}" tests="{}" failures="{failures}" errors="{errors}">"#,
-            escape(&name),
-            report.gate.criteria.len()
-        ),
-    ];
-    for criterion in &report.gate.criteria {
-        let open = format!(
-            r#"  <testcase classname="{}" name="{} {}">"#,
-            escape(&name),
-            escape(&criterion.name),
-            escape(&criterion.limit)
-        );
-        let value = criterion.value.map_or_else(|| "not measured".to_owned(), |v| v.to_string());
-        let body = match criterion.pass {
-            Some(true) => format!("<system-out>{value}</system-out>"),
-            Some(false) => format!(r#"<failure message="{value}, {}"/>"#, escape(&criterion.limit)),
-            // Skipped would count as passed.
-            None => r#"<error message="not measured"/>"#.to_owned(),
-        };
-        lines.push(format!("{open}{body}</testcase>"));
-    }
-    lines.push("</testsuite>".to_owned());
-    lines.join("\n") + "\n"
 }

@@ -1,9 +1,9 @@
 //! Statistics of many figures.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The middle and the end of some figures.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// How many.
     pub count: usize,
@@ -49,7 +49,7 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 
 /// A share of some trials, with what it may be in truth if they are independent. Prompts and questions are;
 /// the tokens of one prompt are not, and no interval is shown for them.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Share {
     /// Trials that succeeded.
     pub of: usize,

@@ -151,6 +151,39 @@ def test_tokens_of_a_prompt_are_cells_that_open_their_point(visit: Visit) -> Non
     assert label.startswith(text_of(page, "#panel h2") + ", position ")
 
 
+def test_the_reader_chooses_the_prompt_whose_tokens_are_shown(visit: Visit) -> None:
+    page = visit("healthy")
+    choice = "#tokens label:nth-of-type(2) select"
+    options = page.find_elements(By.CSS_SELECTOR, f"{choice} option")
+    assert len(options) == 2
+    seen = []
+    for option in options:
+        name = option.text
+        option.click()
+        assert f"prompt {name}" in text_of(page, "#tokens caption")
+        assert text_of(page, "#tokens summary") == f"Text of prompt {name}"
+        # Every row is full, whichever prompt errs more at its point.
+        rows = page.find_elements(By.CSS_SELECTOR, "#tokens tbody tr")
+        filled = [len(row.find_elements(By.CSS_SELECTOR, "td[tabindex]")) for row in rows]
+        assert len(rows) > 8 and len(set(filled)) == 1, filled
+        cell = page.find_element(By.CSS_SELECTOR, "#tokens td[tabindex]").get_attribute(
+            "aria-label"
+        )
+        assert "“" in cell and "token id " in cell, cell
+        seen.append(filled[0])
+        options = page.find_elements(By.CSS_SELECTOR, f"{choice} option")
+    assert seen[0] != seen[1]
+
+
+def test_a_hostile_prompt_is_shown_as_text(visit: Visit) -> None:
+    page = visit("hostile")
+    lines = text_of(page, "#tokens pre.prompt").split("\n")
+    assert lines[0] == "first line" and lines[2] == "& {{data}}", lines
+    assert lines[1].startswith('</script><img src=x onerror="window.hacked=2">'), lines
+    assert page.execute_script("return window.hacked") is None
+    assert page.find_elements(By.TAG_NAME, "img") == []
+
+
 def test_every_table_has_names_for_screen_readers(visit: Visit) -> None:
     page = visit("faulty")
     unnamed = page.execute_script(

@@ -2,6 +2,7 @@
 
 mod healthy;
 mod json;
+mod junit;
 mod list;
 mod markdown;
 mod named;

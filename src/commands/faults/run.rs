@@ -5,7 +5,7 @@ use super::pairs::{Pair, pairs};
 use super::score::{Found, Planting, Row, judge};
 use super::shrink::{can_be_blended, shrink};
 use super::trial::{Bench, Named, Scope, Trial};
-use super::{json, markdown, table};
+use super::{json, junit, markdown, table};
 use crate::bundle::Bundle;
 use crate::capture::open_engine;
 use crate::checkpoint::ModelDir;
@@ -100,6 +100,7 @@ pub(super) fn run(args: &FaultsRunArgs, ui: Ui) -> Result<Outcome> {
             let path = out.path().join(name);
             std::fs::write(&path, text).map_err(|e| Error::io("write the score", &path, &e))?;
         }
+        crate::report::junit::write(&junit::suites(&scores), out.path())?;
         out.publish()?;
     }
     if ui.json {

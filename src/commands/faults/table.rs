@@ -122,7 +122,7 @@ pub(super) fn complaints(score: &Score) -> Vec<String> {
     out
 }
 
-fn of_planting(name: &str, planting: &Planting) -> Vec<String> {
+pub(super) fn of_planting(name: &str, planting: &Planting) -> Vec<String> {
     let mut out = Vec::new();
     let found = match planting.found {
         Found::Missed => Some(format!("MISSED {}", planting.missed.join(", "))),

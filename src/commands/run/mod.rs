@@ -15,7 +15,7 @@ use crate::engine::{CANDIDATES, Engine, check_known, reads_blocks, torch};
 use crate::error::{Error, Result};
 use crate::files::ReplacedDir;
 use crate::model::PointFilter;
-use crate::prompt::Prompt;
+use crate::prompt::{Prompt, token_texts};
 use crate::replay::Held;
 use crate::report::{Options, Outcome, Report, ReportSet, assemble};
 use crate::trace::Trace;
@@ -215,7 +215,11 @@ impl Job<'_> {
             command: command_line(),
             quiet: self.ui.quiet,
         };
-        assemble(&reference, candidate, &options)
+        let mut report = assemble(&reference, candidate, &options)?;
+        if let Some(text) = token_texts(self.model.path()) {
+            report.name_tokens(text);
+        }
+        Ok(report)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::super::{Ui, run};
 use super::Candidate;
 use crate::checkpoint::ModelDir;
-use crate::cli::{InputArgs, ModelArg, PromptArg, PythonArg, RunArgs};
+use crate::cli::{FormatArg, InputArgs, ModelArg, PromptArg, PythonArg, RunArgs};
 use crate::error::{Error, Result};
 use crate::prompt::Prompt;
 use crate::tokens::{LayerLink, Record, WorstPrompt};
@@ -74,6 +74,7 @@ impl Link<'_> {
             quantized: Vec::new(),
             weights: None,
             out: "unused".into(),
+            format: FormatArg::default(),
             input: InputArgs {
                 prompts: Some(file.path().to_path_buf()),
                 prompt: PromptArg { ids: Vec::new() },

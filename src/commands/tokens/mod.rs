@@ -8,7 +8,7 @@ pub(super) mod questions;
 pub(super) mod reference;
 
 use super::run::sources::refuse_too_long;
-use super::{Ui, command_line, print_json, print_text, prompts_from, standard_prompts, width};
+use super::{Ui, command_line, print_result, prompts_from, standard_prompts};
 use crate::bundle::Bundle;
 use crate::capture::open_engine;
 use crate::checkpoint::ModelDir;
@@ -22,7 +22,8 @@ use crate::parameters::Parameters;
 use crate::prompt::tokenize;
 use crate::report::Outcome;
 use crate::tokens::{
-    Choices, Origin, Profile, Setting, TokenReport, profile, tokens_terminal, worst_first, write_tokens,
+    Choices, Origin, Profile, Setting, TokenReport, profile, tokens_github, tokens_terminal, worst_first,
+    write_tokens,
 };
 use candidate::Bench;
 use link::Link;
@@ -45,12 +46,8 @@ pub(super) fn run(args: &TokensArgs, ui: Ui) -> Result<Outcome> {
     let report = session.judge(&candidate, &profile)?;
     write_tokens(&report, out.path())?;
     out.publish()?;
-    if ui.json {
-        print_json(&report)?;
-    } else {
-        print_text(&tokens_terminal(&report, width()))?;
-        print_text(&format!("report: {}", args.out.join("report.md").display()))?;
-    }
+    let files = [args.out.join("report.md")];
+    print_result(ui, &report, || tokens_github(&report), |width| tokens_terminal(&report, width), &files)?;
     Ok(report.outcome)
 }
 

@@ -8,7 +8,7 @@ use super::super::text::{
 };
 use super::super::{Report, ReportSet, first_diagnosis, replays};
 use super::formula::formula;
-use super::points::{COLUMNS, Texts, row};
+use super::points::{COLUMNS, Texts, row, tokens_of_prompt};
 use crate::model::{Description, Op};
 use serde::Serialize;
 use serde_json::Value;
@@ -59,6 +59,8 @@ struct View<'a> {
     /// What rows have the places of.
     texts: Vec<String>,
     rows: Vec<Value>,
+    /// The errors by token of some prompts, at the points of the rows; null where a row is of that prompt anyway.
+    by_prompt: Vec<(&'a str, Vec<Value>)>,
 }
 
 /// A component before the layer's number is put in, as its description has it.
@@ -123,7 +125,21 @@ fn view(report: &Report) -> View<'_> {
         columns: &COLUMNS,
         texts: texts.list,
         rows,
+        by_prompt: by_prompt(report),
     }
+}
+
+fn by_prompt(report: &Report) -> Vec<(&str, Vec<Value>)> {
+    let all = report.by_prompt.iter().map(|own| {
+        let points = report.points.iter().zip(&own.points);
+        let rows = points.map(
+            |(point, error)| {
+                if point.prompt == own.prompt { Value::Null } else { tokens_of_prompt(error) }
+            },
+        );
+        (own.prompt.as_str(), rows.collect())
+    });
+    all.collect()
 }
 
 /// The same facts as in report.md.

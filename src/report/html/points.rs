@@ -1,6 +1,6 @@
 //! The points as rows of values: names of keys, and texts in each row anew, would be more than half of the page.
 
-use super::super::PointReport;
+use super::super::{PointReport, PromptError};
 use crate::metrics::{Metrics, NonFinite, Place};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -109,6 +109,16 @@ pub(super) fn row(point: &PointReport, texts: &mut Texts) -> Value {
         engine.map(tokens),
         option(point.local_ratio),
     ])
+}
+
+/// The errors by token of a prompt at one point: of C − T, and of C − Q where arm Q was run.
+pub(super) fn tokens_of_prompt(error: &PromptError) -> Value {
+    let list = |all: &[f64]| all.iter().map(|v| short(*v, FEW)).collect::<Vec<Value>>();
+    match error.engine_per_token.as_slice() {
+        [] if error.per_token.is_empty() => Value::Null,
+        [] => json!([list(&error.per_token)]),
+        engine => json!([list(&error.per_token), list(engine)]),
+    }
 }
 
 /// The worst element: where, and both values.

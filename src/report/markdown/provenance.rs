@@ -2,33 +2,38 @@
 
 use super::super::escape::{code, plain};
 use super::super::{Report, ReportSet};
+use super::{cut, folded, named};
 use crate::trace::Provenance;
 
 /// Both sides and the command.
-pub(super) fn provenance(report: &Report) -> Vec<String> {
+pub(super) fn provenance(report: &Report, chars: usize) -> Vec<String> {
     let origin = &report.provenance;
-    folded([
-        format!("- reference: {}", side(&origin.reference)),
-        format!("- candidate: {}", side(&origin.candidate)),
-        format!("- layerdiff {}: {}", plain(&origin.layerdiff), code(&origin.command.join(" "))),
-        format!("- architecture {}, prompt {}", plain(&report.architecture), code(&report.prompt_id)),
-    ])
+    let lines = vec![
+        format!("- reference: {}", side(&origin.reference, chars)),
+        format!("- candidate: {}", side(&origin.candidate, chars)),
+        command(&origin.layerdiff, &origin.command, chars),
+        format!(
+            "- architecture {}, prompt {}",
+            plain(&cut(&report.architecture, chars)),
+            named(&report.prompt_id)
+        ),
+    ];
+    folded("Provenance", false, lines)
+}
+
+/// The version and the command line.
+pub(crate) fn command(version: &str, command: &[String], chars: usize) -> String {
+    format!("- layerdiff {}: {}", plain(&cut(version, chars)), code(&cut(&command.join(" "), chars)))
 }
 
 /// The side that all engines share and the command; each engine's own report tells of its side.
-pub(super) fn provenance_set(set: &ReportSet) -> Vec<String> {
-    let reference = set.reference.iter().map(|r| format!("- reference: {}", side(r)));
-    let command = format!("- layerdiff {}: {}", plain(&set.layerdiff), code(&set.command.join(" ")));
-    folded(reference.chain([command]))
+pub(super) fn provenance_set(set: &ReportSet, chars: usize) -> Vec<String> {
+    let reference = set.reference.iter().map(|r| format!("- reference: {}", side(r, chars)));
+    folded("Provenance", false, reference.chain([command(&set.layerdiff, &set.command, chars)]).collect())
 }
 
-fn folded(items: impl IntoIterator<Item = String>) -> Vec<String> {
-    let opening = ["", "<details><summary>Provenance</summary>", ""].map(str::to_owned);
-    let closing = ["", "</details>"].map(str::to_owned);
-    opening.into_iter().chain(items).chain(closing).collect()
-}
-
-fn side(origin: &Provenance) -> String {
+fn side(origin: &Provenance, chars: usize) -> String {
+    let said = |text: &str| plain(&cut(text, chars));
     let hash = |name: &str, hash: &Option<String>| match hash {
         Some(hash) => {
             let digits = hash.strip_prefix("sha256:").unwrap_or(hash);
@@ -37,24 +42,26 @@ fn side(origin: &Provenance) -> String {
         None => format!("{name} unknown"),
     };
     let mut parts = vec![
-        format!("{} {}", plain(&origin.engine), plain(&origin.engine_version)),
-        plain(&[origin.path.as_str(), &origin.dtype].join(", ")),
+        format!("{} {}", said(&origin.engine), said(&origin.engine_version)),
+        said(&[origin.path.as_str(), &origin.dtype].join(", ")),
     ];
-    parts.extend(origin.attention_implementation.iter().map(|a| format!("{} attention", plain(a))));
+    parts.extend(origin.attention_implementation.iter().map(|a| format!("{} attention", said(a))));
     parts.extend([
         hash("weights", &origin.hashes.weights),
         hash("tokenizer", &origin.hashes.tokenizer),
         hash("config", &origin.hashes.config),
-        plain(&origin.host),
+        said(&origin.host),
     ]);
     if origin.hashes.adapter.is_some() {
         parts.push(hash("adapter", &origin.hashes.adapter));
     }
     parts.extend(origin.threads.map(|n| format!("{n} {}", if n == 1 { "thread" } else { "threads" })));
     if !origin.cpu_features.is_empty() {
-        parts.push(format!("CPU features {}", plain(&origin.cpu_features.join(" "))));
+        parts.push(format!("CPU features {}", said(&origin.cpu_features.join(" "))));
     }
-    parts.extend(origin.libraries.iter().map(|(name, version)| plain(&format!("{name} {version}"))));
+    let libraries: Vec<String> =
+        origin.libraries.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    parts.push(said(&libraries.join("; ")));
     parts.retain(|part| !part.trim().is_empty());
     parts.join("; ")
 }

@@ -6,23 +6,24 @@ use super::theme;
 use crate::report::stops::{self, Kind, Stop};
 use crate::report::{PointReport, Report};
 
-/// The points of one family, a curve for each kind of point.
+/// The points of one family, or all of a report that has only a few, a curve for each kind of point.
 pub(super) fn figure<'a>(
     report: &'a Report,
-    family: &'a str,
+    family: Option<&'a str>,
     all: &'a [Stop<'a>],
     kinds: &'a [Kind],
 ) -> Figure<'a> {
-    let of_family = move |p: &PointReport| p.family == family;
+    let of_family = move |p: &PointReport| family.is_none_or(|family| p.family == family);
+    let subject = family.map_or_else(|| "Error of points".to_owned(), |f| format!("Error of {f} points"));
     let stops: Vec<&Stop> =
         all.iter().filter(|s| s.layer.is_some() || s.points.iter().any(|p| of_family(p))).collect();
-    let (series, mut notes) = curves(family, &stops);
-    let floors: Vec<Option<(f64, f64)>> = stops.iter().map(|stop| floor(stop, family)).collect();
+    let (series, mut notes) = curves(&of_family, &stops);
+    let floors: Vec<Option<(f64, f64)>> = stops.iter().map(|stop| floor(stop, &of_family)).collect();
     if floors.iter().all(Option::is_none) {
         notes.push("(no floor measured)".to_owned());
     }
     Figure {
-        title: title(report, &format!("Error of {family} points")),
+        title: title(report, &subject),
         unit: REL_L2,
         outcome: report.outcome,
         faults: &report.faults,
@@ -42,17 +43,20 @@ pub(super) fn figure<'a>(
 /// More curves than these in one picture cannot be told apart.
 const CURVES: usize = 10;
 
+/// Whether a point belongs into the picture.
+type Belongs<'a> = &'a dyn Fn(&PointReport) -> bool;
+
 /// A curve for each kind of point, drawn from the last to the first, and a note on those left out.
-fn curves(family: &str, stops: &[&Stop]) -> (Vec<Series>, Vec<String>) {
+fn curves(of_family: Belongs<'_>, stops: &[&Stop]) -> (Vec<Series>, Vec<String>) {
     let mut names: Vec<&str> = Vec::new();
     for point in stops.iter().filter(|s| s.layer.is_some()).flat_map(|s| &s.points) {
-        if point.family == family && !names.contains(&stops::local(point)) {
+        if of_family(point) && !names.contains(&stops::local(point)) {
             names.push(stops::local(point));
         }
     }
     let of = |stop: &Stop<'_>, name: &str| -> Value {
         let same: Vec<&PointReport> =
-            stop.points.iter().copied().filter(|p| p.family == family && stops::local(p) == name).collect();
+            stop.points.iter().copied().filter(|p| of_family(p) && stops::local(p) == name).collect();
         value(&same)
     };
     let mut notes = Vec::new();
@@ -87,7 +91,7 @@ fn curves(family: &str, stops: &[&Stop]) -> (Vec<Series>, Vec<String>) {
         })
         .collect();
     let ends = stops.iter().map(|stop| {
-        let own: Vec<&PointReport> = stop.points.iter().copied().filter(|p| p.family == family).collect();
+        let own: Vec<&PointReport> = stop.points.iter().copied().filter(|p| of_family(p)).collect();
         if stop.layer.is_some() { Value::Gap } else { value(&own) }
     });
     series.push(Series { name: "outside the layers".to_owned(), style: theme::ENDS, values: ends.collect() });
@@ -97,8 +101,8 @@ fn curves(family: &str, stops: &[&Stop]) -> (Vec<Series>, Vec<String>) {
 
 /// The lowest and the highest floor of the family's points at a stop; an infinite one is highest.
 /// Floors of 0, as of masks, only count where there is no other: a range down to 0 says nothing.
-fn floor(stop: &Stop, family: &str) -> Option<(f64, f64)> {
-    let floors = stop.points.iter().filter(|p| p.family == family).filter_map(|p| p.floor);
+fn floor(stop: &Stop, of_family: Belongs<'_>) -> Option<(f64, f64)> {
+    let floors = stop.points.iter().filter(|p| of_family(p)).filter_map(|p| p.floor);
     let floors = floors.map(|f| if f.is_nan() { f64::INFINITY } else { f });
     floors.fold(None, |range: Option<(f64, f64)>, f| match range {
         None | Some((_, 0.0)) => Some((f, f)),

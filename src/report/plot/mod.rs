@@ -5,15 +5,23 @@
 //! report gives the same bytes.
 
 mod axis;
+mod by_position;
+mod by_value;
 mod callout;
+mod chosen;
+mod components;
 mod engines;
 mod family;
 mod figure;
 mod font;
+mod heads;
+mod heatmap;
 mod labels;
 mod legend;
 mod overview;
+mod pick;
 mod positions;
+mod ramp;
 mod render;
 mod scene;
 mod series;
@@ -23,7 +31,12 @@ mod tokens;
 use super::stops::{kinds, stops};
 use super::{Outcome, Report};
 use crate::error::{Error, Result};
+pub use chosen::{PictureKind, Wanted};
+pub(crate) use chosen::{picture, picture_of_engines};
+pub use components::Measure;
 use figure::Figure;
+pub(crate) use render::{png, svg};
+pub(crate) use scene::Scene;
 use std::path::{Path, PathBuf};
 
 /// Draws all pictures of a report into `dir`, which must exist; gives their paths.
@@ -81,7 +94,7 @@ fn scenes(report: &Report) -> Vec<(String, scene::Scene)> {
         scenes.push(("tokens".to_owned(), tokens::scene(report)));
     }
     for family in families(report) {
-        let figure: Figure = family::figure(report, family, &stops, &kinds);
+        let figure: Figure = family::figure(report, Some(family), &stops, &kinds);
         let mut name = format!("curve-{}", file_name(family));
         while scenes.iter().any(|(taken, _)| *taken == name) {
             name.push('-');

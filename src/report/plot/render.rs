@@ -2,14 +2,13 @@
 
 use super::font;
 use super::scene::{Anchor, Place, Scene, Shape};
-use super::theme::{Colour, HEIGHT, WIDTH};
+use super::theme::{Colour, WIDTH};
 use crate::error::{Error, Result};
 use plotters::prelude::{BitMapBackend, DrawingBackend, RGBAColor, SVGBackend, ShapeStyle};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, RGBColor, TextStyle};
 use std::path::Path;
 
-const SIZE: (u32, u32) = (WIDTH as u32, HEIGHT as u32);
 /// Bitmaps are drawn this many times as large and averaged: plotters' thick lines have hard edges.
 const SUPERSAMPLING: usize = 3;
 /// Fonts as wide as the bundled one, then any.
@@ -24,9 +23,9 @@ struct Metrics {
 }
 
 /// The picture as SVG.
-pub(super) fn svg(scene: &Scene) -> Result<String> {
+pub(crate) fn svg(scene: &Scene) -> Result<String> {
     let mut text = String::new();
-    let mut backend = SVGBackend::with_string(&mut text, SIZE);
+    let mut backend = SVGBackend::with_string(&mut text, size(scene));
     draw(scene, &mut backend, Metrics { scale: 1.0, ascent: 0.76 })?;
     backend.present().map_err(|e| failed(&e))?;
     drop(backend);
@@ -53,10 +52,16 @@ fn with_widths(scene: &Scene, svg: &str) -> String {
     out
 }
 
+/// Width and height in px.
+fn size(scene: &Scene) -> (u32, u32) {
+    (WIDTH as u32, scene.height as u32)
+}
+
 /// Writes the picture as PNG.
-pub(super) fn png(scene: &Scene, path: &Path) -> Result<()> {
-    let (width, height) = (SIZE.0 as usize, SIZE.1 as usize);
-    let large = (SIZE.0 * SUPERSAMPLING as u32, SIZE.1 * SUPERSAMPLING as u32);
+pub(crate) fn png(scene: &Scene, path: &Path) -> Result<()> {
+    let size = size(scene);
+    let (width, height) = (size.0 as usize, size.1 as usize);
+    let large = (size.0 * SUPERSAMPLING as u32, size.1 * SUPERSAMPLING as u32);
     let mut pixels = vec![255; 3 * width * height * SUPERSAMPLING * SUPERSAMPLING];
     {
         let mut backend = BitMapBackend::with_buffer(&mut pixels, large);
@@ -68,8 +73,8 @@ pub(super) fn png(scene: &Scene, path: &Path) -> Result<()> {
     let io = |e: &dyn std::fmt::Display| {
         Error::io("write the picture", path, &std::io::Error::other(e.to_string()))
     };
-    let mut backend = BitMapBackend::new(path, SIZE);
-    backend.blit_bitmap((0, 0), SIZE, &small).map_err(|e| io(&e))?;
+    let mut backend = BitMapBackend::new(path, size);
+    backend.blit_bitmap((0, 0), size, &small).map_err(|e| io(&e))?;
     backend.present().map_err(|e| io(&e))
 }
 

@@ -1,7 +1,7 @@
 //! A picture as a list of shapes, before any backend sees it.
 
 use super::font;
-use super::theme::Colour;
+use super::theme::{self, Colour};
 
 /// A place in px from the upper left corner.
 pub(super) type Place = (f64, f64);
@@ -84,12 +84,35 @@ impl Text {
 }
 
 /// The shapes, the lowest first.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Scene {
-    pub shapes: Vec<Shape>,
+#[derive(Debug, Clone)]
+pub(crate) struct Scene {
+    pub(super) shapes: Vec<Shape>,
+    /// In px; the width is always the same.
+    pub(super) height: f64,
+}
+
+impl Default for Scene {
+    fn default() -> Self {
+        Self { shapes: Vec::new(), height: theme::HEIGHT }
+    }
 }
 
 impl Scene {
+    /// The same with every colour as it is on a dark page.
+    pub(super) fn darkened(mut self) -> Self {
+        for shape in &mut self.shapes {
+            let colour = match shape {
+                Shape::Line { colour, .. }
+                | Shape::Fill { colour, .. }
+                | Shape::Disc { colour, .. }
+                | Shape::Ring { colour, .. } => colour,
+                Shape::Text(text) => &mut text.colour,
+            };
+            *colour = theme::dark(*colour);
+        }
+        self
+    }
+
     pub(super) fn line(&mut self, places: Vec<Place>, colour: Colour, width: f64) {
         if places.len() > 1 {
             self.shapes.push(Shape::Line { places, colour, width });

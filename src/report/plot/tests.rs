@@ -16,6 +16,37 @@ fn reports() -> Vec<(&'static str, Report)> {
     ]
 }
 
+/// Every kind of picture that can be asked for, of this report.
+fn pictures(report: &Report) -> Vec<(String, scene::Scene)> {
+    use PictureKind::{Curve, Heads, Heatmap, Magnitude, Tokens};
+    let wanted = |kind, measure, dark| Wanted {
+        kind,
+        measure,
+        family: None,
+        points: None,
+        prompt: None,
+        step: None,
+        dark,
+    };
+    let total = Measure::Total;
+    let mut all = vec![
+        ("curve-dark".to_owned(), wanted(Curve, total, true)),
+        ("heatmap".to_owned(), wanted(Heatmap, total, false)),
+        ("magnitude".to_owned(), wanted(Magnitude, total, false)),
+        ("magnitude-dark".to_owned(), wanted(Magnitude, total, true)),
+        ("heads".to_owned(), wanted(Heads, total, false)),
+    ];
+    if report.prompts.len() == 1 || !report.by_prompt.is_empty() {
+        all.push(("tokens-".to_owned(), wanted(Tokens, total, false)));
+        all.push(("tokens-dark".to_owned(), wanted(Tokens, total, true)));
+    }
+    if report.points.iter().any(|p| p.local_ratio.is_some()) {
+        all.push(("local".to_owned(), wanted(Heatmap, Measure::Local, false)));
+        all.push(("local-dark".to_owned(), wanted(Heatmap, Measure::Local, true)));
+    }
+    all.into_iter().map(|(name, wanted)| (name, picture(report, &wanted).unwrap())).collect()
+}
+
 fn texts(shapes: &[Shape]) -> impl Iterator<Item = &Text> {
     shapes.iter().filter_map(|shape| match shape {
         Shape::Text(text) => Some(text),
@@ -25,9 +56,9 @@ fn texts(shapes: &[Shape]) -> impl Iterator<Item = &Text> {
 
 #[test]
 fn no_text_leaves_the_card_or_touches_another() {
-    let card = Area { left: 4.0, top: 4.0, right: theme::WIDTH - 4.0, bottom: theme::HEIGHT - 4.0 };
     for (report, sample) in reports() {
-        for (name, scene) in scenes(&sample) {
+        for (name, scene) in scenes(&sample).into_iter().chain(pictures(&sample)) {
+            let card = Area { left: 4.0, top: 4.0, right: theme::WIDTH - 4.0, bottom: scene.height - 4.0 };
             let texts: Vec<&Text> = texts(&scene.shapes).collect();
             for (i, text) in texts.iter().enumerate() {
                 let a = text.area();
@@ -117,10 +148,11 @@ fn the_same_report_gives_the_same_bytes() {
 #[test]
 fn an_svg_is_well_formed_whatever_the_names_are() {
     for (report, sample) in reports() {
-        for (name, scene) in scenes(&sample) {
+        for (name, scene) in scenes(&sample).into_iter().chain(pictures(&sample)) {
             let svg = render::svg(&scene).unwrap();
             well_formed(&svg).unwrap_or_else(|e| panic!("{report}/{name}: {e}"));
-            assert!(svg.starts_with("<svg width=\"1400\" height=\"800\" viewBox=\"0 0 1400 800\""));
+            let size = format!("<svg width=\"1400\" height=\"{0}\" viewBox=\"0 0 1400 {0}\"", scene.height);
+            assert!(svg.starts_with(&size), "{}", &svg[..80]);
         }
     }
 }
@@ -161,6 +193,7 @@ fn every_sample_can_be_drawn_to_be_looked_at() {
         let dir = dir.join(name);
         std::fs::create_dir_all(&dir).unwrap();
         draw_all(&report, &dir).unwrap();
+        draw(pictures(&report), &dir).unwrap();
     }
     draw_engines(&[sample::healthy(), sample::faulty()], Outcome::Fault, &dir).unwrap();
 }

@@ -31,6 +31,29 @@ pub(super) const ROW: Colour = (245, 240, 226);
 /// Behind the layers, by type.
 pub(super) const SHADES: [Colour; 4] = [PAPER, (226, 238, 249), (240, 232, 246), (229, 243, 232)];
 
+/// The colour that stands for one of these on a dark page; all others, such as those of heatmaps, stay.
+pub(super) fn dark(colour: Colour) -> Colour {
+    match colour {
+        PAPER => (13, 17, 23),
+        EDGE => (61, 68, 77),
+        INK => (230, 237, 243),
+        MUTED => (160, 168, 178),
+        GRID => (44, 50, 58),
+        ROW => (48, 42, 26),
+        (226, 238, 249) => (20, 34, 52),
+        (240, 232, 246) => (40, 28, 50),
+        (229, 243, 232) => (20, 42, 30),
+        BLACK => (240, 246, 252),
+        BLUE => (77, 166, 230),
+        GREEN | (0, 110, 80) => (60, 200, 150),
+        VERMILLION => (240, 128, 60),
+        FAULT => (255, 110, 98),
+        FLOOR => (150, 158, 168),
+        (130, 80, 0) => (224, 165, 60),
+        other => other,
+    }
+}
+
 // Okabe and Ito's palette, which people with any of the common kinds of colour blindness can tell
 // apart. Its yellow is left out: it vanishes on white.
 const BLACK: Colour = (0, 0, 0);

@@ -1,10 +1,11 @@
 //! `report.md`, and what the terminal shows.
 
-use super::{DistributionSummary, LayerLink, TokenReport, WorstPrompt};
+use super::{Bin, DistributionSummary, LayerLink, TokenReport, WorstPrompt};
 use crate::report::{
-    Outcome, check_status, clean, code, figure, maybe, number, plain, prose, self_check, word, wrap,
+    Outcome, Room, Sections, check_status, clean, code, command, cut, figure, fitted, folded, maybe, named,
+    number, plain, prose, self_check, strong, word, wrap,
 };
-use crate::tokens::{Share, Summary};
+use crate::tokens::{Choices, Criterion, Share, Summary};
 
 /// A share of tokens. They are no independent trials: behind a divergence all of a prompt's tokens may differ.
 fn tokens(share: Share) -> String {
@@ -43,37 +44,78 @@ fn verdict(pass: Option<bool>) -> &'static str {
 
 /// Renders the page.
 pub fn tokens_markdown(report: &TokenReport) -> String {
-    let mut lines = vec![
+    sections(report, None).concat().join("\n") + "\n"
+}
+
+/// Renders the page for GitHub's comments and summaries, in fewer than 65,000 bytes: no picture lies beside it.
+pub fn tokens_github(report: &TokenReport) -> String {
+    fitted(|room| sections(report, Some(room)))
+}
+
+/// The page in its parts; of limited size where there is a `room`, and then without pictures.
+fn sections(report: &TokenReport, room: Option<Room>) -> Sections {
+    let chars = room.map_or(usize::MAX, |room| room.chars);
+    let rows = room.map_or(usize::MAX, |room| room.rows);
+    let mut head = vec![
         format!(
             "# {}: tokens of {} against {}",
             word(report.outcome),
-            plain(&report.engine),
-            plain(&report.reference.engine)
+            plain(&cut(&report.engine, chars)),
+            plain(&cut(&report.reference.engine, chars))
         ),
         String::new(),
-        format!("**{}**", prose(&report.headline)),
+        strong(&cut(&report.headline, chars)),
         String::new(),
         format!("{} prompts, {} tokens each.", report.prompts.len(), report.setting.tokens),
         String::new(),
-        format!("| gate `{}` | value | limit | |", report.gate.profile),
+    ];
+    head.extend(gate(report));
+    let mut greedy = greedy(report);
+    greedy.extend(if room.is_none() {
+        vec![String::new(), "![Where the greedy runs part](divergence.svg)".to_owned()]
+    } else {
+        bars(report)
+    });
+    let mut distribution = [vec![String::new()], distribution(&report.distribution, report)].concat();
+    if room.is_none() {
+        distribution.extend([String::new(), "![KL divergence by position](kl.svg)".to_owned()]);
+    }
+    let mut sections = vec![head, greedy, distribution];
+    sections.extend(report.choices.iter().map(|choices| questions(choices, chars)));
+    if !report.worst.is_empty() {
+        sections.push(vec![String::new(), "## Worst prompts".to_owned()]);
+        // Each has a table of its own.
+        let most = room.map_or(usize::MAX, |room| room.rows / 8 + 1);
+        sections.extend(report.worst.iter().take(most).map(|prompt| worst(prompt, chars)));
+        sections.extend((report.worst.len() > most).then(|| left_out(report.worst.len() - most)));
+    }
+    sections.push(prompts(report, rows));
+    sections.push(provenance(report, chars));
+    sections
+}
+
+fn left_out(n: usize) -> Vec<String> {
+    vec![String::new(), format!("… {n} more, in report.json")]
+}
+
+/// Signs of a criterion's name.
+const NAME: usize = 120;
+
+fn gate(report: &TokenReport) -> Vec<String> {
+    let said = |text: &str| plain(&cut(text, NAME));
+    let row = |c: &Criterion| {
+        format!("| {} | {} | {} | {} |", said(&c.name), value(c.value), said(&c.limit), verdict(c.pass))
+    };
+    let head = [
+        format!("| gate {} | value | limit | |", named(&report.gate.profile)),
         "|---|---|---|---|".to_owned(),
     ];
-    for c in &report.gate.criteria {
-        lines.push(format!(
-            "| {} | {} | {} | {} |",
-            plain(&c.name),
-            value(c.value),
-            c.limit,
-            verdict(c.pass)
-        ));
-    }
-    lines.extend([
-        String::new(),
-        "**Greedy**".to_owned(),
-        String::new(),
-        "| | |".to_owned(),
-        "|---|---|".to_owned(),
-    ]);
+    head.into_iter().chain(report.gate.criteria.iter().map(row)).collect()
+}
+
+fn greedy(report: &TokenReport) -> Vec<String> {
+    let head = ["", "**Greedy**", "", "| | |", "|---|---|"].map(str::to_owned);
+    let mut lines = head.to_vec();
     for rate in &report.greedy.matches {
         lines.push(format!("| equal tokens, first {} | {} |", rate.first, tokens(rate.share)));
     }
@@ -83,43 +125,72 @@ pub fn tokens_markdown(report: &TokenReport) -> String {
         let ties = report.greedy.ties.map_or_else(|| "UNMEASURED".to_owned(), |n| format!("{n} of {parted}"));
         lines.push(format!("| divergences at a tie of the reference | {ties} |"));
     }
-    lines.extend([String::new(), "![Where the greedy runs part](divergence.svg)".to_owned(), String::new()]);
-    lines.extend(distribution(&report.distribution, report));
-    lines.extend([String::new(), "![KL divergence by position](kl.svg)".to_owned()]);
-    if let Some(choices) = &report.choices {
-        lines.extend([
-            String::new(),
-            format!("**Choice questions** ({}; {} examples before each; template of lm-evaluation-harness's `mmlu`)", plain(&choices.source), choices.shots),
-            String::new(),
-        ]);
-        lines.extend(choices.note.iter().flat_map(|note| [format!("Note: {}.", plain(note)), String::new()]));
-        lines.extend([
-            "| | |".to_owned(),
-            "|---|---|".to_owned(),
-            format!("| right, reference | {} |", percent(choices.reference)),
-            format!("| right, candidate | {} |", percent(choices.candidate)),
-            format!("| lost, won, other letter | {}, {}, {} |", choices.lost, choices.won, choices.changed),
-            format!("| McNemar's exact test | p = {:.3} |", choices.p_value),
-        ]);
-    }
-    if !report.worst.is_empty() {
-        lines.extend([String::new(), "## Worst prompts".to_owned()]);
-        report.worst.iter().for_each(|prompt| lines.extend(worst(prompt)));
-    }
-    lines.extend(prompts(report));
+    lines
+}
+
+/// Where the greedy runs part, as bars of text.
+fn bars(report: &TokenReport) -> Vec<String> {
+    const WIDTH: usize = 40;
+    let bins = &report.greedy.histogram;
+    let never = ("never".to_owned(), report.greedy.exact.of);
+    let name = |bin: &Bin| match bin.to - bin.from {
+        1 => bin.from.to_string(),
+        _ => format!("{}–{}", bin.from, bin.to - 1),
+    };
+    let all: Vec<(String, usize)> = bins.iter().map(|bin| (name(bin), bin.prompts)).chain([never]).collect();
+    let most = all.iter().map(|(_, n)| *n).max().unwrap_or(0).max(1);
+    let bar = |(name, n): &(String, usize)| {
+        format!("{name:>9} {n:>5}  {}", "#".repeat((n * WIDTH).div_ceil(most))).trim_end().to_owned()
+    };
+    let mut lines = vec![String::new(), "```text".to_owned(), " parts at prompts".to_owned()];
+    lines.extend(all.iter().map(bar));
+    lines.push("```".to_owned());
+    lines
+}
+
+fn questions(choices: &Choices, chars: usize) -> Vec<String> {
+    let mut lines = vec![
+        String::new(),
+        format!(
+            "**Choice questions** ({}; {} examples before each; template of lm-evaluation-harness's `mmlu`)",
+            plain(&cut(&choices.source, chars)),
+            choices.shots
+        ),
+        String::new(),
+    ];
+    let note = choices.note.iter();
+    lines.extend(note.flat_map(|note| [format!("Note: {}.", plain(&cut(note, chars))), String::new()]));
     lines.extend([
-        String::new(),
-        "<details><summary>Provenance</summary>".to_owned(),
-        String::new(),
-        format!("- reference: {} {}, {}", plain(&report.reference.engine), plain(&report.reference.engine_version), plain(&report.reference.dtype)),
-        format!("- candidate: {} {}, {}, {}", plain(&report.candidate.engine), plain(&report.candidate.engine_version), plain(&report.candidate.path), plain(&report.candidate.dtype)),
-        format!("- self-check: {}", prose(&self_check(&report.self_check))),
-        format!("- greedy decoding without a repetition penalty on both sides; sampling at temperature {}, seed {}", report.setting.temperature, report.setting.seed),
-        format!("- layerdiff {}: {}", plain(&report.layerdiff), code(&report.command.join(" "))),
-        String::new(),
-        "</details>".to_owned(),
+        "| | |".to_owned(),
+        "|---|---|".to_owned(),
+        format!("| right, reference | {} |", percent(choices.reference)),
+        format!("| right, candidate | {} |", percent(choices.candidate)),
+        format!("| lost, won, other letter | {}, {}, {} |", choices.lost, choices.won, choices.changed),
+        format!("| McNemar's exact test | p = {:.3} |", choices.p_value),
     ]);
-    lines.join("\n") + "\n"
+    lines
+}
+
+fn provenance(report: &TokenReport, chars: usize) -> Vec<String> {
+    let said = |text: &str| plain(&cut(text, chars));
+    let (r, c) = (&report.reference, &report.candidate);
+    let lines = vec![
+        format!("- reference: {} {}, {}", said(&r.engine), said(&r.engine_version), said(&r.dtype)),
+        format!(
+            "- candidate: {} {}, {}, {}",
+            said(&c.engine),
+            said(&c.engine_version),
+            said(&c.path),
+            said(&c.dtype)
+        ),
+        format!("- self-check: {}", prose(&cut(&self_check(&report.self_check), chars))),
+        format!(
+            "- greedy decoding without a repetition penalty on both sides; sampling at temperature {}, seed {}",
+            report.setting.temperature, report.setting.seed
+        ),
+        command(&report.layerdiff, &report.command, chars),
+    ];
+    folded("Provenance", false, lines)
 }
 
 fn row(name: &str, summary: Option<Summary>) -> String {
@@ -169,18 +240,18 @@ fn distribution(d: &DistributionSummary, report: &TokenReport) -> Vec<String> {
     ]
 }
 
-fn worst(prompt: &WorstPrompt) -> Vec<String> {
-    let quoted = |text: &str| code(&text.replace('\n', "⏎"));
+fn worst(prompt: &WorstPrompt, chars: usize) -> Vec<String> {
+    let quoted = |text: &str| code(&cut(&text.replace('\n', "⏎"), chars));
     let mut lines = vec![String::new()];
     match &prompt.greedy.divergence {
-        None => lines.push(format!("### {}: equal throughout", code(&prompt.id))),
+        None => lines.push(format!("### {}: equal throughout", named(&prompt.id))),
         Some(d) => {
             let kind = match d.is_tie() {
                 Some(true) => "a tie of the reference",
                 Some(false) => "no tie",
                 None => "floor UNMEASURED",
             };
-            lines.push(format!("### {}: parts at token {} ({kind})", code(&prompt.id), d.position));
+            lines.push(format!("### {}: parts at token {} ({kind})", named(&prompt.id), d.position));
             lines.extend([
                 String::new(),
                 "| | |".to_owned(),
@@ -204,14 +275,16 @@ fn worst(prompt: &WorstPrompt) -> Vec<String> {
             }
         }
     }
-    lines.extend(prompt.layers.iter().flat_map(layers));
+    lines.extend(prompt.layers.iter().flat_map(|link| layers(link, chars)));
     lines
 }
 
-fn layers(link: &LayerLink) -> Vec<String> {
+fn layers(link: &LayerLink, chars: usize) -> Vec<String> {
     let cause = match (&link.first_fault, &link.diagnosis) {
-        (Some(point), Some(name)) => format!(" It starts at {}: {}.", code(point), prose(name)),
-        (Some(point), None) => format!(" It starts at {}.", code(point)),
+        (Some(point), Some(name)) => {
+            format!(" It starts at {}: {}.", named(point), prose(&cut(name, chars)))
+        }
+        (Some(point), None) => format!(" It starts at {}.", named(point)),
         (None, _) if link.outcome != Outcome::Pass => " Nothing is said of the components.".to_owned(),
         (None, _) => {
             " No component is at fault: what differs is rounding, or the price of quantization.".to_owned()
@@ -221,8 +294,8 @@ fn layers(link: &LayerLink) -> Vec<String> {
         String::new(),
         format!(
             "The layers at this token (rests on {}): {}.{cause}",
-            plain(&link.rests_on),
-            prose(&link.headline)
+            plain(&cut(&link.rests_on, chars)),
+            prose(&cut(&link.headline, chars))
         ),
         String::new(),
         "| layer's output | total C−T | quantization Q−T | engine C−Q |".to_owned(),
@@ -231,7 +304,7 @@ fn layers(link: &LayerLink) -> Vec<String> {
     lines.extend(link.curve.iter().map(|e| {
         format!(
             "| {} | {} | {} | {} |",
-            code(&e.point),
+            named(&e.point),
             maybe(e.total),
             maybe(e.quantization),
             maybe(e.engine)
@@ -240,20 +313,29 @@ fn layers(link: &LayerLink) -> Vec<String> {
     lines
 }
 
-fn prompts(report: &TokenReport) -> Vec<String> {
+/// The prompts, of many the first that part and those with the largest divergence.
+fn prompts(report: &TokenReport, most: usize) -> Vec<String> {
+    let mut order: Vec<usize> = (0..report.prompts.len()).collect();
+    let badness = |i: &usize| {
+        let p = &report.prompts[*i];
+        (p.divergence.unwrap_or(usize::MAX), std::cmp::Reverse(p.mean_kl.to_bits()))
+    };
+    if order.len() > most {
+        order.sort_by_key(badness);
+        order.truncate(most);
+        order.sort_unstable();
+    }
     let mut lines = vec![
-        String::new(),
-        format!("<details><summary>All {} prompts</summary>", report.prompts.len()),
-        String::new(),
         "| prompt | tokens | parts at | mean KL | largest KL |".to_owned(),
         "|---|---|---|---|---|".to_owned(),
     ];
-    lines.extend(report.prompts.iter().map(|p| {
+    lines.extend(order.iter().map(|i| &report.prompts[*i]).map(|p| {
         let at = p.divergence.map_or_else(|| "never".to_owned(), |d| d.to_string());
-        format!("| {} | {} | {at} | {} | {} |", code(&p.id), p.tokens, number(p.mean_kl), number(p.max_kl))
+        format!("| {} | {} | {at} | {} | {} |", named(&p.id), p.tokens, number(p.mean_kl), number(p.max_kl))
     }));
-    lines.extend([String::new(), "</details>".to_owned()]);
-    lines
+    let rest = report.prompts.len() - order.len();
+    lines.extend(if rest > 0 { left_out(rest) } else { Vec::new() });
+    folded(&format!("All {} prompts", report.prompts.len()), false, lines)
 }
 
 /// Renders the summary in lines of at most `width` columns.

@@ -19,6 +19,13 @@ const STEERING = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u
 /** The text without signs that cannot be seen. */
 const clean = (text) => String(text).replace(STEERING, " ");
 
+/** The text with its lines and tabs, as it is shown in a block. */
+const cleanLines = (text) =>
+  String(text)
+    .split("\n")
+    .map((line) => line.split("\t").map(clean).join("\t"))
+    .join("\n");
+
 /** Text in which names stand between backticks, as nodes. */
 function prose(text) {
   const parts = clean(text).split("`");

@@ -24,9 +24,15 @@ function read(raw, components) {
     point.local = localName(point);
     return point;
   });
+  // Beside those of each point's worst prompt, which stand at the point itself.
+  const own = (cell) => ({
+    tokens: (cell?.[0] ?? []).map(number),
+    engine_tokens: (cell?.[1] ?? []).map(number),
+  });
   return {
     ...raw,
     points,
+    byPrompt: new Map((raw.by_prompt ?? []).map(([prompt, cells]) => [prompt, cells.map(own)])),
     names: new Set(points.map((p) => p.point)),
     places: places(points, raw.layer_types),
     components: components[raw.architecture] ?? [],

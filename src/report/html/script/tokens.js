@@ -4,19 +4,22 @@ const MOST_COLUMNS = 96;
 
 const tokenLists = { total: (p) => p.tokens, adds: (p) => p.engine_tokens };
 
-/** Prompts of which points have errors by token, the report's own first. */
+/** Prompts of which points have errors by token, the report's own first: those kept whole, else what there is. */
 function tokenPrompts(report) {
-  const have = new Set(report.points.filter((p) => p.tokens.length > 1).map((p) => p.prompt));
+  const have = new Set(
+    report.byPrompt.size
+      ? report.byPrompt.keys()
+      : report.points.filter((p) => p.tokens.length > 1).map((p) => p.prompt),
+  );
   return [...have].sort((a, b) => (b === report.prompt_id) - (a === report.prompt_id));
 }
 
 /** A point's errors by position: the prefill's tokens, and one for each decoded step. */
-function byPosition(points, list, prefill) {
+function byPosition(points, prefill) {
   const errors = [];
-  for (const point of points) {
-    // A step may be missing: another prompt errs more there.
+  for (const { point, list } of points) {
     const start = point.step === 0 ? 0 : prefill + point.step - 1;
-    list(point).forEach((error, i) => {
+    list.forEach((error, i) => {
       errors[start + i] = { error, point, position: start + i };
     });
   }
@@ -26,6 +29,17 @@ function byPosition(points, list, prefill) {
 /** A row for each point, with the point's name as short as it is clear. */
 const tokenLabel = (point, layer) =>
   point.layer === null || layer !== "outputs" ? point.local : point.point.replace(/^model\./, "");
+
+/** What the prompt says, where the report knows it. */
+function promptText(prompt) {
+  if (!prompt?.text) return null;
+  return el(
+    "details",
+    { open: prompt.text.length < 600 },
+    el("summary", {}, `Text of prompt ${clean(prompt.id)}`),
+    el("pre", { class: "prompt", tabindex: 0 }, cleanLines(prompt.text)),
+  );
+}
 
 function tokensSection(report, page) {
   const prompts = tokenPrompts(report);
@@ -39,19 +53,22 @@ function tokensSection(report, page) {
   const layers = report.places.filter((p) => p.layer !== null);
   function draw() {
     const named = new Map();
-    for (const point of report.points) {
+    const kept = report.byPrompt.get(chosen.prompt);
+    for (const [i, point] of report.points.entries()) {
       const fits =
         chosen.layer === "outputs"
           ? point.layer === null || point.local === OUTPUT
           : String(point.layer) === chosen.layer;
-      if (!fits || point.prompt !== chosen.prompt) continue;
-      if (!tokenLists[chosen.measure](point).length) continue;
-      named.set(point.point, [...(named.get(point.point) ?? []), point]);
+      const of = point.prompt === chosen.prompt ? point : kept?.[i];
+      if (!fits || !of) continue;
+      const list = tokenLists[chosen.measure](of);
+      if (!list.length) continue;
+      named.set(point.point, [...(named.get(point.point) ?? []), { point, list }]);
     }
     const prompt = report.prompts.find((p) => p.id === chosen.prompt);
     const rows = [...named.values()].map((points) => ({
-      label: tokenLabel(points[0], chosen.layer),
-      errors: byPosition(points, tokenLists[chosen.measure], prompt?.tokens ?? 0),
+      label: tokenLabel(points[0].point, chosen.layer),
+      errors: byPosition(points, prompt?.tokens ?? 0),
     }));
     const count = Math.max(0, ...rows.map((row) => row.errors.length));
     const group = Math.max(1, Math.ceil(count / MOST_COLUMNS));
@@ -85,28 +102,36 @@ function tokensSection(report, page) {
       .filter(Boolean)
       .map((e) => e.error);
     const grouped = group > 1 ? `; each column is the largest of ${group} positions` : "";
-    const ids = prompt?.token_ids ?? [];
-    const tokenAt = (i) => (i < ids.length ? ` (token id ${ids[i]})` : "");
+    const ids = [...(prompt?.token_ids ?? []), ...(prompt?.step_token_ids ?? [])];
+    const texts = prompt?.token_texts ?? [];
+    const tokenAt = (i) => {
+      if (i >= ids.length) return "";
+      const text = i < texts.length ? `“${clean(texts[i].replaceAll("\n", "⏎"))}”, ` : "";
+      return ` (${text}token id ${ids[i]})`;
+    };
     const many =
-      report.prompts.length > 1
+      report.prompts.length > 1 && !kept
         ? "; empty where another prompt has the larger error, which alone is kept"
         : "";
     holder.replaceChildren(
-      rows.length
-        ? heatmap({
-            caption: `${MEASURES[chosen.measure][0]} by position, prompt ${clean(chosen.prompt)}: the prompt's tokens, then the decoded ones${grouped}${many}`,
-            rows,
-            columns,
-            cell,
-            scale: errorScale(values),
-            corner: "position",
-            open: (content, node) => page.open(content.point, node),
-          })
-        : el(
-            "p",
-            { class: "note" },
-            "No point here has its largest error in this prompt: the report keeps each point's worst prompt only.",
-          ),
+      ...[
+        rows.length
+          ? heatmap({
+              caption: `${MEASURES[chosen.measure][0]} by position, prompt ${clean(chosen.prompt)}: the prompt's tokens, then the decoded ones${grouped}${many}`,
+              rows,
+              columns,
+              cell,
+              scale: errorScale(values),
+              corner: "position",
+              open: (content, node) => page.open(content.point, node),
+            })
+          : el(
+              "p",
+              { class: "note" },
+              "No point here has its largest error in this prompt: the report keeps each point's worst prompt only.",
+            ),
+        promptText(prompt),
+      ].filter(Boolean),
     );
   }
   draw();
@@ -130,7 +155,9 @@ function tokensSection(report, page) {
       select("Points", places, chosen.layer, change("layer")),
       prompts.length > 1
         ? select(
-            "Prompt",
+            prompts.length < report.prompts.length
+              ? `Prompt (the worst ${prompts.length} of ${report.prompts.length})`
+              : "Prompt",
             prompts.map((p) => [p, clean(p)]),
             chosen.prompt,
             change("prompt"),
