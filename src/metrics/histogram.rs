@@ -29,6 +29,8 @@ pub struct Histogram {
     narrow: Vec<[u32; COPIES]>,
     /// By the upper bits of an f64; empty until one is counted.
     wide: Vec<u32>,
+    /// How many zeros were counted in the least narrow bin, where numbers that are not normal are too.
+    narrow_zeros: u32,
     /// How many are in these two.
     unsettled: u64,
     counted: Counted,
@@ -77,8 +79,7 @@ impl Histogram {
         for bin in rest {
             narrow[usize::from(*bin) % NARROW_ALL][0] += 1;
         }
-        // Zeros share a bin with the least of the numbers that are not normal.
-        narrow[0][0] = narrow[0][0].wrapping_sub(zeros);
+        self.narrow_zeros += zeros;
         self.add_zeros(u64::from(zeros));
         self.unsettled += bins.len() as u64;
         if self.unsettled >= SPILL {
@@ -89,8 +90,8 @@ impl Histogram {
     /// Moves the counts to those of 64 bits.
     fn settle(&mut self) {
         for (bin, counts) in self.narrow.iter_mut().enumerate() {
-            // The first copy has the zeros taken off, which the others may have counted.
-            let sum = counts.iter().fold(0u32, |sum, count| sum.wrapping_add(*count));
+            let zeros = if bin == 0 { std::mem::take(&mut self.narrow_zeros) } else { 0 };
+            let sum = counts.iter().sum::<u32>() - zeros;
             if sum > 0 && bin < NARROW {
                 // The middle of the least bin, which begins at 0.
                 let low = f32::from_bits(((bin as u32) << NARROW_SHIFT).max(1 << (NARROW_SHIFT - 1)));
@@ -209,8 +210,10 @@ mod tests {
             let finite: Vec<f32> = values.iter().copied().filter(|v| v.is_finite()).collect();
             finite.iter().for_each(|v| one.add(f64::from(*v)));
             let mut bins = vec![0; values.len()];
-            let zeros = super::super::kernel::bins(&vec![0.0; values.len()], &values, &mut bins);
-            other.add_bins(&bins, zeros);
+            for (values, bins) in values.chunks(50).zip(bins.chunks_mut(50)) {
+                let zeros = super::super::kernel::bins(&vec![0.0; values.len()], values, bins);
+                other.add_bins(bins, zeros);
+            }
             let (one, other) = (one.finish().quantile(q), other.finish().quantile(q));
             // Below 2^-126 the numbers of a bin are not alike.
             let least = f64::from(f32::MIN_POSITIVE);
