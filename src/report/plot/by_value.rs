@@ -14,7 +14,10 @@ use crate::report::{PointByValue, Report};
 /// Unit roundoffs that are drawn as lines, with the precision's name and its exponent of 2.
 const ROUNDOFFS: [(&str, i32); 3] = [("bfloat16", -8), ("float16", -11), ("float32", -24)];
 
-/// The picture of the first faulty point among those of the report, else of that with the largest error.
+/// Elements that make a picture.
+const FEW: u64 = 64;
+
+/// The picture of the first faulty point among those of the report, else of that of enough elements with the largest error.
 pub(super) fn scene(report: &Report, dark: bool) -> Result<Scene> {
     let shown = chosen(report)?;
     let mut scene = Scene::default();
@@ -61,7 +64,14 @@ fn chosen(report: &Report) -> Result<&PointByValue> {
         super::super::stops::worst(same).and_then(super::super::stops::error).unwrap_or(-1.0)
     };
     let faulty = report.faults.iter().find_map(|f| all.iter().find(|v| v.point == f.point));
-    let found = faulty.or_else(|| all.iter().max_by(|a, b| error(a).total_cmp(&error(b))));
+    // A picture of a few elements says little, if others can be shown.
+    let size = |v: &PointByValue| (v.counts.elements() >= FEW, error(v));
+    let found = faulty.or_else(|| {
+        all.iter().max_by(|a, b| {
+            let (a, b) = (size(a), size(b));
+            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+        })
+    });
     found.copied().ok_or_else(|| {
         if report.by_value.is_empty() {
             return Error::new("the report has no errors by value")
