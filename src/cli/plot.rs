@@ -52,7 +52,7 @@ Examples:
   layerdiff plot reports/latest --kind tokens --prompt code-01 --dark
   layerdiff plot reports/latest --kind magnitude --point model.layers.3.self_attn.k_rope
   layerdiff plot reports/latest --kind heads --point '*.k_rope' --out - > heads.svg
-  layerdiff plot reports/engines --engine lattice-q4 --kind heatmap")]
+  layerdiff plot reports/latest --engine lattice-q4 --kind heatmap      after `run --engine all`")]
 pub struct PlotArgs {
     /// A report.json of `run` or `compare`, or the directory with it; also one of several engines.
     pub report: PathBuf,

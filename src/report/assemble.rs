@@ -335,9 +335,18 @@ fn warnings(
     }
     match floor {
         Floor::Exact => {}
-        Floor::Preset => warnings.push(format!(
-            "no floor was measured; the verdict rests on customary tolerances and a margin of {MARGIN}"
-        )),
+        Floor::Preset => {
+            let judged = || rows.iter().filter_map(|row| row.judgement.as_ref());
+            let proved = judged().filter(|judgement| judgement.local.is_some()).count();
+            let what = match judged().count() - proved {
+                0 => None,
+                _ if proved == 0 => Some("the verdict rests"),
+                _ => Some("where a component was not replayed the verdict rests"),
+            };
+            warnings.extend(what.map(|what| {
+                format!("no floor was measured; {what} on customary tolerances and a margin of {MARGIN}")
+            }));
+        }
         Floor::Measured(_) => {
             let other = c.prompts.iter().filter(|p| !floor.knows_prompt(&p.id)).count();
             if other > 0 {

@@ -29,7 +29,14 @@ impl Document {
     /// Reads a `report.json`, or that in a directory.
     pub fn open(path: &Path) -> Result<Self> {
         let path = if path.is_dir() { path.join("report.json") } else { path.to_path_buf() };
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read the report", &path, &e))?;
+        let text = std::fs::read_to_string(&path).map_err(|e| {
+            if path.with_file_name("faults.json").is_file() {
+                return Error::new("a score of planted faults is no report")
+                    .at(&path)
+                    .hint("read its faults.md");
+            }
+            Error::io("read the report", &path, &e)
+        })?;
         let head: Head = serde_json::from_str(&text).map_err(|e| malformed(&path, &e))?;
         if head.version != VERSION {
             return Err(Error::new("the report is of another version")

@@ -59,8 +59,8 @@ fn short(point: &str) -> &str {
 fn curve(report: &Report, one: &ByPosition<'_>) -> Scene {
     let title = title(report, &format!("Error of {} by token", short(one.point)));
     let values = one.errors.iter().copied().flatten().collect();
-    let shown = (title.as_str(), "rel. L2 error of each token", report.outcome);
-    positions::curves(shown.0, shown.1, shown.2, (&[(short(one.point), values)], &[]))
+    let axes = ("rel. L2 error of each token", "position, the prompt's tokens and then the decoded ones");
+    positions::curves(&title, axes, report.outcome, (&[(short(one.point), values)], &[]))
 }
 
 fn table(report: &Report, points: &[ByPosition<'_>], dark: bool) -> Scene {

@@ -47,7 +47,8 @@ pub(super) fn scene(report: &Report, chosen: bool, dark: bool) -> Result<Scene> 
     let map = Heatmap {
         title: title(report, "Error by head"),
         outcome: report.outcome,
-        unit: "rel. L2 error of each head, where its point errs most".to_owned(),
+        unit: "rel. L2 error of each head, where its point errs most; of a head near 0 it is large"
+            .to_owned(),
         ramp: Ramp::over(shown.iter().flat_map(|h| h.rel_l2.iter().copied()), dark),
         columns: (0..columns).map(|i| i.to_string()).collect(),
         axis: format!("columns: {}", axis.replace('_', " ")),

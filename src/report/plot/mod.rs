@@ -62,7 +62,13 @@ pub fn draw_positions(
     (curves, limits): (&[Curve<'_>], &[Curve<'_>]),
     (dir, name): (&Path, &str),
 ) -> Result<Vec<PathBuf>> {
-    draw(vec![(name.to_owned(), positions::curves(title, unit, outcome, (curves, limits)))], dir)
+    draw(
+        vec![(
+            name.to_owned(),
+            positions::curves(title, (unit, "position after the prompt"), outcome, (curves, limits)),
+        )],
+        dir,
+    )
 }
 
 /// Draws a bar for each name, with what stands above and below them, as [`draw_positions`] does.

@@ -12,7 +12,7 @@ use crate::report::stops::Stop;
 /// A curve for each name, over positions 0, 1, …; the first is drawn on top, the limits below all.
 pub(super) fn curves(
     title: &str,
-    unit: &'static str,
+    (unit, axis): (&'static str, &'static str),
     outcome: Outcome,
     (curves, limits): (&[Curve<'_>], &[Curve<'_>]),
 ) -> Scene {
@@ -42,7 +42,7 @@ pub(super) fn curves(
         growth: None,
         stops: stops.iter().collect(),
         kinds: &[],
-        axis: "position after the prompt",
+        axis,
         series: limits.chain(curves).collect(),
         dodge: false,
         floors: Vec::new(),

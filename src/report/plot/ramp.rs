@@ -28,25 +28,31 @@ const BEYOND: f64 = 4.0;
 /// What colour a value has.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Ramp {
-    /// A logarithm between two powers of ten. What is large stands out from the page.
-    Log { low: i32, high: i32, dark: bool },
+    /// A logarithm between two powers of ten. What is large stands out from the page; what is `below` the lower
+    /// one, if anything is, has its colour.
+    Log { low: i32, high: i32, dark: bool, below: bool },
     /// A multiple of the bound: blue up to 1, then orange.
     Ratio { dark: bool },
 }
 
 impl Ramp {
-    /// A logarithmic ramp over all of these that have a logarithm.
+    /// A logarithmic ramp over all of these that have a logarithm, but for the smallest twentieth: a few values
+    /// that are nearly exact would leave the others one colour.
     pub(super) fn over(values: impl Iterator<Item = f64>, dark: bool) -> Self {
-        let logs = values.filter(|v| v.is_finite() && *v > 0.0).map(f64::log10);
-        let (min, max) = logs.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
-        let (low, high) = if min > max { (-7, -5) } else { (min.floor() as i32, max.ceil() as i32) };
-        Self::Log { low, high: high.max(low + 1), dark }
+        let mut logs: Vec<f64> = values.filter(|v| v.is_finite() && *v > 0.0).map(f64::log10).collect();
+        logs.sort_by(f64::total_cmp);
+        let (low, high) = match (logs.get(logs.len() / 20), logs.last()) {
+            (Some(low), Some(high)) => (low.floor() as i32, high.ceil() as i32),
+            _ => (-7, -5),
+        };
+        let below = logs.first().is_some_and(|first| *first < f64::from(low));
+        Self::Log { low, high: high.max(low + 1), dark, below }
     }
 
     /// The colour of a finite value that is not 0.
     pub(super) fn colour(self, value: f64) -> Colour {
         match self {
-            Self::Log { low, high, dark } => {
+            Self::Log { low, high, dark, .. } => {
                 let t = (value.log10() - f64::from(low)) / f64::from(high - low);
                 between(&VIRIDIS, if dark { t } else { 1.0 - t })
             }
@@ -70,9 +76,9 @@ impl Ramp {
         let steps =
             |from: f64, to: f64| (0..STEPS).map(move |i| from + (to - from) * i as f64 / (STEPS - 1) as f64);
         match self {
-            Self::Log { low, high, .. } => {
+            Self::Log { low, high, below, .. } => {
                 let values = steps(f64::from(low), f64::from(high)).map(|e| 10f64.powf(e)).collect();
-                vec![(format!("1e{low}"), format!("1e{high}"), values)]
+                vec![(format!("{}1e{low}", if below { "≤ " } else { "" }), format!("1e{high}"), values)]
             }
             Self::Ratio { .. } => {
                 let hot = steps(0.001, BEYOND).map(|e| 10f64.powf(e)).collect();
@@ -110,7 +116,11 @@ mod tests {
     #[test]
     fn a_ramp_reaches_from_the_smallest_to_the_largest_power_of_ten() {
         let ramp = Ramp::over([0.0, 2e-7, f64::NAN, 3e-3].into_iter(), false);
-        assert!(matches!(ramp, Ramp::Log { low: -7, high: -2, dark: false }));
+        assert!(matches!(ramp, Ramp::Log { low: -7, high: -2, dark: false, below: false }));
+        let few = (0..40).map(|i| if i == 0 { 1e-11 } else { 2e-7 });
+        let ramp = Ramp::over(few, false);
+        assert!(matches!(ramp, Ramp::Log { low: -7, high: -6, below: true, .. }));
+        assert_eq!((ramp.bars()[0].0.as_str(), ramp.colour(1e-11)), ("≤ 1e-7", ramp.colour(1e-7)));
         assert_eq!((ramp.colour(1e-7), ramp.colour(1e-2)), (VIRIDIS[8], VIRIDIS[0]));
         assert!(is_dark(ramp.colour(1e-2)) && !is_dark(ramp.colour(1e-7)));
     }
