@@ -63,9 +63,9 @@ impl Error {
             std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists => {
                 error.hint("a file is in the way: a part of this path has to be a directory")
             }
-            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-                error.hint("choose a place where you may write, or change its permissions")
-            }
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => error.hint(
+                "choose a file that you may read and a place where you may write, or change the permissions",
+            ),
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                 error.hint("free some disk space, or choose fewer points with --points")
             }
@@ -81,7 +81,7 @@ impl fmt::Display for Error {
             write!(f, "\n  expected: {expected}\n       got: {got}")?;
         }
         if let Some(path) = &self.path {
-            write!(f, "\n      path: {}", path.display())?;
+            write!(f, "\n      path: {}", plain(&path.display().to_string()))?;
         }
         if let Some(hint) = &self.hint {
             write!(f, "\n  hint: {hint}")?;
@@ -98,6 +98,21 @@ impl fmt::Debug for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// True for what a terminal would obey: control characters, and those that turn the direction of writing.
+pub fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// A text of strangers on one line: what a terminal would obey is written as escapes.
+pub fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if steers(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
 
 /// The nearest of `known` to a mistyped `name`, for a hint: "did you mean".
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -139,6 +154,18 @@ mod tests {
             error.to_string(),
             "shape differs\n  expected: [2, 3]\n       got: [3, 2]\n      path: a/b\n  hint: transpose it"
         );
+    }
+
+    #[test]
+    fn a_lack_of_permission_is_answered_for_reading_and_for_writing() {
+        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let error = Error::io("read a dump", "a", &denied).to_string();
+        assert!(error.contains("that you may read") && error.contains("where you may write"), "{error}");
+    }
+
+    #[test]
+    fn a_text_of_strangers_is_on_one_line_and_commands_no_terminal() {
+        assert_eq!(plain("a\n\x1b[31mb\u{202e}é"), "a\\n\\u{1b}[31mb\\u{202e}é");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::model::{Adapter, Graph};
 use crate::number::count;
 use crate::prompt::{Prompt, select, tokenize};
 use crate::report::Outcome;
+use crate::tensor::DType;
 use crate::trace::Trace;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -28,7 +29,7 @@ struct Model {
 
 pub(super) fn run(args: &ImportArgs, ui: Ui) -> Result<Outcome> {
     // The target is tried first: a bad one must not cost a run.
-    args.out.as_deref().map(staging_dir).transpose()?;
+    args.out.as_deref().filter(|_| !args.suggest).map(staging_dir).transpose()?;
     let map = args.map.as_deref().map(Map::read).transpose()?.unwrap_or_default();
     let model = model(args)?;
     let source = format::open(&args.dumps)?;
@@ -46,6 +47,7 @@ pub(super) fn run(args: &ImportArgs, ui: Ui) -> Result<Outcome> {
         reference: model.reference.as_ref(),
         engine: (engine, version),
         quantized: args.quantized || map.quantized,
+        precision: args.dtype.or(map.precision).map(DType::from),
         ignore_unknown: args.ignore_unknown,
         trust_map: args.trust_map,
     };
@@ -89,7 +91,7 @@ fn say(imported: &Imported, args: &ImportArgs, out: &Path, format: &str, ui: Ui)
         return print_json(&json!({
             "outcome": "pass", "out": out, "format": format, "tensors": imported.tensors,
             "points": imported.points, "of_points": imported.of_points, "prompts": imported.prompts,
-            "left_out": imported.left_out,
+            "left_out": imported.left_out, "notes": imported.notes,
         }));
     }
     print_text(&format!(
@@ -101,7 +103,7 @@ fn say(imported: &Imported, args: &ImportArgs, out: &Path, format: &str, ui: Ui)
         imported.of_points
     ))?;
     let mut stderr = std::io::stderr();
-    for words in &imported.left_out {
+    for words in imported.left_out.iter().chain(&imported.notes).filter(|_| !ui.quiet) {
         let _nobody_listens = writeln!(stderr, "note: {words}");
     }
     if let Some(reference) = args.reference.as_ref().filter(|_| !ui.quiet) {

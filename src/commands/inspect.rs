@@ -5,7 +5,7 @@ mod text;
 
 use super::{Ui, print_json, print_text};
 use crate::cli::InspectArgs;
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Result, nearest, plain};
 use crate::model::{PointFilter, resolve};
 use crate::number::count;
 use crate::report::{Outcome, check_status};
@@ -108,7 +108,7 @@ pub(super) fn summary(trace: &Trace) -> String {
         let _infallible = writeln!(out, "{name:>12}  {value}");
     };
     line("trace", trace.path().display().to_string());
-    line("engine", format!("{} {}, {}, path {}", p.engine, p.engine_version, p.dtype, p.path));
+    line("engine", plain(&format!("{} {}, {}, path {}", p.engine, p.engine_version, p.dtype, p.path)));
     if let Some(attention) = &p.attention_implementation {
         line("attention", attention.clone());
     }

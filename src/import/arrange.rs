@@ -18,27 +18,49 @@ pub(super) fn arrange(
     sizes: &Sizes<'_>,
 ) -> Result<Block> {
     let item = &source.items()[part.item];
-    let graph = sizes.target.graph;
-    let shape = graph.shape(component, sizes.tokens, sizes.context);
+    let shape = shape_of(component, sizes);
     let about = |e: Error| e.at(&item.path);
     let dtype = element_type(item, part.rule, component).map_err(about)?;
-    let lies = lies(item, dtype, part, &shape, sizes).map_err(about)?;
+    let lies = lies(item, dtype, part, component, sizes).map_err(about)?;
     // Only now is it known how large it may be.
     let block = read(source, part.item, dtype, component)?;
     let block = Block { shape: lies, ..block };
     let block = edit(block, part, sizes).map_err(|e| {
-        Error::new(format!(
+        let error = Error::new(format!(
             "`{}` cannot be brought into the form of `{}`: {}",
             item.name,
             component.point,
             e.message()
         ))
         .expected(format!("{shape:?}"), item.form())
-        .at(&item.path)
-        .hint("check its entry in the map; `layerdiff import --help` says what the keys do")
+        .hint("check the entry; `layerdiff import --help` says what the keys do");
+        blamed(part.rule, error).at(&item.path)
     })?;
-    fit(block, shape, item, component, sizes).map_err(about)
+    fits(&block.shape, &shape, item, component, sizes).map_err(about)?;
+    Ok(Block { shape, ..block })
 }
+
+/// Whether the form of what no map speaks of is that of its point, by what the file says of itself; the reason
+/// if it is not.
+pub(super) fn form(item: &Item, part: &Part<'_>, component: &Component, sizes: &Sizes<'_>) -> Result<()> {
+    let Some(mut shape) = item.shape.clone() else { return Ok(()) };
+    if part.first_half
+        && let Some(last) = shape.last_mut()
+    {
+        *last /= 2;
+    }
+    fits(&shape, &shape_of(component, sizes), item, component, sizes)
+}
+
+fn shape_of(component: &Component, sizes: &Sizes<'_>) -> Vec<usize> {
+    sizes.target.graph.shape(component, sizes.tokens, sizes.context)
+}
+
+/// So many times as many elements as its point may a dump have that is split.
+const MOST_JOINED: usize = 64;
+
+/// And one of which a part is kept: a stack of all layers, or padding to the longest context.
+const MOST_STACKED: usize = 4096;
 
 /// The type of a mask is a byte, whatever it was stored in.
 fn element_type(item: &Item, rule: Option<&Rule>, component: &Component) -> Result<DType> {
@@ -47,12 +69,10 @@ fn element_type(item: &Item, rule: Option<&Rule>, component: &Component) -> Resu
     let dtype = match (&item.kind, stated) {
         (Kind::Assumed(_), Some(dtype)) => dtype,
         (Kind::Known(dtype), Some(stated)) if *dtype != stated => {
-            return Err(Error::new(format!(
-                "the map states another element type for `{}` than it has",
-                item.name
-            ))
-            .expected(dtype, stated)
-            .hint("`dtype` is for files that do not say it: no values are converted"));
+            let error = Error::new(format!("it states another element type than `{}` has", item.name))
+                .expected(dtype, stated)
+                .hint("`dtype` is for files that do not say it: no values are converted");
+            return Err(blamed(rule, error));
         }
         (Kind::Known(dtype) | Kind::Assumed(dtype), _) => *dtype,
         (Kind::Integer(_), _) if mask => DType::U8,
@@ -86,9 +106,10 @@ fn lies(
     item: &Item,
     dtype: DType,
     part: &Part<'_>,
-    point: &[usize],
+    component: &Component,
     sizes: &Sizes<'_>,
 ) -> Result<Vec<usize>> {
+    let point = &*shape_of(component, sizes);
     let size =
         item.kind.size().filter(|_| matches!(item.kind, Kind::Integer(_))).unwrap_or(dtype.size()) as u64;
     if !item.bytes.is_multiple_of(size) {
@@ -97,29 +118,44 @@ fn lies(
             .hint("say what the elements are with `dtype` in the map, or write the dump again"));
     }
     let n = (item.bytes / size) as usize;
+    // An axis of size 0 lets the others be of any size.
+    if n == 0 {
+        return Err(Error::new(format!("`{}` has no elements", item.name))
+            .expected(format!("{point:?}"), item.form())
+            .hint("was the engine given the prompt, and the dump written to its end?"));
+    }
     let stated = match part.rule.and_then(|r| r.shape.as_ref()) {
-        Some(shape) => Some(shape.iter().map(|s| sizes.get(s)).collect::<Result<Vec<_>>>()?),
+        Some(shape) => Some(
+            shape
+                .iter()
+                .map(|s| sizes.get(s))
+                .collect::<Result<Vec<_>>>()
+                .map_err(|e| blamed(part.rule, e))?,
+        ),
         None => None,
     };
     let product = |shape: &[usize]| shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
+    // Parts and paddings are other sizes than the point's; a limit keeps a hostile file from filling memory.
+    let expected = product(point).unwrap_or(usize::MAX);
+    let crop = part.rule.and_then(|r| r.crop.as_ref());
+    let most = if crop.is_some() { MOST_STACKED } else { MOST_JOINED };
+    if n / most > expected {
+        return Err(Error::new(format!("`{}` is far larger than `{}`", item.name, component.point))
+            .expected(format!("at most {most} times {point:?}"), item.form())
+            .hint("write what belongs to the point into a file of its own"));
+    }
     if let Some(shape) = stated {
         if product(&shape) != Some(n) {
-            return Err(Error::new(format!(
-                "`{}` has another number of elements than the map's shape",
-                item.name
-            ))
-            .expected(format!("{shape:?}"), item.form())
-            .hint(format!("the prompt has {} tokens here; check `shape` in the map", sizes.tokens)));
+            let error =
+                Error::new(format!("`{}` has another number of elements than its `shape`", item.name))
+                    .expected(format!("{shape:?}"), item.form())
+                    .hint(format!("the prompt has {} tokens here; check `shape` in the map", sizes.tokens));
+            return Err(blamed(part.rule, error));
         }
         return Ok(shape);
     }
-    // Parts and paddings are other sizes than the point's; a limit keeps a hostile file from filling memory.
     let changes = part.first_half || part.rule.is_some_and(|r| r.split.is_some() || r.crop.is_some());
-    let expected = product(point).unwrap_or(usize::MAX);
     if !changes && n != expected {
-        return Err(wrong_count(item, n, point, sizes));
-    }
-    if n / 64 > expected {
         return Err(wrong_count(item, n, point, sizes));
     }
     match (&item.shape, changes) {
@@ -133,8 +169,19 @@ fn lies(
             }
             _ => Ok(point.to_vec()),
         },
-        (None, true) => Err(Error::new(format!("nothing says how the raw numbers of `{}` lie", item.name))
-            .hint("`split` and `crop` of raw numbers need `shape` in the map, such as shape = [\"tokens\", 512]")),
+        (None, true) => {
+            let error = Error::new(format!("nothing says how the raw numbers of `{}` lie", item.name))
+                .hint("`split` and `crop` of raw numbers need `shape` in the map, such as shape = [\"tokens\", 512]");
+            Err(blamed(part.rule, error))
+        }
+    }
+}
+
+/// An error of the map's entry, where there is one.
+fn blamed(rule: Option<&Rule>, error: Error) -> Error {
+    match rule {
+        Some(rule) => rule.blame(error),
+        None => error,
     }
 }
 
@@ -148,6 +195,10 @@ fn wrong_count(item: &Item, n: usize, point: &[usize], sizes: &Sizes<'_>) -> Err
         );
     }
     match n / rows {
+        k if sizes.step > 0 && k == sizes.context - sizes.step as usize => error.hint(format!(
+            "it is of {k} tokens, as the prefill, and step {} takes one: leave out `--step`, or put it into a directory `step_0`",
+            sizes.step
+        )),
         1 => error.hint(format!(
             "it is of one token, and the prompt has {}: dump all positions, as the reference has them; what has the last one only is left out with `ignore = true` in a map",
             sizes.tokens
@@ -182,29 +233,25 @@ fn read(source: &dyn Source, index: usize, dtype: DType, component: &Component) 
     Ok(Block { dtype, shape: Vec::new(), bytes })
 }
 
-/// Drops axes of size 1, and joins or cuts neighbouring axes.
-fn fit(
-    block: Block,
-    shape: Vec<usize>,
+/// Whether axes of size 1 that fall away, and neighbouring axes that are joined or cut, make one of the other.
+fn fits(
+    lies: &[usize],
+    shape: &[usize],
     item: &Item,
     component: &Component,
     sizes: &Sizes<'_>,
-) -> Result<Block> {
-    let n: usize = block.shape.iter().product();
+) -> Result<()> {
+    // A file's own sizes were multiplied when it was opened.
+    let n: usize = lies.iter().product();
     if n != shape.iter().product::<usize>() {
-        return Err(wrong_count(
-            &Item { shape: Some(block.shape.clone()), ..item.clone() },
-            n,
-            &shape,
-            sizes,
-        ));
+        return Err(wrong_count(&Item { shape: Some(lies.to_vec()), ..item.clone() }, n, shape, sizes));
     }
-    if !reshapes(&block.shape, &shape) {
+    if !reshapes(lies, shape) {
         return Err(Error::new(format!("the axes of `{}` are not those of `{}`", item.name, component.point))
-            .expected(format!("{shape:?}"), format!("{:?}", block.shape))
+            .expected(format!("{shape:?}"), format!("{lies:?}"))
             .hint("a map says how they lie: `transpose = [1, 0]` brings the second axis to the front; `--suggest` tries them"));
     }
-    Ok(Block { shape, ..block })
+    Ok(())
 }
 
 /// True where one shape becomes the other by joining and cutting neighbouring axes, so that no element

@@ -9,8 +9,7 @@ use crate::error::{Error, Result};
 pub(super) fn edit(mut block: Block, part: &Part<'_>, sizes: &Sizes<'_>) -> Result<Block> {
     if part.first_half {
         let last = block.shape.len().checked_sub(1).ok_or_else(|| Error::new("it has no axis"))?;
-        let half: Vec<usize> = (0..block.shape[last] / 2).collect();
-        return Ok(block.chosen(last, &half));
+        return Ok(block.chosen(last, 0..block.shape[last] / 2));
     }
     let Some(rule) = part.rule else { return Ok(block) };
     let axis = |block: &Block, axis: isize| {
@@ -26,7 +25,7 @@ pub(super) fn edit(mut block: Block, part: &Part<'_>, sizes: &Sizes<'_>) -> Resu
         let end = end.ok_or_else(|| {
             Error::new(format!("`crop` keeps more than axis {} of {:?} has", crop.axis, block.shape))
         })?;
-        block = block.chosen(at, &(crop.start..end).collect::<Vec<_>>());
+        block = block.chosen(at, crop.start..end);
     }
     if let Some(axes) = &rule.transpose {
         if !is_order(axes, block.shape.len()) {
@@ -43,15 +42,15 @@ pub(super) fn edit(mut block: Block, part: &Part<'_>, sizes: &Sizes<'_>) -> Resu
             Some(sizes_) => sizes_.iter().map(|s| sizes.get(s)).collect::<Result<Vec<_>>>()?,
             None => widths(split.points.as_slice(), &block, at, sizes)?,
         };
-        let total: usize = widths.iter().sum();
-        if total != block.shape[at] {
+        let total = widths.iter().try_fold(0usize, |sum, width| sum.checked_add(*width));
+        if total != Some(block.shape[at]) {
             return Err(Error::new(format!(
                 "`split` has parts of {widths:?}, and axis {} of {:?} has another size",
                 split.axis, block.shape
             )));
         }
         let start: usize = widths[..cut].iter().sum();
-        block = block.chosen(at, &(start..start + widths[cut]).collect::<Vec<_>>());
+        block = block.chosen(at, start..start + widths[cut]);
     }
     if let Some(reorder) = &rule.reorder {
         let at = axis(&block, reorder.axis)?;
@@ -61,7 +60,7 @@ pub(super) fn edit(mut block: Block, part: &Part<'_>, sizes: &Sizes<'_>) -> Resu
                 block.shape[at], reorder.axis
             )));
         }
-        block = block.chosen(at, &reorder.order);
+        block = block.chosen(at, reorder.order.iter().copied());
     }
     if let Some(pairs) = &rule.pairs {
         // Heads may be an axis of their own only in the point.
@@ -73,19 +72,16 @@ pub(super) fn edit(mut block: Block, part: &Part<'_>, sizes: &Sizes<'_>) -> Resu
                 pairs.axis, block.shape
             )));
         }
-        block = block.chosen(at, &from_pairs(block.shape[at], width));
+        block =
+            block.chosen(at, (0..block.shape[at]).map(|j| j / width * width + from_pair(j % width, width)));
     }
     Ok(block)
 }
 
-/// Where in groups of pairs the halves come from.
-pub(super) fn from_pairs(n: usize, width: usize) -> Vec<usize> {
+/// Where in a group of pairs a place of the halves comes from.
+pub(super) fn from_pair(place: usize, width: usize) -> usize {
     let half = width / 2;
-    (0..n)
-        .map(|j| {
-            j / width * width + if j % width < half { 2 * (j % width) } else { 2 * (j % width - half) + 1 }
-        })
-        .collect()
+    if place < half { 2 * place } else { 2 * (place - half) + 1 }
 }
 
 /// How wide each part is, by its point.
@@ -127,6 +123,6 @@ mod tests {
 
     #[test]
     fn pairs_side_by_side_become_halves() {
-        assert_eq!(from_pairs(8, 4), [0, 2, 1, 3, 4, 6, 5, 7]);
+        assert_eq!([0, 1, 2, 3].map(|place| from_pair(place, 4)), [0, 2, 1, 3]);
     }
 }

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `engine`, `version` | of the engine that wrote the dumps; `--engine` and `--engine-version` go before them |
 //! | `quantized` | true when its weights have fewer than 16 bits; false without it |
+//! | `precision` | what it computed in, where the files are wider: `bfloat16`, `float16`, `float32`, `float64`; `--dtype` goes before it |
 //! | `[[tensor]]` | one for each kind of file; the first whose `file` fits counts |
 //!
 //! In a `[[tensor]]`:
@@ -19,6 +20,7 @@
 //! | `layer_offset` | what is added to the number in the name to get `{i}` in the point: -1 where layers count from 1 |
 //! | `ignore` | true: it is left out, and said to be |
 //! | `dtype` | of raw numbers, where the extension does not say it: `F64`, `F32`, `F16`, `BF16`, `U8` |
+//! | `precision` | as above, of these files alone: an engine may keep its softmax in float32 |
 //! | `shape` | how the values lie, outermost first: numbers, and names of sizes such as `"tokens"`, `"heads"`, `"head_dim"` |
 //! | `crop` | `{ axis, keep, start }`: of that axis only `keep` places, from `start` on (0 without it): the rest is padding |
 //! | `transpose` | the axes in the order in which the point has them: `[1, 0]` |
@@ -30,10 +32,11 @@
 //! Axes of size 1 that the point lacks, such as the batch, fall away by themselves, and neighbouring axes are
 //! joined or cut as the point has them (`heads` and `head_dim`). No key changes a value.
 
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Result, nearest, plain};
 use crate::tensor::DType;
+use clap::ValueEnum;
 use serde::Deserialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A map as its file states it; see the [module](self).
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -44,6 +47,7 @@ pub struct Map {
     pub version: Option<String>,
     #[serde(default)]
     pub quantized: bool,
+    pub precision: Option<Precision>,
     #[serde(default, rename = "tensor")]
     pub rules: Vec<Rule>,
 }
@@ -60,12 +64,39 @@ pub struct Rule {
     #[serde(default)]
     pub ignore: bool,
     pub dtype: Option<DType>,
+    pub precision: Option<Precision>,
     pub shape: Option<Vec<Size>>,
     pub crop: Option<Crop>,
     pub transpose: Option<Vec<usize>>,
     pub split: Option<Split>,
     pub reorder: Option<Reorder>,
     pub pairs: Option<Pairs>,
+    /// The map's file, for errors.
+    #[serde(skip)]
+    pub map: PathBuf,
+}
+
+/// What an engine computes in, in the words of PyTorch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+#[allow(missing_docs)]
+pub enum Precision {
+    BFloat16,
+    Float16,
+    Float32,
+    Float64,
+}
+
+impl From<Precision> for DType {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::BFloat16 => Self::BF16,
+            Precision::Float16 => Self::F16,
+            Precision::Float32 => Self::F32,
+            Precision::Float64 => Self::F64,
+        }
+    }
 }
 
 /// A size: a number, or a name that the architecture's description has.
@@ -124,13 +155,21 @@ impl Rule {
             None => self.point.iter().map(String::as_str).collect(),
         }
     }
+
+    /// An error that this entry is the cause of, with its name and place.
+    pub fn blame(&self, error: Error) -> Error {
+        let error = error.about(format!("the map's entry for `{}`", plain(&self.file)));
+        if self.map.as_os_str().is_empty() { error } else { error.at(&self.map) }
+    }
 }
 
 impl Map {
     /// Reads and checks a map.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io("read the map", path, &e))?;
-        Self::parse(&text).map_err(|e| e.at(path))
+        let mut map = Self::parse(&text).map_err(|e| e.at(path))?;
+        map.rules.iter_mut().for_each(|rule| rule.map = path.to_path_buf());
+        Ok(map)
     }
 
     /// Parses and checks a map.
@@ -147,7 +186,7 @@ impl Map {
 
 impl Rule {
     fn check(&self) -> Result<()> {
-        let named = |what: &str| Error::new(format!("the map's entry for `{}` {what}", self.file));
+        let named = |what: &str| Error::new(format!("the map's entry for `{}` {what}", plain(&self.file)));
         let targets = [self.ignore, self.point.is_some(), self.split.is_some()];
         if targets.iter().filter(|set| **set).count() != 1 {
             return Err(named("does not say in one way where the values belong").expected(
@@ -166,15 +205,36 @@ impl Rule {
         {
             return Err(named("splits into another number of sizes than of points"));
         }
+        if self.points().is_empty() && !self.ignore {
+            return Err(named("splits into no point").hint("`points` of `split` names one for each part"));
+        }
+        if self.layer_offset != 0 && !self.points().iter().any(|p| p.contains("{i}")) {
+            return Err(named("has `layer_offset`, and no `{i}` in its point")
+                .hint("`layer_offset` is added to the number that `{i}` stands for: write `{i}` in `file` and `point`"));
+        }
+        let edits = [
+            ("dtype", self.dtype.is_some()),
+            ("precision", self.precision.is_some()),
+            ("shape", self.shape.is_some()),
+            ("crop", self.crop.is_some()),
+            ("transpose", self.transpose.is_some()),
+            ("reorder", self.reorder.is_some()),
+            ("pairs", self.pairs.is_some()),
+        ];
+        if let Some((key, _)) = edits.iter().find(|(_, set)| *set && self.ignore) {
+            return Err(named(&format!("has `{key}` beside `ignore = true`"))
+                .hint("what is left out is not changed: take one of them away"));
+        }
         Ok(())
     }
 }
 
 /// The keys of a map, for "did you mean".
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "engine",
     "version",
     "quantized",
+    "precision",
     "tensor",
     "file",
     "point",
@@ -225,6 +285,19 @@ mod tests {
             assert!(Map::parse(&format!("[[tensor]]\nfile = \"x\"\n{entry}")).is_err(), "{entry}");
         }
         assert!(Map::parse("[[tensor]]\nfile = \"x\"\npoint = \"l.{i}\"\n").is_err());
+    }
+
+    #[test]
+    fn a_key_without_effect_is_refused() {
+        for entry in [
+            "split = { axis = 0, points = [] }",
+            "ignore = true\ntranspose = [1, 0]",
+            "ignore = true\ncrop = { axis = 0, keep = 1 }",
+            "ignore = true\nlayer_offset = 1",
+            "point = \"a\"\nlayer_offset = 1",
+        ] {
+            assert!(Map::parse(&format!("[[tensor]]\nfile = \"x\"\n{entry}\n")).is_err(), "{entry}");
+        }
         assert!(Map::parse("[[tensor]]\nfile = \"x{i}\"\npoint = \"l.{i}\"\n").is_ok());
     }
 }

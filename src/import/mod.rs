@@ -8,12 +8,14 @@
 mod arrange;
 mod block;
 mod edit;
+mod entries;
 pub mod format;
 pub mod map;
 mod names;
 mod near;
 mod pattern;
 mod plan;
+mod precise;
 mod prove;
 mod sizes;
 mod suggest;

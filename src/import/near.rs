@@ -4,7 +4,7 @@
 
 use super::arrange::reshapes;
 use super::block::Block;
-use super::edit::from_pairs;
+use super::edit::from_pair;
 use crate::tensor::TensorView;
 
 /// So many elements are looked at before all are.
@@ -72,6 +72,11 @@ impl Way {
         }
     }
 
+    /// True where a map says the same of both: sizes differ from step to step.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.axes == other.axes && self.pairs == other.pairs
+    }
+
     /// Where element `i` of the point lies in the file.
     fn source(&self, mut i: usize) -> usize {
         if let Some(width) = self.pairs {
@@ -87,10 +92,6 @@ impl Way {
         }
         index.iter().zip(&self.shape).fold(0, |at, (place, size)| at * size + place)
     }
-}
-
-fn from_pair(place: usize, width: usize) -> usize {
-    from_pairs(width, width)[place]
 }
 
 /// All orders of `n` axes.

@@ -4,7 +4,7 @@ use super::format::{Item, Source};
 use super::map::{Map, Rule};
 use super::names::Names;
 use super::pattern::{Found, fit, placed};
-use crate::error::{Error, Result, nearest, nearest_point};
+use crate::error::{Error, Result, nearest, nearest_point, plain};
 use crate::model::{Component, Graph};
 use crate::prompt::Prompt;
 use std::collections::BTreeMap;
@@ -81,12 +81,14 @@ pub(super) fn plan<'a>(source: &dyn Source, map: &'a Map, target: &Target<'_>) -
         let found = Found { step: found.step.or(said.step), prompt: found.prompt.or(said.prompt), ..found };
         let (prompt, step) = place(item, &found, target)?;
         for (cut, point) in rule.points().into_iter().enumerate() {
-            let point = named(point, found.layer, rule, item)?;
+            let point = named(point, found.layer, rule, item).map_err(|e| rule.blame(e))?;
             let cut = rule.split.is_some().then_some(cut);
             let part = Part { item: index, rule: Some(rule), cut, first_half: false };
-            add(&mut plan, source, target, (prompt, step, component(target.graph, &point)?), part)?;
+            let component = component(target.graph, &point).map_err(|e| rule.blame(e))?;
+            add(&mut plan, source, target, (prompt, step, component), part)?;
         }
     }
+    all_used(source, map, target)?;
     for (place, part) in second_hand {
         match plan.parts.entry(place) {
             Entry::Vacant(free) => drop(free.insert(part)),
@@ -94,6 +96,20 @@ pub(super) fn plan<'a>(source: &dyn Source, map: &'a Map, target: &Target<'_>) -
         }
     }
     Ok(plan)
+}
+
+/// An entry that fits no dump is a mistake: what it was written for is not imported as it says.
+fn all_used(source: &dyn Source, map: &Map, target: &Target<'_>) -> Result<()> {
+    let ids: Vec<&str> = target.prompts.iter().map(|p| p.id.as_str()).collect();
+    let names: Vec<&str> =
+        source.items().iter().flat_map(|i| [i.name.as_str(), placed(&i.name, &ids).1]).collect();
+    let unused = |rule: &&Rule| names.iter().all(|name| fit(&rule.file, name).is_none());
+    let Some(rule) = map.rules.iter().find(unused) else { return Ok(()) };
+    let near = nearest(&rule.file, names.iter().copied());
+    let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+    Err(rule
+        .blame(Error::new("no dump has such a name"))
+        .hint(format!("{near}names are without extension, `/` between directories")))
 }
 
 fn add<'a>(
@@ -129,7 +145,6 @@ fn named(point: &str, layer: Option<usize>, rule: &Rule, item: &Item) -> Result<
     let shifted = shifted.ok_or_else(|| {
         Error::new(format!("`{}` is of a layer before the first", item.name))
             .expected("a layer from 0 on", format!("{layer} {:+}", rule.layer_offset))
-            .at(&item.path)
             .hint("check `layer_offset` in the map")
     })?;
     Ok(point.replace("{i}", &shifted.to_string()))
@@ -137,7 +152,7 @@ fn named(point: &str, layer: Option<usize>, rule: &Rule, item: &Item) -> Result<
 
 fn component(graph: &Graph, point: &str) -> Result<usize> {
     graph.components().iter().position(|c| c.point == point).ok_or_else(|| {
-        let error = Error::new(format!("the map names a point that the model does not have: `{point}`"));
+        let error = Error::new(format!("the model has no point `{}`", plain(point)));
         match nearest_point(point, graph.components().iter().map(|c| c.point.as_str())) {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
             None => error.hint("`layerdiff inspect TRACE` lists the points"),

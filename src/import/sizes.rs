@@ -7,6 +7,7 @@ use crate::error::{Error, Result, nearest};
 /// What sizes are called where an item is used.
 pub(super) struct Sizes<'a> {
     pub target: &'a Target<'a>,
+    pub step: u32,
     pub tokens: usize,
     pub context: usize,
 }
@@ -14,7 +15,7 @@ pub(super) struct Sizes<'a> {
 impl<'a> Sizes<'a> {
     pub fn new(target: &'a Target<'a>, prompt: usize, step: u32) -> Self {
         let (tokens, context) = target.tokens(prompt, step);
-        Self { target, tokens, context }
+        Self { target, step, tokens, context }
     }
 
     /// The size that a map means.

@@ -26,7 +26,9 @@ pub(super) struct Guess {
 pub(super) struct Suggestion {
     pub name: String,
     /// The name without the directories of prompt and step.
-    file: String,
+    pub file: String,
+    /// Place of the prompt, and step.
+    pub pass: (usize, u32),
     form: String,
     /// True for what is no tensor that a trace can hold.
     unreadable: bool,
@@ -35,7 +37,7 @@ pub(super) struct Suggestion {
     /// The nearest by name, and whether it has as many elements.
     by_name: Option<(String, bool)>,
     /// Those of as many elements.
-    by_shape: Vec<String>,
+    pub by_shape: Vec<String>,
 }
 
 impl Suggestion {
@@ -57,6 +59,7 @@ impl Suggestion {
         let value = reference.and_then(|r| by_value(source, index, &fitting, (prompt, step), target, r));
         Self {
             name: item.name.clone(),
+            pass: (prompt, step),
             form: item.form(),
             value,
             by_name: names.nearest(file).map(|near| {
@@ -99,47 +102,6 @@ impl Suggestion {
         };
         line
     }
-
-    /// Its entry in a map, and what the entry of another layer would be too: `{i}` for its number.
-    pub fn entry(&self) -> String {
-        let name = &self.file;
-        let Some(guess) = &self.value else {
-            let mut out = String::new();
-            let _infallible = writeln!(out, "# {}", self.line());
-            let _infallible = writeln!(out, "[[tensor]]\nfile = {}\nignore = true", quoted(name));
-            return out;
-        };
-        let (file, point) = match guess.layer.and_then(|layer| Some((layer, with_place(name, layer)?))) {
-            Some((layer, file)) => (file, guess.point.replacen(&format!("layers.{layer}"), "layers.{i}", 1)),
-            None => (name.clone(), guess.point.clone()),
-        };
-        let mut out = format!("[[tensor]]\nfile = {}\npoint = {}\n", quoted(&file), quoted(&point));
-        if !guess.way.axes.is_empty() {
-            let _infallible = writeln!(out, "transpose = {:?}", guess.way.axes);
-        }
-        if let Some(width) = guess.way.pairs {
-            let _infallible = writeln!(out, "pairs = {{ axis = -1, width = {width} }}");
-        }
-        out
-    }
-}
-
-fn quoted(text: &str) -> String {
-    // What TOML's basic strings escape, JSON's do alike.
-    serde_json::to_string(text).expect("a string")
-}
-
-/// A name with `{i}` for the only number in it that is the layer's.
-fn with_place(name: &str, layer: usize) -> Option<String> {
-    let digits = layer.to_string();
-    let bytes = name.as_bytes();
-    let alone = |at: usize| {
-        !at.checked_sub(1).is_some_and(|i| bytes[i].is_ascii_digit())
-            && !bytes.get(at + digits.len()).is_some_and(u8::is_ascii_digit)
-    };
-    let places: Vec<usize> = name.match_indices(&digits).map(|(at, _)| at).filter(|at| alone(*at)).collect();
-    let [at] = places[..] else { return None };
-    Some(format!("{}{{i}}{}", &name[..at], &name[at + digits.len()..]))
 }
 
 fn may_be(item: &Item, shape: &[usize]) -> bool {

@@ -1,9 +1,12 @@
 //! From dumps to a trace on disk.
 
-use super::arrange::arrange;
-use super::format::Source;
+use super::arrange::{arrange, form};
+use super::block::Block;
+use super::entries::entries;
+use super::format::{Kind, Source};
 use super::map::Map;
-use super::plan::{Plan, Target, plan};
+use super::plan::{Part, Place, Plan, Target, plan};
+use super::precise::{sixteen_bits, stored_as, word};
 use super::prove::Proof;
 use super::sizes::Sizes;
 use super::suggest::Suggestion;
@@ -48,6 +51,8 @@ pub struct Request<'a> {
     pub engine: (&'a str, &'a str),
     /// True when its weights have fewer than 16 bits.
     pub quantized: bool,
+    /// What the engine computed in, where its dumps are wider.
+    pub precision: Option<DType>,
     /// Leave out what has no known name.
     pub ignore_unknown: bool,
     /// Import also what the values contradict.
@@ -67,6 +72,8 @@ pub struct Imported {
     pub prompts: usize,
     /// What was left out, in words.
     pub left_out: Vec<String>,
+    /// What a reader of the comparison should know.
+    pub notes: Vec<String>,
 }
 
 impl<'a> Request<'a> {
@@ -87,13 +94,10 @@ pub fn suggest(request: &Request<'_>) -> Result<String> {
     let plan = plan(request.source, request.map, &request.target())?;
     let known = plan.parts.len();
     let mut out = format!("# {} of {} need no entry.\n", count(known, "dump"), request.source.items().len());
-    let mut seen = BTreeSet::new();
-    for suggestion in request.suggestions(&plan, usize::MAX) {
-        let entry = suggestion.entry();
-        if seen.insert(entry.clone()) {
-            out.push('\n');
-            out.push_str(&entry);
-        }
+    let suggestions = request.suggestions(&plan, usize::MAX);
+    for entry in entries(&suggestions, request.source.items(), &plan, &request.target()) {
+        out.push('\n');
+        out.push_str(&entry);
     }
     Ok(out)
 }
@@ -102,11 +106,16 @@ pub fn suggest(request: &Request<'_>) -> Result<String> {
 pub fn import(request: &Request<'_>, out: &Path) -> Result<Imported> {
     let target = request.target();
     let mut plan = plan(request.source, request.map, &target)?;
-    let lenient = request.ignore_unknown || request.source.names_are_given();
-    if !plan.unknown.is_empty() && !lenient {
-        return Err(unknown(request, &plan));
+    if !request.ignore_unknown {
+        let mut asked = plan.unknown.clone();
+        asked.retain(|unknown| !request.source.name_is_given(unknown.0));
+        if !asked.is_empty() {
+            plan.unknown = asked;
+            return Err(unknown(request, &plan));
+        }
     }
     let mut left_out = left_out(request, &plan);
+    let mut notes = Vec::new();
     let mut options = WriteOptions {
         architecture: request.graph.description().name.clone(),
         config: request.config.clone(),
@@ -114,10 +123,7 @@ pub fn import(request: &Request<'_>, out: &Path) -> Result<Imported> {
         adapter: request.adapter.clone(),
         shard_bytes: SHARD_BYTES,
     };
-    if request.source.names_are_given() {
-        let other = other_forms(request, &mut plan, &target);
-        left_out.extend(other);
-    }
+    left_out.extend(other_forms(request, &mut plan, &target));
     if plan.parts.is_empty() {
         return Err(Error::new("no dump belongs to a point")
             .at(request.path)
@@ -125,6 +131,10 @@ pub fn import(request: &Request<'_>, out: &Path) -> Result<Imported> {
     }
     options.provenance.dtype = dtypes(request, &plan);
     options.provenance.notes.extend(left_out.iter().cloned());
+    if request.precision.is_none() && request.map.rules.iter().all(|rule| rule.precision.is_none()) {
+        notes.extend(narrow(request, &plan, &target)?);
+    }
+    options.provenance.notes.extend(notes.iter().cloned());
     let mut writer = TraceWriter::create(out, options)?;
     let mut proof = request.reference.filter(|_| !request.trust_map).map(|r| Proof::new(r, &target));
     let mut points = BTreeSet::new();
@@ -135,7 +145,7 @@ pub fn import(request: &Request<'_>, out: &Path) -> Result<Imported> {
             writer.start_prompt(&prompt_of(request, &plan, prompt));
         }
         let component = &request.graph.components()[component];
-        let block = arrange(request.source, part, component, &Sizes::new(&target, prompt, step))?;
+        let block = arranged(request, *place, part, &target)?;
         if let Some(proof) = &mut proof {
             let item = &request.source.items()[part.item];
             proof.look(*place, &block, &item.name, &item.path);
@@ -151,7 +161,47 @@ pub fn import(request: &Request<'_>, out: &Path) -> Result<Imported> {
         of_points: request.graph.components().len(),
         prompts: started.len(),
         left_out,
+        notes,
     })
+}
+
+/// The values of a part as they are stored.
+fn arranged(
+    request: &Request<'_>,
+    (prompt, step, component): Place,
+    part: &Part<'_>,
+    target: &Target<'_>,
+) -> Result<Block> {
+    let component = &request.graph.components()[component];
+    let block = arrange(request.source, part, component, &Sizes::new(target, prompt, step))?;
+    let Some(dtype) = precision(request, part) else { return Ok(block) };
+    let item = &request.source.items()[part.item];
+    stored_as(block, dtype).map_err(|e| e.about(format!("`{}`", item.name)).at(&item.path))
+}
+
+/// What the engine computed a part in, where that is stated.
+fn precision(request: &Request<'_>, part: &Part<'_>) -> Option<DType> {
+    part.rule.and_then(|rule| rule.precision).map(DType::from).or(request.precision)
+}
+
+/// That all values are of 16 bits though they were saved wider, if they are.
+fn narrow(request: &Request<'_>, plan: &Plan<'_>, target: &Target<'_>) -> Result<Option<String>> {
+    let mut found = None;
+    for (place, part) in &plan.parts {
+        let block = arranged(request, *place, part, target)?;
+        if !block.dtype.is_float() {
+            continue;
+        }
+        // One that is not decides it: most imports read no second tensor for this.
+        let Some(dtype) = sixteen_bits(&block).filter(|_| block.dtype.size() > 2) else { return Ok(None) };
+        if *found.get_or_insert(dtype) != dtype {
+            return Ok(None);
+        }
+    }
+    Ok(found.map(|dtype| {
+        let name = word(dtype);
+        format!("all values are {name} numbers: if the engine computes in {name}, say `--dtype {name}`, or its roundings are taken for errors")
+    }))
 }
 
 /// The prompt with as many decode steps as there are dumps of.
@@ -164,17 +214,28 @@ fn prompt_of(request: &Request<'_>, plan: &Plan<'_>, prompt: usize) -> Prompt {
 
 /// Takes out what a program dumped under a point's name in another form, such as a convolution before its
 /// activation.
-fn other_forms(request: &Request<'_>, plan: &mut Plan<'_>, target: &Target<'_>) -> Option<String> {
-    let fits = |place: &super::plan::Place, part: &super::plan::Part<'_>| {
-        let component = &request.graph.components()[place.2];
-        part.rule.is_some()
-            || arrange(request.source, part, component, &Sizes::new(target, place.0, place.1)).is_ok()
-    };
-    let before = plan.parts.len();
-    plan.parts.retain(|place, part| fits(place, part));
-    let gone = before - plan.parts.len();
-    (gone > 0)
-        .then(|| format!("{} of modules left out, for their form is not the point's", count(gone, "output")))
+fn other_forms(request: &Request<'_>, plan: &mut Plan<'_>, target: &Target<'_>) -> Vec<String> {
+    let mut gone = Vec::new();
+    plan.parts.retain(|place, part| {
+        if part.rule.is_some() || !request.source.name_is_given(part.item) {
+            return true;
+        }
+        let (item, component) = (&request.source.items()[part.item], &request.graph.components()[place.2]);
+        let sizes = Sizes::new(target, place.0, place.1);
+        let fits = form(item, part, component, &sizes).is_ok();
+        if !fits {
+            let shape = target.shape(component, place.0, place.1);
+            // Engines that only want the next token give the last one's logits.
+            let last = item.elements() == Some(shape.iter().skip(1).product());
+            let last = if last && shape.len() > 1 { ", which is of one token" } else { "" };
+            gone.push(format!("`{}` ({}{last}; the point has {shape:?})", item.name, item.form()));
+        }
+        fits
+    });
+    if gone.is_empty() {
+        return Vec::new();
+    }
+    vec![format!("left out, for their form is not the point's: {}", gone.join(", "))]
 }
 
 fn unknown(request: &Request<'_>, plan: &Plan<'_>) -> Error {
@@ -231,19 +292,16 @@ fn provenance(request: &Request<'_>) -> Provenance {
 fn dtypes(request: &Request<'_>, plan: &Plan<'_>) -> String {
     let items = request.source.items();
     let of = |item: usize, stated: Option<DType>| match (&items[item].kind, stated) {
+        (Kind::Integer(_) | Kind::Known(DType::U8), _) => None,
         (_, Some(dtype)) => Some(dtype),
-        (super::format::Kind::Known(dtype) | super::format::Kind::Assumed(dtype), None) => Some(*dtype),
+        (Kind::Known(dtype) | Kind::Assumed(dtype), None) => Some(*dtype),
         _ => None,
     };
     let mut counts: Vec<(usize, &str)> = Vec::new();
     for part in plan.parts.values() {
-        let name = match of(part.item, part.rule.and_then(|r| r.dtype)) {
-            Some(DType::F64) => "float64",
-            Some(DType::F32) => "float32",
-            Some(DType::F16) => "float16",
-            Some(DType::BF16) => "bfloat16",
-            Some(DType::U8) | None => continue,
-        };
+        let stated = precision(request, part).or(part.rule.and_then(|r| r.dtype));
+        let Some(dtype) = of(part.item, stated).filter(|dtype| dtype.is_float()) else { continue };
+        let name = word(dtype);
         match counts.iter_mut().find(|(_, n)| *n == name) {
             Some((n, _)) => *n += 1,
             None => counts.push((1, name)),

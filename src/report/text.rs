@@ -1,6 +1,7 @@
 //! Numbers and foreign text in renderings for people.
 
 use super::{Arm, Coverage, EngineResult, Outcome, Report, ReportSet};
+use crate::error::steers;
 use crate::number::count;
 use crate::trace::{SelfCheck, Status};
 use console::measure_text_width as columns;
@@ -44,10 +45,6 @@ pub(crate) fn word(outcome: Outcome) -> &'static str {
 /// The text on one line, without signs that steer a terminal or turn the direction of writing.
 /// Names come from files that anyone may have written.
 pub(crate) fn clean(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
     text.chars().map(|c| if steers(c) { ' ' } else { c }).collect()
 }
 

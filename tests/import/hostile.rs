@@ -33,6 +33,11 @@ fn ints(numbers: &[i64]) -> Vec<u8> {
 
 /// A pickle of a dictionary with one tensor, as torch.save writes it.
 fn tensor(name: &str, numel: i64, offset: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
+    lazy(name, numel, offset, shape, strides, b"")
+}
+
+/// The same with more arguments of the tensor, after `requires_grad`.
+fn lazy(name: &str, numel: i64, offset: i64, shape: &[i64], strides: &[i64], more: &[u8]) -> Vec<u8> {
     [
         b"\x80\x02}(".to_vec(),
         text(name),
@@ -46,7 +51,9 @@ fn tensor(name: &str, numel: i64, offset: i64, shape: &[i64], strides: &[i64]) -
         int(offset),
         ints(shape),
         ints(strides),
-        b"\x89NtRu.".to_vec(),
+        b"\x89N".to_vec(),
+        more.to_vec(),
+        b"tRu.".to_vec(),
     ]
     .concat()
 }
@@ -125,6 +132,129 @@ fn a_tensor_whose_elements_lie_far_apart_is_refused() {
     let pickle = tensor("model.embed_tokens", 50_000, 0, &[5, 8], &[10_000, 1]);
     world.file("dumps/a.pt", archive(&[("a/data.pkl", &pickle), ("a/data/0", &storage)]));
     refused!(world);
+}
+
+#[test]
+fn a_tensor_that_is_negated_where_it_is_used_is_refused() {
+    let negated = [b"}".to_vec(), text("neg"), b"\x88s".to_vec()].concat();
+    refused!(torch(&lazy("model.embed_tokens", 40, 0, &[5, 8], &[8, 1], &negated)));
+    for nothing in [&b"N"[..], b"}"] {
+        let pickle = lazy("model.embed_tokens", 40, 0, &[5, 8], &[8, 1], nothing);
+        torch(&pickle).imports("", &["model.embed_tokens"]);
+    }
+}
+
+#[test]
+fn a_name_that_is_as_long_as_a_book_is_refused() {
+    // The name once, and then twenty thousand times by the two bytes that recall it.
+    let name = [text(&"k".repeat(1 << 20)), b"q\x01N".to_vec()].concat();
+    refused!(torch(&[b"\x80\x02}(".to_vec(), name, b"h\x01N".repeat(20_000), b"u.".to_vec()].concat()));
+}
+
+#[test]
+fn names_that_fill_the_memory_together_are_refused() {
+    let whole = tensor(&"k".repeat(1000), 40, 0, &[5, 8], &[8, 1]);
+    // The pair is remembered before the dictionary is filled, and recalled over and over.
+    let pair = &whole[4..whole.len() - 2];
+    let key = text(&"k".repeat(1000));
+    let (key, value) = pair.split_at(key.len());
+    let first = [key, b"q\x01", value, b"q\x02"].concat();
+    refused!(torch(&[b"\x80\x02}(".to_vec(), first, b"h\x01h\x02".repeat(100_000), b"u.".to_vec()].concat()));
+}
+
+#[test]
+fn what_is_no_tensor_is_counted_and_named_up_to_a_few() {
+    let mut pickle = tensor("model.embed_tokens", 40, 0, &[5, 8], &[8, 1]);
+    pickle.truncate(pickle.len() - 2);
+    (0..100).for_each(|i| pickle.extend([text(&format!("lr{i}")), b"N".to_vec()].concat()));
+    pickle.extend(b"u.");
+    let trace = torch(&pickle).import("");
+    let notes = trace.manifest().provenance.notes.join("\n");
+    assert!(notes.contains("left out: 100: lr0, lr1") && notes.contains("lr7, and 92 more"), "{notes}");
+}
+
+#[test]
+fn a_dictionary_made_of_arguments_is_refused() {
+    let pickle = [&b"\x80\x02ccollections\nOrderedDict\n(]("[..], &text("a"), b"N\x86etR."].concat();
+    refused!(torch(&pickle));
+}
+
+#[test]
+fn a_dump_without_elements_is_refused_whatever_its_other_axes_claim() {
+    let world = World::new();
+    let header = "{'descr': '<f4', 'fortran_order': True, 'shape': (0, 17179869184, 17179869184), }\n";
+    world.file("dumps/up.npy", npy(header, b""));
+    world.file(
+        "map.toml",
+        "[[tensor]]\nfile = \"up\"\npoint = \"model.layers.1.mlp.up_proj\"\ncrop = { axis = 1, keep = 17179869184 }\n",
+    );
+    refused!(world, "import dumps --reference reference --map map.toml --out out");
+    world.file("dumps/model.norm.npy", npy(header, b""));
+    std::fs::remove_file(world.path("dumps/up.npy")).unwrap();
+    world.refusal("import dumps --reference reference --out out");
+    world.refusal("import dumps/model.norm.npy --reference reference --out out");
+}
+
+#[test]
+fn a_link_out_of_the_directory_is_refused_and_one_within_it_followed() {
+    let world = World::new();
+    world.raw("embed.f32", &world.values("model.embed_tokens"));
+    std::os::unix::fs::symlink("embed.f32", world.path("dumps/layer_0.f32")).unwrap();
+    assert_eq!(world.import("").entries().len(), 2);
+    std::fs::remove_dir_all(world.path("out")).unwrap();
+    world.file("secret.f32", [0; 160]);
+    std::os::unix::fs::symlink("../secret.f32", world.path("dumps/final_norm.f32")).unwrap();
+    let told = world.refusal("import dumps --reference reference --out out");
+    assert!(told.contains("a link leads out of the directory"), "{told}");
+    std::fs::remove_file(world.path("dumps/final_norm.f32")).unwrap();
+    std::os::unix::fs::symlink("/", world.path("dumps/all")).unwrap();
+    world.refusal("import dumps --reference reference --out out");
+}
+
+#[test]
+fn names_that_command_a_terminal_or_write_into_a_map_are_shown_as_escapes() {
+    let world = World::new();
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }\n";
+    let name = "a\n[[tensor]]\nfile = \"*\"\nignore = true\n#\u{1b}[31mred\u{7f}.npy";
+    world.file("dumps/a.npz", archive(&[(name, &npy(header, &[0; 12]))]));
+    world.raw("final_norm.f32", &world.values("model.norm"));
+    refused!(world);
+    let run = world.run("import dumps --reference reference --suggest");
+    assert!(
+        !run.stdout.contains('\u{1b}') && run.stdout.matches("\n[[tensor]]").count() == 1,
+        "{}",
+        run.stdout
+    );
+    world.file("map.toml", run.stdout);
+    world.imports("--map map.toml", &["model.norm"]);
+}
+
+#[test]
+fn an_engine_that_commands_a_terminal_is_inspected_without_doing_so() {
+    let world = World::new();
+    world.raw("final_norm.f32", &world.values("model.norm"));
+    world.file("map.toml", "engine = \"a\\u001b[31m\"\nversion = \"1\\nself-check  bit-equal\"\n");
+    drop(world.import("--map map.toml"));
+    let run = world.run("inspect out");
+    assert!(!run.stdout.contains('\u{1b}') && !run.stdout.contains("\nself-check"), "{}", run.stdout);
+}
+
+#[test]
+fn a_colon_in_an_archive_is_a_letter_and_a_drive_is_refused() {
+    let world = World::new();
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (5, 8), }\n";
+    let values: Vec<u8> = world.values("model.norm").iter().flat_map(|v| v.to_le_bytes()).collect();
+    let array = npy(header, &values);
+    world.file("dumps/a.npz", archive(&[("norm:0.npy", &array)]));
+    world.file("map.toml", "[[tensor]]\nfile = \"norm:0\"\npoint = \"model.norm\"\n");
+    world.imports("--map map.toml", &["model.norm"]);
+    world.file("dumps/a.npz", archive(&[("C:model.norm.npy", &array)]));
+    assert!(world.refusal("import dumps --reference reference --out new").contains("leads out"));
+}
+
+#[test]
+fn a_type_of_pytorch_that_is_not_read_is_answered_with_those_that_are() {
+    refused!(torch(b"\x80\x02ctorch._utils\n_rebuild_tensor_v3\n."));
 }
 
 #[test]

@@ -5,9 +5,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod damage;
 mod formats;
 mod hostile;
 mod maps;
 mod names;
+mod precision;
 mod readme;
 mod world;

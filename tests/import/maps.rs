@@ -136,6 +136,118 @@ fn a_map_that_is_suggested_imports_what_it_was_made_for() {
 }
 
 #[test]
+fn a_suggested_map_has_single_names_first_and_a_place_only_where_it_is_right_for_all() {
+    let world = World::new();
+    let norms = |i: usize| format!("model.layers.{i}.input_layernorm");
+    // Right by its number; a number that is no layer's; one more of a point that is taken; one that is nothing.
+    world.raw("y0.f32", &world.values("model.layers.0"));
+    world.raw("y1.f32", &world.values("model.layers.1"));
+    world.raw("n0.f32", &world.values(&norms(0)));
+    world.raw("n2.f32", &world.values(&norms(1)));
+    world.raw("z0.f32", &world.values("model.layers.0"));
+    world.raw("n3.f32", &[0.0; 7]);
+    world.raw("*.f32", &world.values("model.norm"));
+    let run = world.run("import dumps --reference reference --suggest");
+    assert_eq!(run.code, 0, "{run:#?}");
+    assert!(run.stdout.contains("\"y{i}\"") && !run.stdout.contains("n{i}"), "{}", run.stdout);
+    // The star would mean the others too.
+    assert!(run.stdout.contains("# `*` means other names too"), "{}", run.stdout);
+    std::fs::remove_file(world.path("dumps/*.f32")).unwrap();
+    world.file("map.toml", run.stdout);
+    let points = ["model.layers.0", "model.layers.1", &norms(0), &norms(1)];
+    world.imports("--map map.toml", &points);
+}
+
+#[test]
+fn a_suggestion_is_for_all_steps_or_says_which() {
+    let mut world = World::new();
+    let mut prompt = crate::common::prompt("a", &[1, 2, 3, 4, 5]);
+    prompt.step_token_ids = vec![9];
+    world.draft = crate::common::Draft::of(&[prompt]).with_step(1);
+    std::fs::remove_dir_all(world.path("reference")).unwrap();
+    world.draft.write(&world.path("reference"));
+    let of = |point: &str, step: u32| {
+        let tensors = &world.draft.tensors;
+        tensors.iter().find(|t| t.point == point && t.step == step).unwrap().values()
+    };
+    world.raw("step_0/x.f32", &of("model.layers.1", 0));
+    world.raw("step_1/x.f32", &of("model.layers.1", 1));
+    world.raw("step_0/y.f32", &of("model.norm", 0));
+    world.raw("step_1/y.f32", &of("model.layers.2", 1));
+    let run = world.run("import dumps --reference reference --suggest");
+    assert_eq!(run.stdout.matches("[[tensor]]").count(), 3, "{}", run.stdout);
+    world.file("map.toml", run.stdout);
+    assert_eq!(world.import("--map map.toml").entries().len(), 4);
+}
+
+#[test]
+fn a_suggestion_asks_for_no_place_to_write() {
+    let world = World::new();
+    world.raw("x.f32", &world.values("model.norm"));
+    let run = world.run("import dumps --reference reference --suggest --out reference");
+    assert_eq!((run.code, run.stdout.contains("model.norm")), (0, true), "{run:#?}");
+}
+
+#[test]
+fn an_entry_of_a_map_that_fits_no_dump_is_refused() {
+    refused!(
+        mapped("blk_up.f32", &[0.0; 60], &format!("file = \"blk_up.f32\"\npoint = \"{UP}\"\n")),
+        WITH_MAP
+    );
+}
+
+#[test]
+fn a_split_into_no_points_is_refused() {
+    refused!(mapped("up.f32", &[0.0; 60], "file = \"up\"\nsplit = { axis = -1, points = [] }\n"), WITH_MAP);
+}
+
+#[test]
+fn an_edit_of_what_is_left_out_is_refused() {
+    refused!(mapped("up.f32", &[0.0; 60], "file = \"up\"\nignore = true\ntranspose = [1, 0]\n"), WITH_MAP);
+}
+
+#[test]
+fn parts_of_a_split_that_overflow_are_refused() {
+    let huge = i64::MAX;
+    let entry = format!(
+        "file = \"up\"\nshape = [\"tokens\", 12]\nsplit = {{ axis = 1, points = [\"{GATE}\", \"{UP}\", \"model.norm\"], sizes = [{huge}, {huge}, 14] }}\n"
+    );
+    let told = mapped("up.f32", &[0.0; 60], &entry).refusal(WITH_MAP);
+    assert!(told.contains("has another size"), "{told}");
+}
+
+#[test]
+fn a_part_of_a_stack_of_all_layers_is_cropped() {
+    let values: Vec<f32> = [vec![9.0; 40 * 99], World::new().values("model.norm")].concat();
+    let entry = "file = \"hs\"\npoint = \"model.norm\"\nshape = [100, \"tokens\", 8]\ncrop = { axis = 0, keep = 1, start = 99 }\n";
+    mapped("hs.f32", &values, entry).imports("--map map.toml", &["model.norm"]);
+    let entry = entry.replace("[100, ", "[5000, ");
+    refused!(mapped("hs.f32", &[0.0; 40 * 5000], &entry), WITH_MAP);
+}
+
+#[test]
+fn the_help_has_every_key_of_a_map_in_lines_that_fit_a_terminal() {
+    let run = World::new().run("import --help");
+    let keys = "engine version precision quantized file point layer_offset ignore dtype shape crop transpose split reorder pairs axis keep start points sizes order width";
+    for key in keys.split(' ') {
+        assert!(run.stdout.contains(key), "{key}");
+    }
+    let map = run.stdout.split("DUMPS is a directory").nth(1).unwrap();
+    for line in map.lines() {
+        assert!(line.chars().count() <= 78, "{line}");
+    }
+    // The example is a map.
+    let example: Vec<&str> =
+        map.lines().skip_while(|l| !l.starts_with("  engine =")).take_while(|l| !l.is_empty()).collect();
+    layerdiff::import::map::Map::parse(&example.join("\n")).unwrap();
+}
+
+#[test]
+fn without_a_model_both_ways_to_name_it_are_told() {
+    refused!(World::new(), "import dumps --out out");
+}
+
+#[test]
 fn an_unknown_key_of_a_map_is_answered_with_the_nearest() {
     refused!(mapped("up.f32", &[0.0; 60], "file = \"up\"\nponit = \"model.norm\"\n"), WITH_MAP);
 }

@@ -137,6 +137,29 @@ fn dumps_that_nothing_is_known_of_are_answered_with_what_they_may_be() {
 }
 
 #[test]
+fn a_quiet_import_prints_no_notes() {
+    let world = World::new();
+    world.raw("embed.f32", &world.values("model.embed_tokens"));
+    world.raw("x.f32", &[0.1; 7]);
+    let run = world.run("import dumps --reference reference --out out --ignore-unknown --quiet");
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{run:#?}");
+    let run = world.run("import dumps --reference reference --out two --ignore-unknown");
+    assert!(run.stderr.contains("note: left out"), "{run:#?}");
+}
+
+#[test]
+fn dumps_of_the_prefill_that_are_said_to_be_of_a_step_are_refused() {
+    let mut world = World::new();
+    let mut prompt = prompt("a", &[1, 2, 3, 4, 5]);
+    prompt.step_token_ids = vec![9];
+    world.draft = Draft::of(&[prompt]).with_step(1);
+    std::fs::remove_dir_all(world.path("reference")).unwrap();
+    world.draft.write(&world.path("reference"));
+    world.raw("embed.f32", &[0.5; 40]);
+    refused!(world, "import dumps --reference reference --step 1 --out out");
+}
+
+#[test]
 fn two_dumps_of_one_point_are_refused() {
     let world = World::new();
     world.raw("embed.f32", &world.values("model.embed_tokens"));

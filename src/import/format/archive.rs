@@ -1,6 +1,6 @@
 //! Zip archives that strangers made: checked before a byte of them is inflated.
 
-use super::damaged;
+use super::{damaged, plain};
 use crate::error::{Error, Result};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -50,7 +50,7 @@ impl Archive {
                     .expected("a relative path without `..`", format!("{name:?}")));
             }
             if entry.encrypted() {
-                return Err(Error::new(format!("an archive of dumps is encrypted: `{name}`"))
+                return Err(Error::new(format!("an archive of dumps is encrypted: `{}`", plain(&name)))
                     .at(path)
                     .hint("write it without a password"));
             }
@@ -60,7 +60,7 @@ impl Archive {
                 return Err(refused("an entry that inflates beyond belief, as a zip bomb does", path)
                     .expected(
                         format!("at most {MOST_RATIO} times {packed} bytes"),
-                        format!("{size} bytes in `{name}`"),
+                        format!("{size} bytes in `{}`", plain(&name)),
                     ));
             }
             if entry.is_dir() {
@@ -114,8 +114,11 @@ fn refused(what: &str, path: &Path) -> Error {
 
 /// True for a relative path that stays where it is, on every system.
 fn is_plain(name: &str) -> bool {
-    !name.starts_with('/')
-        && !name.contains(['\\', ':', '\0'])
+    // `C:…` begins with a drive; elsewhere a colon is a letter like another.
+    let drive = name.as_bytes().get(1) == Some(&b':') && name.as_bytes()[0].is_ascii_alphabetic();
+    !drive
+        && !name.starts_with('/')
+        && !name.contains(['\\', '\0'])
         && !name.split('/').any(|part| part == "..")
         && !name.is_empty()
 }

@@ -7,7 +7,7 @@
 //! `MODULE.output.0` and `MODULE.input`.
 
 use super::safe::Safe;
-use super::{Item, Source};
+use super::{Item, Source, plain};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,19 @@ pub(super) fn class_of(files: &[PathBuf]) -> Option<String> {
     names.filter_map(|name| name.strip_suffix(TREE)).map(str::to_owned).next()
 }
 
+/// True for what the debugger wrote itself: what else lies in the directory is a dump like any other.
+pub(super) fn is_own(file: &Path, class: &str) -> bool {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let Some(rest) = stem.strip_prefix(class) else { return false };
+    match file.extension().and_then(|e| e.to_str()) {
+        Some("json") => rest.starts_with("_debug_tree"),
+        Some("safetensors") => {
+            rest.starts_with(['.', '_']) && (rest.contains("_inputs") || rest.contains("_outputs"))
+        }
+        _ => false,
+    }
+}
+
 /// A directory of that kind.
 #[derive(Debug)]
 pub(super) struct Debugger {
@@ -28,10 +41,11 @@ pub(super) struct Debugger {
 }
 
 impl Debugger {
-    pub fn open(dir: &Path, class: &str, files: &[PathBuf]) -> Result<Self> {
+    /// The dump in `dir` of a model of that class, made of those of its `files` that are [its own](is_own).
+    pub fn open<'a>(dir: &Path, class: &str, files: impl Iterator<Item = &'a PathBuf>) -> Result<Self> {
         let mut debugger = Self { items: Vec::new(), files: Vec::new(), others: 0 };
-        for path in files.iter().filter(|f| f.extension().is_some_and(|e| e == "safetensors")) {
-            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        for path in files.filter(|f| f.extension().is_some_and(|e| e == "safetensors")) {
+            let stem = plain(&path.file_stem().unwrap_or_default().to_string_lossy());
             let Some(name) = stem.strip_prefix(class).and_then(|s| s.strip_prefix('.')).and_then(item_name)
             else {
                 debugger.others += 1;
@@ -97,7 +111,7 @@ impl Source for Debugger {
         }
     }
 
-    fn names_are_given(&self) -> bool {
+    fn name_is_given(&self, _index: usize) -> bool {
         true
     }
 }

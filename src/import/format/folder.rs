@@ -1,7 +1,7 @@
 //! A directory of dumps, of one format or several.
 
 use super::open::open_file;
-use super::{Item, Source, debugger};
+use super::{Item, Source, debugger, plain};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,8 @@ impl Folder {
     pub fn open(dir: &Path) -> Result<Self> {
         let mut folder = Self { parts: Vec::new(), items: Vec::new(), places: Vec::new() };
         let mut budget = MOST_FILES;
-        folder.add(dir, "", 0, &mut budget)?;
+        let root = dir.canonicalize().map_err(|e| Error::io("list the dumps", dir, &e))?;
+        folder.add(dir, &root, "", 0, &mut budget)?;
         if folder.items.is_empty() {
             return Err(Error::new("the directory holds no dumps").at(dir).hint(
                 "dumps are .f32, .npy, .npz, .pt, .safetensors files, or what Transformers' debugger writes",
@@ -33,14 +34,15 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Adds what is in `dir`; names begin with `prefix`.
-    fn add(&mut self, dir: &Path, prefix: &str, depth: usize, budget: &mut usize) -> Result<()> {
+    /// Adds what is in `dir`, which lies in `root`; names begin with `prefix`.
+    fn add(&mut self, dir: &Path, root: &Path, prefix: &str, depth: usize, budget: &mut usize) -> Result<()> {
         let io = |e: std::io::Error| Error::io("list the dumps", dir, &e);
         let mut paths: Vec<PathBuf> = Vec::new();
         for entry in std::fs::read_dir(dir).map_err(io)? {
             let path = entry.map_err(io)?.path();
             // `.DS_Store`, and what other programs hide.
             if path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.')) {
+                stays(&path, root)?;
                 paths.push(path);
             }
             *budget = budget.checked_sub(1).ok_or_else(|| {
@@ -51,13 +53,15 @@ impl Folder {
         }
         paths.sort();
         let (dirs, files): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.is_dir());
-        if let Some(class) = debugger::class_of(&files) {
-            self.take(Box::new(debugger::Debugger::open(dir, &class, &files)?), prefix);
-        } else {
-            for file in &files {
-                let name = file.file_stem().unwrap_or_default().to_string_lossy();
-                self.take(open_file(file, &name)?, prefix);
-            }
+        let class = debugger::class_of(&files);
+        let own = |file: &&PathBuf| class.as_ref().is_some_and(|class| debugger::is_own(file, class));
+        if let Some(class) = &class {
+            let files = files.iter().filter(own);
+            self.take(Box::new(debugger::Debugger::open(dir, class, files)?), prefix);
+        }
+        for file in files.iter().filter(|file| !own(file)) {
+            let name = file.file_stem().unwrap_or_default().to_string_lossy();
+            self.take(open_file(file, &name)?, prefix);
         }
         for below in &dirs {
             if depth == DEEPEST {
@@ -65,8 +69,8 @@ impl Folder {
                     .at(below)
                     .hint("name the directory of one run's dumps"));
             }
-            let name = below.file_name().unwrap_or_default().to_string_lossy();
-            self.add(below, &format!("{prefix}{name}/"), depth + 1, budget)?;
+            let name = plain(&below.file_name().unwrap_or_default().to_string_lossy());
+            self.add(below, root, &format!("{prefix}{name}/"), depth + 1, budget)?;
         }
         Ok(())
     }
@@ -98,7 +102,24 @@ impl Source for Folder {
         self.parts.iter().flat_map(|part| part.remarks()).collect()
     }
 
-    fn names_are_given(&self) -> bool {
-        self.parts.iter().all(|part| part.names_are_given())
+    fn name_is_given(&self, index: usize) -> bool {
+        let (part, at) = self.places[index];
+        self.parts[part].name_is_given(at)
     }
+}
+
+/// Refuses a link to what lies outside: who unpacks a stranger's archive has not asked for his own files.
+fn stays(path: &Path, root: &Path) -> Result<()> {
+    let io = |e: std::io::Error| Error::io("read a dump", path, &e);
+    if !path.symlink_metadata().map_err(io)?.is_symlink() {
+        return Ok(());
+    }
+    let target = path.canonicalize().map_err(io)?;
+    if target.starts_with(root) {
+        return Ok(());
+    }
+    Err(Error::new("a link leads out of the directory of the dumps")
+        .expected(format!("a file within {}", root.display()), target.display())
+        .at(path)
+        .hint("put the file itself there"))
 }

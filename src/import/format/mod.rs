@@ -17,7 +17,7 @@ mod torch;
 
 pub use open::open;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, plain};
 use crate::tensor::DType;
 use std::path::{Path, PathBuf};
 
@@ -59,6 +59,7 @@ impl std::fmt::Display for Kind {
 #[derive(Debug, Clone)]
 pub struct Item {
     /// Its name: path in the directory without extension, or the name in the archive, `/` between the parts.
+    /// Characters that a terminal or a map would obey are written as escapes, here and in a map.
     pub name: String,
     /// The file that it lies in.
     pub path: PathBuf,
@@ -103,9 +104,9 @@ pub trait Source: std::fmt::Debug {
         Vec::new()
     }
 
-    /// True where the names are a program's own, so that what the model has no point for is left out and not
-    /// an error of the user's.
-    fn names_are_given(&self) -> bool {
+    /// True where the item's name is a program's own, so that it is left out where the model has no point for it,
+    /// and is no error of the user's.
+    fn name_is_given(&self, _index: usize) -> bool {
         false
     }
 }
@@ -116,5 +117,7 @@ fn elements(shape: &[usize]) -> Option<usize> {
 }
 
 fn damaged(what: impl std::fmt::Display, path: &Path) -> Error {
-    Error::new(format!("a dump is damaged: {what}")).at(path).hint("write the dump again")
+    Error::new(format!("a dump is damaged: {}", plain(&what.to_string())))
+        .at(path)
+        .hint("write the dump again")
 }

@@ -4,7 +4,7 @@
 //! allocates what a header claims before it looks whether that is there, and takes no Fortran order.
 
 use super::archive::Archive;
-use super::{Item, Kind, Source, damaged, elements};
+use super::{Item, Kind, Source, damaged, elements, plain};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 use std::fs::File;
@@ -83,7 +83,8 @@ impl Header {
         if self.big_endian {
             bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
         }
-        if !self.fortran || self.shape.len() < 2 {
+        // Without elements, axes may have sizes that cannot be multiplied.
+        if !self.fortran || self.shape.len() < 2 || bytes.is_empty() {
             return bytes;
         }
         let reversed: Vec<usize> = self.shape.iter().rev().copied().collect();
@@ -106,7 +107,7 @@ fn kind(descr: &str) -> (Kind, bool) {
         "i2" | "u2" => Kind::Integer(2),
         "i4" | "u4" => Kind::Integer(4),
         "i8" | "u8" => Kind::Integer(8),
-        _ => Kind::Other(format!("NumPy's {descr}")),
+        _ => Kind::Other(format!("NumPy's {}", plain(descr))),
     };
     (kind, order == ">")
 }
@@ -182,7 +183,7 @@ impl Npz {
                 return Err(fail("it is no NumPy array".into()));
             }
             let header = Header::parse(&head).map_err(fail)?;
-            let name = entry.strip_suffix(".npy").unwrap_or(entry).to_owned();
+            let name = plain(entry.strip_suffix(".npy").unwrap_or(entry));
             items.push(item(&header, name, &path, *size).map_err(fail)?);
             headers.push(header);
             entries.push(entry.clone());

@@ -6,7 +6,7 @@ use super::npy::{self, Npy, Npz};
 use super::raw::{self, Raw};
 use super::safe::Safe;
 use super::torch::{self, Torch};
-use super::{Item, Kind, Source};
+use super::{Item, Kind, Source, plain};
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::Read;
@@ -31,6 +31,7 @@ pub fn open(path: &Path) -> Result<Box<dyn Source>> {
 
 /// Opens a file; a tensor that has no name in it is called `name`.
 pub(super) fn open_file(path: &Path, name: &str) -> Result<Box<dyn Source>> {
+    let name = &*plain(name);
     let io = |e: std::io::Error| Error::io("read a dump", path, &e);
     let about = std::fs::metadata(path).map_err(io)?;
     // A pipe would be waited for without end.
@@ -69,7 +70,7 @@ pub(super) fn open_file(path: &Path, name: &str) -> Result<Box<dyn Source>> {
     if has_extension(&["npy", "npz"]) {
         return Err(super::damaged("it is no NumPy file", path));
     }
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = plain(&path.file_name().unwrap_or_default().to_string_lossy());
     Ok(Box::new(Unknown(Item {
         name,
         path: path.to_path_buf(),

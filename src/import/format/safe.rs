@@ -1,6 +1,6 @@
 //! safetensors files.
 
-use super::{Item, Kind, Source, damaged};
+use super::{Item, Kind, Source, damaged, plain};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 use memmap2::Mmap;
@@ -33,6 +33,7 @@ impl Safe {
         for (name, info) in tensors {
             let range = start + info.data_offsets.0..start + info.data_offsets.1;
             let (shape, bytes) = (Some(info.shape.clone()), range.len() as u64);
+            let name = plain(&name);
             items.push(Item { name, path: path.to_path_buf(), kind: kind(info.dtype), shape, bytes });
             ranges.push(range);
         }

@@ -2,7 +2,7 @@
 
 use super::archive::Archive;
 use super::pickle::{Id, Pickle, Value};
-use super::{Item, Kind, Source, damaged, elements};
+use super::{Item, Kind, Source, damaged, elements, plain};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 use std::path::Path;
@@ -18,6 +18,19 @@ const MOST_SCATTERED: u64 = 64;
 
 /// So many values and no more are looked at: containers may name each other over and over.
 const MOST_VISITS: usize = 1_000_000;
+
+/// Bytes of a name: no module's is a tenth as long.
+const LONGEST_NAME: usize = 1 << 10;
+
+/// Bytes of all that is kept of names and shapes. A pickle may say one name twenty thousand times at two bytes
+/// each.
+const MOST_KEPT: usize = 64 << 20;
+
+/// Axes of a tensor; PyTorch has no more.
+const MOST_AXES: usize = 64;
+
+/// Names of what is no tensor before the rest is only counted.
+const SHOWN: usize = 8;
 
 /// The pickle of an archive that PyTorch wrote.
 pub(super) fn pickle_of(archive: &Archive) -> Option<&str> {
@@ -42,8 +55,11 @@ pub(super) struct Torch {
     archive: Archive,
     items: Vec<Item>,
     views: Vec<View>,
-    others: Vec<String>,
+    /// The first of what is no tensor, and how many there are.
+    others: (Vec<String>, usize),
     visits: usize,
+    /// Bytes kept of names and shapes.
+    kept: usize,
 }
 
 impl Torch {
@@ -62,7 +78,14 @@ impl Torch {
         }
         let pickle =
             Pickle::parse(&archive.read(&entry, 0, LONGEST_PICKLE)?).map_err(|why| refused(&why, &path))?;
-        let mut torch = Self { archive, items: Vec::new(), views: Vec::new(), others: Vec::new(), visits: 0 };
+        let mut torch = Self {
+            archive,
+            items: Vec::new(),
+            views: Vec::new(),
+            others: (Vec::new(), 0),
+            visits: 0,
+            kept: 0,
+        };
         torch.walk(&pickle, pickle.root(), name, &root, 0).map_err(|why| refused(&why, &path))?;
         Ok(torch)
     }
@@ -80,21 +103,28 @@ impl Torch {
         if depth > DEEPEST || self.visits > MOST_VISITS {
             return Err("its containers are nested too deeply".into());
         }
-        let below = |key: &str| if depth == 0 { key.to_owned() } else { format!("{name}/{key}") };
+        let below = |key: &str| {
+            let longest = LONGEST_NAME.saturating_sub(if depth == 0 { 0 } else { name.len() + 1 });
+            if key.len() > longest {
+                return Err(format!("a name in it is longer than {LONGEST_NAME} bytes"));
+            }
+            let key = plain(key);
+            Ok(if depth == 0 { key } else { format!("{name}/{key}") })
+        };
         match pickle.get(id) {
             Value::Dict(pairs) => {
                 for (key, value) in pairs {
-                    let key = match pickle.get(*key) {
-                        Value::Text(text) => text.clone(),
-                        Value::Int(n) => n.to_string(),
+                    let name = match pickle.get(*key) {
+                        Value::Text(text) => below(text)?,
+                        Value::Int(n) => below(&n.to_string())?,
                         _ => return Err("a key of its dictionary is neither text nor number".into()),
                     };
-                    self.walk(pickle, *value, &below(&key), root, depth + 1)?;
+                    self.walk(pickle, *value, &name, root, depth + 1)?;
                 }
             }
             Value::List(values) => {
                 for (i, value) in values.iter().enumerate() {
-                    self.walk(pickle, *value, &below(&i.to_string()), root, depth + 1)?;
+                    self.walk(pickle, *value, &below(&i.to_string())?, root, depth + 1)?;
                 }
             }
             Value::Call(function, arguments) => {
@@ -104,7 +134,10 @@ impl Torch {
                 return Err(format!("`{name}` is neither a tensor nor a plain value"));
             }
             Value::None | Value::Bool | Value::Int(_) | Value::Float | Value::Text(_) => {
-                self.others.push(name.to_owned());
+                self.others.1 += 1;
+                if self.others.0.len() < SHOWN {
+                    self.others.0.push(name.to_owned());
+                }
             }
         }
         Ok(())
@@ -137,7 +170,18 @@ impl Torch {
             "torch._utils _rebuild_tensor_v2" => {}
             _ => return Err(malformed()),
         }
-        let [storage, offset, shape, strides, ..] = list else { return Err(malformed()) };
+        let [storage, offset, shape, strides, more @ ..] = list else { return Err(malformed()) };
+        // The seventh argument: bits of a lazy view whose values are not those of its storage.
+        let plain_values = more.get(2).is_none_or(|bits| match pickle.get(*bits) {
+            Value::None => true,
+            Value::Dict(bits) => bits.is_empty(),
+            _ => false,
+        });
+        if !plain_values {
+            return Err(format!(
+                "`{name}` is negated or conjugated where it is used and not where it is stored: save `tensor.resolve_neg().resolve_conj()`"
+            ));
+        }
         let Value::Persistent(storage) = pickle.get(*storage) else { return Err(malformed()) };
         let Some([_, class, key, _, numel, ..]) = pickle.list(*storage) else { return Err(malformed()) };
         let Value::Global(class) = pickle.get(*class) else { return Err(malformed()) };
@@ -145,6 +189,7 @@ impl Torch {
         let size = kind.size().unwrap_or(1) as u64;
         let file = format!("{root}data/{}", pickle.text(*key).ok_or_else(malformed)?);
         let numel = pickle.int(*numel).and_then(|n| u64::try_from(n).ok()).ok_or_else(malformed)?;
+        self.keep(name.len() + file.len() + self.archive.path().as_os_str().len())?;
         let there = self
             .archive
             .size(&file)
@@ -156,6 +201,9 @@ impl Torch {
         }
         let impossible = || format!("`{name}` has an impossible shape or stride");
         let offset = pickle.int(*offset).and_then(|n| u64::try_from(n).ok()).ok_or_else(impossible)?;
+        if pickle.list(*shape).is_none_or(|axes| axes.len() > MOST_AXES) {
+            return Err(impossible());
+        }
         let shape = pickle.sizes(*shape).ok_or_else(impossible)?;
         let strides = pickle.sizes(*strides).filter(|s| s.len() == shape.len()).ok_or_else(impossible)?;
         let n = elements(&shape).ok_or_else(impossible)?;
@@ -180,6 +228,15 @@ impl Torch {
             bytes: n as u64 * size,
         });
         self.views.push(View { storage: file, offset, strides });
+        Ok(())
+    }
+
+    /// Counts what stays in memory for each tensor.
+    fn keep(&mut self, bytes: usize) -> std::result::Result<(), String> {
+        self.kept += bytes;
+        if self.kept > MOST_KEPT {
+            return Err(format!("the names in it are more than {MOST_KEPT} bytes"));
+        }
         Ok(())
     }
 }
@@ -217,12 +274,12 @@ fn kind(class: &str) -> Kind {
         "ShortStorage" => Kind::Integer(2),
         "IntStorage" => Kind::Integer(4),
         "LongStorage" => Kind::Integer(8),
-        other => Kind::Other(other.to_owned()),
+        other => Kind::Other(format!("PyTorch's {}", plain(other))),
     }
 }
 
 fn refused(why: &str, path: &Path) -> Error {
-    Error::new(format!("a dump is refused: {why}")).at(path).hint(
+    Error::new(format!("a dump is refused: {}", plain(why))).at(path).hint(
         "only tensors are read, and nothing in the file is run: `torch.save` a dict of names and plain tensors",
     )
 }
@@ -251,9 +308,12 @@ impl Source for Torch {
     }
 
     fn remarks(&self) -> Vec<String> {
-        match self.others.as_slice() {
-            [] => Vec::new(),
-            others => vec![format!("no tensors, and left out: {}", others.join(", "))],
+        let (shown, n) = &self.others;
+        if *n == 0 {
+            return Vec::new();
         }
+        let more = n - shown.len();
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        vec![format!("no tensors, and left out: {n}: {}{more}", shown.join(", "))]
     }
 }

@@ -121,6 +121,9 @@ impl<'a> Machine<'a> {
     fn global(&mut self, module: &str, name: &str) -> Result<(), String> {
         let global = format!("{module} {name}");
         let storage = module == "torch" && name.ends_with("Storage");
+        if global == "torch._utils _rebuild_tensor_v3" {
+            return Err("it has a tensor of a type that is not read: save it as float64, float32, float16 or bfloat16, a mask as bool".into());
+        }
         if !storage && !KNOWN.contains(&global.as_str()) {
             return Err(format!("it would have Python call `{module}.{name}`, which is no way to a tensor"));
         }
@@ -135,7 +138,11 @@ impl<'a> Machine<'a> {
             return Err("its pickle calls what is no function".into());
         };
         let value = match name.as_str() {
-            "collections OrderedDict" => Value::Dict(Vec::new()),
+            "collections OrderedDict" => match &self.values[arguments] {
+                Value::List(items) if items.is_empty() => Value::Dict(Vec::new()),
+                // What is in it must not be lost.
+                _ => return Err("its pickle makes a dict of arguments, which torch.save does not".into()),
+            },
             // A tuple of its only argument's values: the argument itself will do.
             "torch Size" => match &self.values[arguments] {
                 Value::List(items) if items.len() == 1 => {
