@@ -138,6 +138,19 @@ fn described(group: &Group<'_>) -> String {
     } else if guess.is_none() {
         let _infallible = writeln!(out, "# {}", group.members[0].line());
     }
+    let fused = group.members[0].fused.as_slice();
+    if guess.is_none() && !group.twice && !fused.is_empty() {
+        let points: Vec<String> = fused.iter().map(|point| quoted(point)).collect();
+        let file = quoted(group.file);
+        let shape = group.members[0].width.map(|width| format!("shape = [\"tokens\", {width}]\n"));
+        let shape = shape.unwrap_or_default();
+        let _infallible = writeln!(
+            out,
+            "[[tensor]]\nfile = {file}\n{shape}split = {{ axis = -1, points = [{}] }}",
+            points.join(", ")
+        );
+        return out;
+    }
     out + &entry(group.file, guess.map(|guess| (guess.point.as_str(), guess)))
 }
 

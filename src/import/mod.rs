@@ -10,6 +10,7 @@ mod block;
 mod edit;
 mod entries;
 pub mod format;
+mod fused;
 pub mod map;
 mod names;
 mod near;

@@ -2,12 +2,13 @@
 
 use super::block::Block;
 use super::format::{Item, Kind, Source};
+use super::fused::fused;
 use super::names::Names;
 use super::near::{SAME, Way, distance};
 use super::pattern::placed;
 use super::plan::Target;
 use crate::model::Component;
-use crate::tensor::DType;
+use crate::tensor::{DType, TensorView};
 use crate::trace::Trace;
 use std::fmt::Write;
 
@@ -38,6 +39,10 @@ pub(super) struct Suggestion {
     by_name: Option<(String, bool)>,
     /// Those of as many elements.
     pub by_shape: Vec<String>,
+    /// Those that have as many elements together.
+    pub fused: Vec<String>,
+    /// Elements of a token, where the dump does not say how its values lie.
+    pub width: Option<usize>,
 }
 
 impl Suggestion {
@@ -68,6 +73,17 @@ impl Suggestion {
             }),
             file: file.to_owned(),
             unreadable: matches!(item.kind, Kind::Other(_)),
+            // Many points may have as many elements by chance; the values tell.
+            width: match (&item.shape, item.elements(), target.tokens(prompt, step).0) {
+                (None, Some(elements), tokens @ 1..) => Some(elements / tokens),
+                _ => None,
+            },
+            fused: Some(fused(item, file, (prompt, step), target))
+                .filter(|points| {
+                    fitting.is_empty()
+                        || reference.is_some_and(|r| holds(source, index, points, (prompt, step), target, r))
+                })
+                .unwrap_or_default(),
             by_shape: fitting.into_iter().map(|c| c.point.clone()).collect(),
         }
     }
@@ -87,6 +103,9 @@ impl Suggestion {
                 },
                 guess.error
             ),
+            (None, ..) if !self.fused.is_empty() => {
+                write!(line, ": as many elements as `{}` together", self.fused.join("`, `"))
+            }
             (None, Some((near, true)), _) => write!(line, ": did you mean `{near}`?"),
             (None, Some((near, false)), _) => {
                 write!(line, ": did you mean `{near}`? It has another number of elements")
@@ -102,6 +121,42 @@ impl Suggestion {
         };
         line
     }
+}
+
+/// True where the values of a dump are near those of these points side by side.
+fn holds(
+    source: &dyn Source,
+    index: usize,
+    points: &[String],
+    (prompt, step): (usize, u32),
+    target: &Target<'_>,
+    reference: &Trace,
+) -> bool {
+    let item = &source.items()[index];
+    let (Kind::Known(dtype) | Kind::Assumed(dtype)) = item.kind else { return false };
+    let Some(bytes) = source.read(index).ok().filter(|bytes| bytes.len() as u64 == item.bytes) else {
+        return false;
+    };
+    let dump = TensorView { dtype, shape: &[], bytes: &bytes }.to_f64();
+    let id = &target.prompts[prompt].id;
+    let parts: Option<Vec<(Vec<f64>, usize)>> = points
+        .iter()
+        .map(|point| {
+            let view = reference.view(reference.find(id, step, point)?);
+            Some((view.to_f64(), view.shape.last().copied()?.max(1)))
+        })
+        .collect();
+    let Some(parts) = parts.filter(|parts| !parts.is_empty()) else { return false };
+    let rows = parts[0].0.len() / parts[0].1;
+    let row =
+        |t: usize| parts.iter().flat_map(move |(values, width)| values.iter().skip(t * width).take(*width));
+    let expected = (0..rows).flat_map(row);
+    let (mut error, mut size) = (0.0, 0.0);
+    for (r, c) in expected.zip(&dump) {
+        error += (c - r) * (c - r);
+        size += r * r;
+    }
+    error.sqrt() < 50.0 * SAME * size.sqrt()
 }
 
 fn may_be(item: &Item, shape: &[usize]) -> bool {

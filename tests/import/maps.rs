@@ -136,6 +136,22 @@ fn a_map_that_is_suggested_imports_what_it_was_made_for() {
 }
 
 #[test]
+fn a_fused_product_is_suggested_to_be_split() {
+    let world = World::new();
+    let points = ["gate_proj", "up_proj"].map(|name| format!("model.layers.1.mlp.{name}"));
+    let [gate, up] = points.each_ref().map(|point| world.values(point));
+    let width = 12;
+    let rows = gate.chunks(width).zip(up.chunks(width)).flat_map(|(gate, up)| [gate, up].concat());
+    world.raw("blk1.gate_up.f32", &rows.collect::<Vec<f32>>());
+    let told = world.refusal("import dumps --reference reference --out out");
+    assert!(told.contains(&format!("as many elements as `{}` together", points.join("`, `"))), "{told}");
+    let run = world.run("import dumps --reference reference --suggest");
+    assert!(run.stdout.contains("split = { axis = -1, points = ["), "{}", run.stdout);
+    world.file("map.toml", run.stdout);
+    world.imports("--map map.toml", &[&points[0], &points[1]]);
+}
+
+#[test]
 fn a_suggested_map_has_single_names_first_and_a_place_only_where_it_is_right_for_all() {
     let world = World::new();
     let norms = |i: usize| format!("model.layers.{i}.input_layernorm");
