@@ -263,24 +263,32 @@ fn variable(name: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicBool;
     use std::thread::scope;
 
+    /// Else a trace that one thread begins while another finishes the one before would be off at once.
     #[test]
-    fn a_tap_that_is_begun_while_another_thread_finishes_the_trace_before_is_on() {
+    fn a_tap_is_on_exactly_while_it_has_a_session_whoever_looks() {
         let root = tempfile::tempdir().unwrap();
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bundle/model");
-        let session = || Session::new(&root.path().join("out"), ("test", "1"), &model, None).unwrap();
-        let tap = Tap::off();
-        for _ in 0..200 {
-            let (first, next) = (session(), session());
-            tap.start(first).unwrap();
-            scope(|threads| {
-                threads.spawn(|| tap.finish().unwrap_err());
-                while tap.lock().is_some() {}
-                tap.start(next).unwrap();
-            });
-            assert!(tap.is_on(), "and records nothing that it is told");
-            tap.finish().unwrap_err();
-        }
+        let (tap, done, wrong) = (Tap::off(), AtomicBool::new(false), AtomicBool::new(false));
+        let look = || {
+            while !done.load(Ordering::Acquire) {
+                let session = tap.lock();
+                wrong.fetch_or(session.is_some() != tap.is_on(), Ordering::AcqRel);
+            }
+        };
+        scope(|threads| {
+            // Who waits for the lock is woken before the thread that gives it back goes on.
+            (0..4).for_each(|_| drop(threads.spawn(look)));
+            for _ in 0..100 {
+                let session = Session::new(&root.path().join("out"), ("test", "1"), &model, None);
+                let begun = session.and_then(|session| tap.start(session));
+                let finished = tap.finish();
+                wrong.fetch_or(begun.is_err() || finished.is_ok(), Ordering::AcqRel);
+            }
+            done.store(true, Ordering::Release);
+        });
+        assert!(!wrong.into_inner());
     }
 }
