@@ -29,6 +29,9 @@ pub enum Quantization<'a> {
     Stated,
     /// The sides were run on different weights on purpose: the total error is all that there is.
     Other,
+    /// What a side computed with is not known, since its trace has no hash of it: no price of quantization can be
+    /// stated, and the total error is all that there is.
+    Unknown,
     /// Arm Q.
     Arm(&'a Trace),
     /// A side is quantized and there is no arm Q: what the candidate adds itself cannot be told apart.
@@ -53,6 +56,7 @@ impl<'a> Quantization<'a> {
             None if sides.iter().any(|who| is_quantized(who)) => Ok(Self::Unmeasured),
             None if sides[0].activation_bits != sides[1].activation_bits => Ok(Self::Unmeasured),
             None if differ(&sides[0].hashes.weights, &sides[1].hashes.weights) => Ok(Self::Other),
+            None if sides.iter().any(|who| who.hashes.weights.is_none()) => Ok(Self::Unknown),
             None if sides.iter().all(|who| who.parameter_error.is_empty()) => Ok(Self::Exact),
             None => Ok(Self::Stated),
         }
@@ -64,7 +68,7 @@ impl<'a> Quantization<'a> {
             Self::Exact => "exact",
             Self::Stated => "stated",
             Self::Arm(_) => "measured",
-            Self::Unmeasured | Self::Other => "unmeasured",
+            Self::Unmeasured | Self::Unknown | Self::Other => "unmeasured",
         }
     }
 
@@ -72,7 +76,7 @@ impl<'a> Quantization<'a> {
     pub fn storage(self, reference: &Trace, candidate: &Trace) -> Storage {
         let who = &candidate.manifest().provenance;
         let mut parameter_error = BTreeMap::new();
-        if matches!(self, Self::Stated | Self::Unmeasured | Self::Other) {
+        if matches!(self, Self::Stated | Self::Unmeasured | Self::Unknown | Self::Other) {
             for side in [&reference.manifest().provenance, who] {
                 for (parameter, error) in &side.parameter_error {
                     *parameter_error.entry(parameter.clone()).or_insert(0.0) += error;

@@ -385,6 +385,70 @@ fn a_storage_error_beyond_16_bits_is_no_excuse() {
     }
 }
 
+#[test]
+fn weights_that_are_not_known_have_an_unmeasured_price_on_whichever_side_they_are() {
+    let root = tempfile::tempdir().unwrap();
+    let [known, unknown] = [true, false].map(|known| {
+        let mut draft = Draft::tiny();
+        if !known {
+            draft.options.provenance.hashes.weights = None;
+        }
+        let path = root.path().join(if known { "known" } else { "unknown" });
+        draft.write(&path);
+        path
+    });
+    let arms = |reference: &Path, candidate: &Path| {
+        let compare = ["compare", path(reference), path(candidate), "--json"];
+        let report = layerdiff(&compare).json();
+        assert_eq!(report["outcome"], "pass", "by the total error");
+        let figures: Vec<Value> =
+            points(&report).flat_map(|p| [p["quantization"].clone(), p["engine_error"].clone()]).collect();
+        let shown = layerdiff(&compare[..3]).stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+        let status = ["quantization", "engine"].map(|arm| report["arms"][arm]["status"].clone());
+        (status, figures, shown)
+    };
+    let (status, figures, shown) = arms(&known, &known);
+    assert_eq!(status, ["exact", "measured"]);
+    assert!(figures.iter().all(Value::is_number) && shown.contains("quantization Q−T 0 (the same weights)"));
+    for (reference, candidate) in [(&known, &unknown), (&unknown, &known), (&unknown, &unknown)] {
+        let (status, figures, shown) = arms(reference, candidate);
+        assert_eq!(status, ["unmeasured", "unmeasured"]);
+        assert!(figures.iter().all(Value::is_null));
+        assert!(
+            shown.contains("quantization Q−T UNMEASURED (what a side computed with is not known")
+                && shown.contains("engine C−Q UNMEASURED (what a side computed with is not known"),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn a_model_does_not_say_what_a_trace_without_a_hash_computed_with_and_the_hint_says_what_does() {
+    let traces = Traces::new();
+    let (known, unknown) = (traces.bundle.reference(), traces.root.path().join("unknown"));
+    copy(&known, &unknown);
+    edit_manifest(&unknown, |manifest| manifest["provenance"]["hashes"]["weights"] = Value::Null);
+    let hint = "since its weights are unknown: `--weights DIR` says what it computes with";
+    let compare = |candidate: &Path, more: &[&str]| {
+        let points = ["--points", "model.layers.0.mlp.*", "--prompt", "instruction-07"];
+        let args = [&["compare", path(&known), path(candidate)], &points[..], more].concat();
+        let rests_on = layerdiff(&[&args[..], &["--json"]].concat()).json()["verdict"]["rests_on"].clone();
+        (rests_on.as_str().unwrap().to_owned(), layerdiff(&args).stderr)
+    };
+    let model = bundled_model();
+    let (named, of_both) = (["--weights", path(&model)], ["--model", path(&model)]);
+    for more in [&[][..], &of_both] {
+        let (rests_on, said) = compare(&unknown, more);
+        assert!(rests_on == "growth" && said.contains(hint), "{more:?}: {rests_on}, {said}");
+    }
+    for (candidate, more) in [(&unknown, &named), (&known, &of_both)] {
+        let (rests_on, said) = compare(candidate, more);
+        assert!(rests_on.starts_with("replay") && !said.contains(hint), "{more:?}: {rests_on}, {said}");
+    }
+    let (rests_on, said) = compare(&known, &[]);
+    assert!(rests_on == "growth" && said.contains("hint: with `--model DIR`"), "{rests_on}, {said}");
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

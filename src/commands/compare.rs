@@ -77,16 +77,28 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
         report.name_tokens(text);
     }
     let outcome = publish(&report, out, args.out.as_deref(), ui)?;
-    if args.model.is_none() && args.weights.is_none() && report.verdict.rests_on != "replay" && !ui.quiet {
-        // Whose weights nobody knows, such as those of imported dumps, has to name them.
-        let which = match candidate.manifest().provenance.hashes.weights {
-            Some(_) => "`--model DIR`, the model of both traces",
-            None => "`--weights DIR`, the weights that the candidate computes with",
-        };
-        let _nobody_listens =
-            writeln!(std::io::stderr(), "hint: with {which}, each component is proved alone, by replay");
+    if report.verdict.rests_on != "replay" && !ui.quiet {
+        let known = candidate.manifest().provenance.hashes.weights.is_some();
+        if let Some(hint) = how_to_replay(args, known) {
+            let _nobody_listens = writeln!(std::io::stderr(), "hint: {hint}");
+        }
     }
     Ok(outcome)
+}
+
+/// What has to be named so that a candidate, whose weights the trace tells or not, can be replayed.
+fn how_to_replay(args: &CompareArgs, known: bool) -> Option<&'static str> {
+    match (&args.weights, &args.model) {
+        (None, None) if known => {
+            Some("with `--model DIR`, the model of both traces, each component is proved alone, by replay")
+        }
+        // A model says what the reference computes with, and nothing about a trace without a hash, such as one of
+        // imported dumps.
+        (None, _) if !known => Some(
+            "the candidate was not replayed, since its weights are unknown: `--weights DIR` says what it computes with",
+        ),
+        _ => None,
+    }
 }
 
 /// Asks for no other points, prompts and steps than the candidate has. A point that it has in one step and
@@ -129,7 +141,12 @@ fn open(model: &ModelDir) -> Result<Held> {
 pub(super) fn as_it_is(model: &ModelDir, trace: &Trace) -> Result<Option<Held>> {
     let who = &trace.manifest().provenance;
     let exact = !who.quantized && who.parameter_error.is_empty();
-    if exact && model.hashes()?.weights == who.hashes.weights { open(model).map(Some) } else { Ok(None) }
+    let known = who.hashes.weights.is_some();
+    if exact && known && model.hashes()?.weights == who.hashes.weights {
+        open(model).map(Some)
+    } else {
+        Ok(None)
+    }
 }
 
 /// The floors at these places; the preset one where there are none.

@@ -113,6 +113,10 @@ impl Arms {
                 let why = "the two sides ran on different weights";
                 (arm(status, why.into()), arm(status, why.into()))
             }
+            Quantization::Unknown => {
+                let why = "what a side computed with is not known: its trace has no hash of the weights";
+                (arm(status, why.into()), arm(status, why.into()))
+            }
             Quantization::Unmeasured => {
                 let why = "no arm Q was run on the candidate's dequantized weights";
                 (arm(status, why.into()), arm(status, why.into()))

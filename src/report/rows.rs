@@ -89,7 +89,7 @@ fn judged<'a>(
     options: &Options<'a>,
 ) -> Result<Vec<Row<'a>>> {
     match quantization {
-        Quantization::Exact | Quantization::Stated | Quantization::Other => {
+        Quantization::Exact | Quantization::Stated | Quantization::Unknown | Quantization::Other => {
             let mut judgements = judge(&pairs, &total, [locals, &Locals::new()], storage, options);
             if options.reference_held.is_some() && judgements.iter().flatten().any(|j| j.disputed) {
                 let theirs = replayed(reference, &pairs, options.reference_held, options)?;

@@ -4,8 +4,9 @@
 
 use super::session::Layout;
 use super::values::span;
-use super::{Values, global};
+use super::{Values, global, wanted};
 use crate::error::{Error, Result};
+use crate::tensor::DType;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -74,19 +75,30 @@ unsafe fn array<'a, T>(data: *const T, len: usize, what: &str) -> Result<&'a [T]
     Ok(unsafe { slice::from_raw_parts(data, len) })
 }
 
+/// The element type that the header calls `dtype`.
+fn element(dtype: c_int) -> Result<DType> {
+    Ok(match dtype {
+        0 => DType::F32,
+        1 => DType::F16,
+        2 => DType::BF16,
+        3 => DType::F64,
+        4 => DType::U8,
+        _ => return Err(Error::new("unknown dtype").expected("a layerdiff_dtype, 0 to 4", dtype)),
+    })
+}
+
 /// # Safety
-/// As [`array`], for elements of the type that the header calls `dtype`.
-unsafe fn values<'a>(dtype: c_int, data: *const c_void, len: usize) -> Result<Values<'a>> {
+/// As [`array`], for elements of this type.
+unsafe fn values<'a>(dtype: DType, data: *const c_void, len: usize) -> Result<Values<'a>> {
     let what = "data";
     // SAFETY: the caller promises so many elements of this type.
     unsafe {
         Ok(match dtype {
-            0 => Values::F32(array(data.cast(), len, what)?),
-            1 => Values::F16(array(data.cast(), len, what)?),
-            2 => Values::BF16(array(data.cast(), len, what)?),
-            3 => Values::F64(array(data.cast(), len, what)?),
-            4 => Values::Mask(array(data.cast(), len, what)?),
-            _ => return Err(Error::new("unknown dtype").expected("a layerdiff_dtype, 0 to 4", dtype)),
+            DType::F32 => Values::F32(array(data.cast(), len, what)?),
+            DType::F16 => Values::F16(array(data.cast(), len, what)?),
+            DType::BF16 => Values::BF16(array(data.cast(), len, what)?),
+            DType::F64 => Values::F64(array(data.cast(), len, what)?),
+            DType::U8 => Values::Mask(array(data.cast(), len, what)?),
         })
     }
 }
@@ -116,13 +128,18 @@ unsafe fn record(
         // SAFETY: as above.
         let strides = given.then(|| unsafe { array(strides, rank, "strides") }).transpose()?;
         let layout = Layout { first_row, shape, strides };
-        let len = span(shape, strides).ok_or_else(|| {
-            Error::new("impossible shape of a tensor")
-                .expected("one that fits in memory", format!("{shape:?}"))
+        let dtype = element(dtype).map_err(|e| e.about(format!("`{point}`")))?;
+        global().tell(|session| {
+            session.tensor(point, layout, dtype, || {
+                let len = span(shape, strides).ok_or_else(|| {
+                    Error::new("impossible strides of a tensor")
+                        .expected("elements that fit in memory", format!("{strides:?} for {shape:?}"))
+                })?;
+                // SAFETY: as above; the elements are those that strides reach in the shape that the model gives
+                // the point.
+                unsafe { values(dtype, data, len) }
+            })
         });
-        // SAFETY: as above; the elements are those that shape and strides reach.
-        let values = len.and_then(|len| unsafe { values(dtype, data, len) });
-        global().record(point, layout, values.map_err(|e| e.about(format!("`{point}`")))?);
         Ok(())
     });
 }
@@ -136,6 +153,9 @@ pub unsafe extern "C" fn layerdiff_begin(
     model_dir: *const c_char,
 ) -> c_int {
     outcome(|| {
+        if wanted().is_none() {
+            return Ok(());
+        }
         // SAFETY: texts, as the header asks for.
         let [engine, version, dir] = unsafe {
             [text(engine, "engine's name")?, text(version, "version")?, text(model_dir, "model's directory")?]
@@ -154,6 +174,9 @@ pub extern "C" fn layerdiff_on() -> c_int {
 /// See `layerdiff.h`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerdiff_quantized(dequantized_dir: *const c_char) {
+    if !global().is_on() {
+        return;
+    }
     kept(|| {
         let known = !dequantized_dir.is_null();
         // SAFETY: a text, as the header asks for.
@@ -167,6 +190,9 @@ pub unsafe extern "C" fn layerdiff_quantized(dequantized_dir: *const c_char) {
 /// See `layerdiff.h`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerdiff_prompt(id: *const c_char, token_ids: *const u32, count: usize) {
+    if !global().is_on() {
+        return;
+    }
     kept(|| {
         // SAFETY: a text, and so many tokens, as the header asks for.
         let (id, tokens) = unsafe { (text(id, "prompt's id")?, array(token_ids, count, "array of tokens")?) };

@@ -10,10 +10,14 @@
  *     cargo rustc --release --lib --no-default-features --features c --crate-type staticlib
  *
  * The tap is on if the environment variable LAYERDIFF_TRACE names a directory to make. Off, each call is the load
- * of a flag. `layerdiff inspect TRACE` lists the points of a model, and their shapes, from any trace of it.
+ * of a flag, and no pointer is looked at. `layerdiff inspect TRACE` lists the points of a model, and their shapes,
+ * from any trace of it.
  *
  * Pointers may be used until the call returns, and not after. Texts are UTF-8 and end in a zero byte. All functions may
- * be called from all threads; begin, prompt, step and end when no kernel of another step is running. */
+ * be called from all threads; begin, prompt, step and end when no kernel of another step is running.
+ *
+ * A trace belongs to the process that began it. In a child that it forks nothing is recorded, and layerdiff_end
+ * returns 1; such a child may then begin a trace of its own, elsewhere. */
 
 #ifndef LAYERDIFF_H
 #define LAYERDIFF_H

@@ -25,6 +25,9 @@
 //! **Errors.** No call in the engine's path fails, panics or prints. The first error is kept, nothing is recorded
 //! after it, and [`Tap::finish`] returns it; a trace is there whole or not at all. Without `finish` nothing is left behind.
 //!
+//! **Processes.** A trace belongs to the process that began it. A forked child records nothing, and its `finish`
+//! writes nothing and says so. Paths are those of the moment they are named: the engine may change its directory.
+//!
 //! **Memory.** Tensors wait in a file without a name beside the trace; in memory is one at a time, and one shard
 //! while the trace is written.
 
@@ -41,13 +44,18 @@ use crate::error::{Error, Result};
 use crate::prompt::Prompt;
 use session::{Layout, Session};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+/// The id of no process that could have begun a session.
+const OFF: u32 = 0;
 
 /// What a kernel hands its tensors to.
 #[derive(Debug)]
 pub struct Tap {
-    on: AtomicBool,
+    /// The id of the process that began the session; [`OFF`] where there is none. It stands outside the lock, which
+    /// a forked child may find taken for ever.
+    owner: AtomicU32,
     session: Mutex<Option<Box<Session>>>,
 }
 
@@ -66,7 +74,7 @@ const PROMPTS: &str = "LAYERDIFF_PROMPTS";
 impl Tap {
     /// A tap that records nothing.
     pub const fn off() -> Self {
-        Self { on: AtomicBool::new(false), session: Mutex::new(None) }
+        Self { owner: AtomicU32::new(OFF), session: Mutex::new(None) }
     }
 
     /// A tap that is on if `LAYERDIFF_TRACE` names a directory to make.
@@ -94,25 +102,28 @@ impl Tap {
 
     /// Turns this tap on if `LAYERDIFF_TRACE` names a directory to make, as [`Tap::from_env`] does.
     pub fn begin(&self, engine: &str, version: &str, model_dir: impl AsRef<Path>) -> Result<()> {
-        let Some(target) = variable(TRACE) else { return Ok(()) };
+        let Some(target) = wanted() else { return Ok(()) };
         let prompts = variable(PROMPTS);
         self.start(Session::new(&target, (engine, version), model_dir.as_ref(), prompts.as_deref())?)
     }
 
     fn start(&self, session: Session) -> Result<()> {
+        if self.is_another_process_s() {
+            return Err(forked());
+        }
         let mut current = self.lock();
         if current.is_some() {
             return Err(Error::new("the tap is on already").hint("finish one trace before the next begins"));
         }
         *current = Some(Box::new(session));
-        self.on.store(true, Ordering::Release);
+        self.owner.store(std::process::id(), Ordering::Release);
         Ok(())
     }
 
     /// True where a trace is written: what is computed for it alone belongs behind this.
     #[inline]
     pub fn is_on(&self) -> bool {
-        self.on.load(Ordering::Acquire)
+        self.owner.load(Ordering::Acquire) != OFF
     }
 
     /// Says that the engine computes with other weights than those of its model's directory, such as quantized
@@ -120,7 +131,7 @@ impl Tap {
     pub fn quantized(&self, dequantized: Option<&Path>) {
         self.tell(|session| {
             session.quantized = true;
-            session.dequantized = dequantized.map(Path::to_path_buf);
+            session.dequantized = dequantized.map(session::absolute).transpose()?;
             Ok(())
         });
     }
@@ -181,19 +192,46 @@ impl Tap {
 
     /// Writes the trace, or says why there is none, and turns the tap off. What comes later is not recorded.
     pub fn finish(&self) -> Result<()> {
-        let session = self.lock().take();
-        self.on.store(false, Ordering::Release);
+        if self.is_another_process_s() {
+            self.forget();
+            return Err(forked());
+        }
+        let session = {
+            let mut current = self.lock();
+            // While the lock is held, or it would turn off a session that another thread begins just now.
+            self.owner.store(OFF, Ordering::Release);
+            current.take()
+        };
         session.map_or(Ok(()), |session| session.write())
+    }
+
+    /// True where the session is that of the process that this one was forked from.
+    fn is_another_process_s(&self) -> bool {
+        let owner = self.owner.load(Ordering::Acquire);
+        owner != OFF && owner != std::process::id()
+    }
+
+    /// Turns off a session that another process began. If one of its threads held the lock at the fork, nobody
+    /// will ever give it back, and the tap stays that process's.
+    fn forget(&self) {
+        let mut current = match self.session.try_lock() {
+            Ok(current) => current,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        self.owner.store(OFF, Ordering::Release);
+        *current = None;
     }
 
     #[cold]
     fn record(&self, point: &str, layout: Layout<'_>, values: Values<'_>) {
-        self.tell(|session| session.tensor(point, layout, values));
+        self.tell(|session| session.tensor(point, layout, values.dtype(), || Ok(values)));
     }
 
-    /// Has the session do something, and keeps the first error.
+    /// Has the session do something, and keeps the first error. In a forked child nothing is done: the spool is the
+    /// parent's, as is its place in it, and `finish` fails there in any case.
     fn tell(&self, what: impl FnOnce(&mut Session) -> Result<()>) {
-        if !self.is_on() {
+        if !self.is_on() || self.is_another_process_s() {
             return;
         }
         if let Some(session) = self.lock().as_mut()
@@ -208,6 +246,49 @@ impl Tap {
     }
 }
 
+/// The trace that is to be written, if one is.
+fn wanted() -> Option<PathBuf> {
+    variable(TRACE)
+}
+
+fn forked() -> Error {
+    Error::new("the trace was begun in another process, which this one was forked from")
+        .hint("begin and finish in the process whose kernels are tapped: after the fork")
+}
+
 fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+    use std::thread::scope;
+
+    /// Else a trace that one thread begins while another finishes the one before would be off at once.
+    #[test]
+    fn a_tap_is_on_exactly_while_it_has_a_session_whoever_looks() {
+        let root = tempfile::tempdir().unwrap();
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bundle/model");
+        let (tap, done, wrong) = (Tap::off(), AtomicBool::new(false), AtomicBool::new(false));
+        let look = || {
+            while !done.load(Ordering::Acquire) {
+                let session = tap.lock();
+                wrong.fetch_or(session.is_some() != tap.is_on(), Ordering::AcqRel);
+            }
+        };
+        scope(|threads| {
+            // Who waits for the lock is woken before the thread that gives it back goes on.
+            (0..4).for_each(|_| drop(threads.spawn(look)));
+            for _ in 0..100 {
+                let session = Session::new(&root.path().join("out"), ("test", "1"), &model, None);
+                let begun = session.and_then(|session| tap.start(session));
+                let finished = tap.finish();
+                wrong.fetch_or(begun.is_err() || finished.is_ok(), Ordering::AcqRel);
+            }
+            done.store(true, Ordering::Release);
+        });
+        assert!(!wrong.into_inner());
+    }
 }

@@ -63,14 +63,17 @@ impl Session {
         model_dir: &Path,
         prompts: Option<&Path>,
     ) -> Result<Self> {
-        let config = ModelConfig::read(model_dir)?;
+        // Both are needed at the end too, when the engine may have gone to another directory.
+        let (target, model_dir) = (absolute(target)?, absolute(model_dir)?);
+        let config = ModelConfig::read(&model_dir)?;
         let graph = Graph::for_config(&config).map_err(|e| e.at(model_dir.join("config.json")))?;
         // The target is tried first: a bad one must not cost a run.
-        drop(crate::files::staging_dir(target)?);
+        drop(crate::files::staging_dir(&target)?);
         Ok(Self {
-            target: target.to_path_buf(),
+            spool: Spool::beside(&target)?,
+            target,
             engine: (engine.to_owned(), version.to_owned()),
-            model_dir: model_dir.to_path_buf(),
+            model_dir,
             vocab: graph.dim("vocab"),
             config,
             graph,
@@ -79,7 +82,6 @@ impl Session {
             given: prompts.map(first_prompt).transpose()?,
             prompts: Vec::new(),
             parts: Vec::new(),
-            spool: Spool::beside(target)?,
             error: None,
         })
     }
@@ -130,8 +132,15 @@ impl Session {
         self.prompts.last_mut().ok_or_else(|| Error::new("no prompt"))
     }
 
-    /// Keeps a tensor of the current step.
-    pub fn tensor(&mut self, point: &str, layout: Layout<'_>, values: Values<'_>) -> Result<()> {
+    /// Keeps a tensor of the current step. `values`, of type `dtype`, are asked for when shape and type are known to
+    /// be those that the model gives the point: behind a pointer of C there may be fewer than a wrong shape says.
+    pub fn tensor<'v>(
+        &mut self,
+        point: &str,
+        layout: Layout<'_>,
+        dtype: DType,
+        values: impl FnOnce() -> Result<Values<'v>>,
+    ) -> Result<()> {
         let prompt = self.current()?;
         let (tokens, step) = (prompt.token_ids.len(), prompt.step_token_ids.len());
         let Some(component) = self.graph.position(point) else {
@@ -139,8 +148,9 @@ impl Session {
         };
         let shape = self.shape(component, tokens, step);
         let bytes = fits(layout, &shape)
-            .and_then(|()| self.fits_type(component, values))
-            .and_then(|()| values.bytes(layout.shape, layout.strides))
+            .and_then(|()| self.fits_type(component, dtype))
+            .and_then(|()| values()?.bytes(layout.shape, layout.strides))
+            .and_then(|bytes| if dtype == DType::U8 { zeros_and_ones(bytes) } else { Ok(bytes) })
             .map_err(|e| e.about(format!("`{point}` in step {step}")))?;
         let at = self.spool.append(&bytes)?;
         self.parts.push(Part {
@@ -149,7 +159,7 @@ impl Session {
             component,
             first_row: layout.first_row.unwrap_or(0),
             shape: layout.shape.to_vec(),
-            dtype: values.dtype(),
+            dtype,
             at,
             bytes: bytes.len(),
         });
@@ -162,19 +172,26 @@ impl Session {
         self.graph.shape(&self.graph.components()[component], now, tokens + step)
     }
 
-    fn fits_type(&self, component: usize, values: Values<'_>) -> Result<()> {
-        let component = &self.graph.components()[component];
-        let (mask, got) = (component.dtype == Some(DType::U8), values.dtype());
+    fn fits_type(&self, component: usize, got: DType) -> Result<()> {
+        let mask = self.graph.components()[component].dtype == Some(DType::U8);
         if mask == got.is_float() {
             let wanted = if mask { "U8, a mask" } else { "numbers: F64, F32, F16 or BF16" };
             return Err(Error::new("another type than the point has").expected(wanted, got));
         }
-        if let Values::Mask(values) = values
-            && let Some(value) = values.iter().find(|value| **value > 1)
-        {
-            return Err(Error::new("the values are not a mask").expected("0 and 1 only", value));
-        }
         Ok(())
+    }
+}
+
+/// The path, whatever directory the process is in later.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| Error::io("make out where this is", path, &e))
+}
+
+/// Refuses what is no mask. Only its elements count: what strides skip may be anything.
+fn zeros_and_ones(mask: Vec<u8>) -> Result<Vec<u8>> {
+    match mask.iter().find(|value| **value > 1) {
+        Some(value) => Err(Error::new("the values are not a mask").expected("0 and 1 only", value)),
+        None => Ok(mask),
     }
 }
 

@@ -93,7 +93,12 @@ impl Session {
         let dtypes: BTreeSet<&str> = numbers.map(name).collect();
         let mut hashes = hash::hashes(&self.model_dir)?;
         if let Some(dir) = &self.dequantized {
-            hashes.dequantized = hash::hashes(dir)?.weights;
+            let weights = hash::hashes(dir)?.weights.ok_or_else(|| {
+                Error::new("there are no weights where the engine's dequantized ones should be")
+                    .at(dir)
+                    .hint("name an f32 checkpoint (`*.safetensors`) in `quantized`, or none if there is none")
+            })?;
+            hashes.dequantized = Some(weights);
         }
         Ok(Provenance {
             engine: self.engine.0.clone(),

@@ -58,6 +58,20 @@ fn a_mask_for_numbers_and_numbers_for_a_mask_are_refused() {
     all_in(&said(|tap| tap.tensor(HEAD, &[2, 32], &[0_u8; 64])), &["another type", "got: U8"]);
     all_in(&said(|tap| tap.tensor(mask, &[2, 2], &[0.0_f32; 4])), &["expected: U8, a mask", "got: F32"]);
     all_in(&said(|tap| tap.tensor(mask, &[2, 2], &[0_u8, 1, 2, 0])), &["not a mask", "got: 2"]);
+    let error = said(|tap| tap.strided(mask, &[2, 2], &[3, 1], &[0_u8, 1, 7, 2, 0]));
+    all_in(&error, &["not a mask", "got: 2"]);
+}
+
+#[test]
+fn what_strides_skip_is_not_part_of_a_mask() {
+    let (root, model) = (tempfile::tempdir().unwrap(), tiny_model());
+    let tap = Tap::to(root.path().join("out"), "test", "1", model.path()).unwrap();
+    let mask = "model.layers.3.self_attn.attention_mask";
+    tap.prompt("a", &[1, 2]);
+    tap.strided(mask, &[2, 2], &[3, 1], &[1_u8, 0, 7, 1, 1, 9]);
+    tap.finish().unwrap();
+    let trace = open(&root.path().join("out"));
+    assert_eq!(trace.view(trace.find("a", 0, mask).unwrap()).bytes, [1, 0, 1, 1]);
 }
 
 #[test]
@@ -159,4 +173,15 @@ fn weights_that_are_not_the_model_s_are_said_to_be_others() {
     assert!(provenance.quantized);
     let hashes = provenance.hashes;
     assert!(hashes.weights.is_some() && hashes.dequantized.is_some() && hashes.weights != hashes.dequantized);
+}
+
+#[test]
+fn dequantized_weights_must_be_there() {
+    let without = tiny_model();
+    let refused = |dir: &Path, why: &str| {
+        let error = said(|tap| tap.quantized(Some(dir)));
+        all_in(&error, &[why, dir.to_str().unwrap()]);
+    };
+    refused(without.path(), "no weights where the engine's dequantized ones should be");
+    refused(&without.path().join("nowhere"), "cannot list the model's directory");
 }

@@ -11,23 +11,27 @@ const LAYERS: usize = 8;
 /// The engine, built once; none where there is no compiler, which a Rust that links without one has.
 fn engine() -> Option<&'static Path> {
     static ENGINE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    ENGINE.get_or_init(build).as_deref()
+    ENGINE.get_or_init(|| compiled("example")).as_deref()
 }
 
-fn build() -> Option<PathBuf> {
+/// `NAME.c`, with the library.
+pub(super) fn compiled(name: &str) -> Option<PathBuf> {
+    static LIBRARY: OnceLock<()> = OnceLock::new();
     if Command::new("cc").arg("--version").output().is_err() {
         eprintln!("NOT TESTED: the tap in C, since there is no `cc` here");
         return None;
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let how = ["rustc", "--offline", "--lib", "--no-default-features", "--features", "c"];
-    cargo(&[&how[..], &["--crate-type", "staticlib"]].concat(), root);
-    let engine = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tap-example");
+    LIBRARY.get_or_init(|| {
+        let how = ["rustc", "--offline", "--lib", "--no-default-features", "--features", "c"];
+        cargo(&[&how[..], &["--crate-type", "staticlib"]].concat(), root);
+    });
+    let engine = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tap-{name}"));
     let output = Command::new("cc")
         .args(["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1", "-ffp-contract=off"])
         .arg("-I")
         .arg(root.join("src/tap"))
-        .arg(root.join("tests/tap/example.c"))
+        .arg(root.join(format!("tests/tap/{name}.c")))
         .arg(built("liblayerdiff.a"))
         .args(["-lpthread", "-ldl", "-lm", "-o"])
         .arg(&engine)
@@ -140,7 +144,7 @@ fn an_error_in_c_is_told_at_the_end_and_leaves_nothing() {
     };
     said("name", &["no point `model.layers.", ".mlp.act_fn`", "did you mean `model.layers.", ".mlp.act`?"]);
     said("dtype", &[".mlp.act`: unknown dtype", "0 to 4", "got: 17"]);
-    said("null", &[".mlp.act`: the data is a null pointer"]);
+    said("null", &[".mlp.act` in step 0: the data is a null pointer"]);
     said("row", &["`model.layers.1.mlp.act` (step 0, prompt `instruction-07`) lacks rows", "none at row 0"]);
 }
 

@@ -7,6 +7,7 @@ mod dependencies;
 mod errors;
 mod in_c;
 mod in_rust;
+mod odd_in_c;
 mod off;
 mod sequences;
 mod threads;
