@@ -72,7 +72,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "GLOB", default_value = "*")]
     pub points: String,
     /// Ask only for the points, steps and prompts that the candidate has, where it cannot have all: for
-    /// dumps that were imported. The verdict says how much of the model that is.
+    /// dumps that were imported and kernels that were tapped. The verdict says how much of the model that is.
     #[arg(long)]
     pub only_captured: bool,
     /// Where the report goes [default: only stdout].

@@ -77,6 +77,14 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
         report.name_tokens(text);
     }
     let outcome = publish(&report, out, args.out.as_deref(), ui)?;
+    let there: std::collections::BTreeSet<&str> =
+        candidate.entries().iter().map(|e| e.point.as_str()).collect();
+    let lacks = report.points.iter().any(|p| !there.contains(p.point.as_str()));
+    if outcome == Outcome::Unmeasured && lacks && !args.only_captured && !ui.quiet {
+        let hint =
+            "the candidate lacks points: `--only-captured` compares those that it has, `--points GLOB` some";
+        let _nobody_listens = writeln!(std::io::stderr(), "hint: {hint}");
+    }
     if report.verdict.rests_on != "replay" && !ui.quiet {
         let known = candidate.manifest().provenance.hashes.weights.is_some();
         if let Some(hint) = how_to_replay(args, known) {

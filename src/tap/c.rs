@@ -12,9 +12,14 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::slice;
+use std::sync::{Mutex, PoisonError};
 
 /// More axes than any point has.
 const MAX_RANK: usize = 16;
+
+/// Why a trace that was asked for has not begun: told by `layerdiff_end` again, since few look at what begin returns,
+/// and an older trace of that name would be taken for the new one.
+static NOT_BEGUN: Mutex<Option<Error>> = Mutex::new(None);
 
 thread_local! {
     /// The text of the last error that this thread was told of.
@@ -132,8 +137,10 @@ unsafe fn record(
         global().tell(|session| {
             session.tensor(point, layout, dtype, || {
                 let len = span(shape, strides).ok_or_else(|| {
-                    Error::new("impossible strides of a tensor")
-                        .expected("elements that fit in memory", format!("{strides:?} for {shape:?}"))
+                    Error::new("impossible strides of a tensor").expected(
+                        "elements that fit in memory",
+                        format!("{:?} for {shape:?}", strides.unwrap_or_default()),
+                    )
                 })?;
                 // SAFETY: as above; the elements are those that strides reach in the shape that the model gives
                 // the point.
@@ -156,11 +163,20 @@ pub unsafe extern "C" fn layerdiff_begin(
         if wanted().is_none() {
             return Ok(());
         }
-        // SAFETY: texts, as the header asks for.
-        let [engine, version, dir] = unsafe {
-            [text(engine, "engine's name")?, text(version, "version")?, text(model_dir, "model's directory")?]
+        let begin = || {
+            // SAFETY: texts, as the header asks for.
+            let [engine, version, dir] = unsafe {
+                [
+                    text(engine, "engine's name")?,
+                    text(version, "version")?,
+                    text(model_dir, "model's directory")?,
+                ]
+            };
+            global().begin(engine, version, dir)
         };
-        global().begin(engine, version, dir)
+        let begun = begin();
+        *NOT_BEGUN.lock().unwrap_or_else(PoisonError::into_inner) = begun.as_ref().err().cloned();
+        begun
     })
 }
 
@@ -257,7 +273,11 @@ pub unsafe extern "C" fn layerdiff_strided(
 /// See `layerdiff.h`.
 #[unsafe(no_mangle)]
 pub extern "C" fn layerdiff_end() -> c_int {
-    outcome(|| global().finish())
+    outcome(|| {
+        let not_begun = NOT_BEGUN.lock().unwrap_or_else(PoisonError::into_inner).take();
+        global().finish()?;
+        not_begun.map_or(Ok(()), Err)
+    })
 }
 
 /// See `layerdiff.h`.

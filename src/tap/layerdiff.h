@@ -71,7 +71,8 @@ void layerdiff_rows(const char *point, size_t first_row, size_t rank, const size
 void layerdiff_strided(const char *point, size_t rank, const size_t *shape, const size_t *strides, int dtype,
                        const void *data);
 
-/* Writes the trace and turns the tap off. Returns 0 if the trace is there, or the tap was off; 1 if there is none. */
+/* Writes the trace and turns the tap off. Returns 0 if the trace is there, or none was asked for; 1 if there is none,
+ * also because layerdiff_begin failed. */
 int layerdiff_end(void);
 
 /* Why this thread's last layerdiff_begin or layerdiff_end returned 1; valid until the next of this thread's that does.

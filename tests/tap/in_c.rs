@@ -152,7 +152,9 @@ fn an_error_in_c_is_told_at_the_end_and_leaves_nothing() {
 fn a_trace_that_is_there_already_turns_the_tap_off_and_not_the_engine() {
     let Some((root, output)) = run("none", Some(".")) else { return };
     let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"off\n"[..]));
+    // It runs to its end, and who did not look at the beginning is told there.
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b"off\n"[..]));
     assert!(text.starts_with("off: the output already exists"), "{text}");
+    assert!(text.contains("error: the output already exists"), "{text}");
     assert!(names(root.path()).is_empty());
 }
