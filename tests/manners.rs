@@ -10,8 +10,10 @@ fn commands() -> Vec<String> {
     let help = layerdiff(&["--help"]).stdout;
     let list = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     list.lines()
-        .filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next().map(str::to_owned))
-        .filter(|name| name.starts_with(|c: char| c.is_ascii_lowercase()) && name != "help")
+        // A line that goes on with a description is indented further.
+        .filter_map(|line| line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')))
+        .filter_map(|rest| rest.split_whitespace().next().map(str::to_owned))
+        .filter(|name| name != "help")
         .collect()
 }
 
