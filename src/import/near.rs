@@ -25,11 +25,16 @@ pub(super) struct Way {
 }
 
 impl Way {
+    /// In the point's own order.
+    pub fn plain(point: &[usize]) -> Self {
+        Self { axes: Vec::new(), pairs: None, shape: point.to_vec() }
+    }
+
     /// All ways in which `n` elements may become `point`; `lies` is the file's shape, where it states one.
     /// Rotary pairs have `head` values.
     pub fn all(lies: Option<&[usize]>, point: &[usize], head: Option<usize>) -> Vec<Self> {
         let mut ways = Vec::new();
-        let plain = Self { axes: Vec::new(), pairs: None, shape: point.to_vec() };
+        let plain = Self::plain(point);
         let sizes: Vec<usize> = lies.unwrap_or(point).iter().copied().filter(|n| *n != 1).collect();
         if lies.is_none_or(|lies| reshapes(lies, point)) {
             ways.push(plain.clone());

@@ -8,7 +8,7 @@ use super::near::{SAME, Way, distance};
 use super::pattern::placed;
 use super::plan::Target;
 use crate::model::Component;
-use crate::tensor::{DType, TensorView};
+use crate::tensor::DType;
 use crate::trace::Trace;
 use std::fmt::Write;
 
@@ -132,31 +132,32 @@ fn holds(
     target: &Target<'_>,
     reference: &Trace,
 ) -> bool {
-    let item = &source.items()[index];
-    let (Kind::Known(dtype) | Kind::Assumed(dtype)) = item.kind else { return false };
-    let Some(bytes) = source.read(index).ok().filter(|bytes| bytes.len() as u64 == item.bytes) else {
-        return false;
-    };
-    let dump = TensorView { dtype, shape: &[], bytes: &bytes }.to_f64();
+    let Some(dump) = read(source, index) else { return false };
     let id = &target.prompts[prompt].id;
-    let parts: Option<Vec<(Vec<f64>, usize)>> = points
-        .iter()
-        .map(|point| {
-            let view = reference.view(reference.find(id, step, point)?);
-            Some((view.to_f64(), view.shape.last().copied()?.max(1)))
-        })
-        .collect();
+    let parts: Option<Vec<_>> =
+        points.iter().map(|point| Some(reference.view(reference.find(id, step, point)?))).collect();
     let Some(parts) = parts.filter(|parts| !parts.is_empty()) else { return false };
-    let rows = parts[0].0.len() / parts[0].1;
-    let row =
-        |t: usize| parts.iter().flat_map(move |(values, width)| values.iter().skip(t * width).take(*width));
-    let expected = (0..rows).flat_map(row);
-    let (mut error, mut size) = (0.0, 0.0);
-    for (r, c) in expected.zip(&dump) {
-        error += (c - r) * (c - r);
-        size += r * r;
+    let widths: Vec<usize> = parts.iter().map(|part| part.shape.last().copied().unwrap_or(0)).collect();
+    let width: usize = widths.iter().sum();
+    let elements = dump.view().len();
+    if width == 0 || elements % width != 0 {
+        return false;
     }
-    error.sqrt() < 50.0 * SAME * size.sqrt()
+    let dump = Block { shape: vec![elements / width, width], ..dump };
+    let mut from = 0;
+    parts.into_iter().zip(widths).all(|(part, width)| {
+        let own = dump.chosen(1, from..from + width);
+        from += width;
+        distance(part, &own, &Way::plain(part.shape)) < 50.0 * SAME
+    })
+}
+
+/// The values of a dump; what cannot be read is an error where it is imported, and here no help.
+fn read(source: &dyn Source, index: usize) -> Option<Block> {
+    let item = &source.items()[index];
+    let (Kind::Known(dtype) | Kind::Assumed(dtype)) = item.kind else { return None };
+    let bytes = source.read(index).ok().filter(|bytes| bytes.len() as u64 == item.bytes)?;
+    Some(Block { dtype, shape: Vec::new(), bytes })
 }
 
 fn may_be(item: &Item, shape: &[usize]) -> bool {
@@ -173,16 +174,13 @@ fn by_value(
     reference: &Trace,
 ) -> Option<Guess> {
     let item = &source.items()[index];
-    let (Kind::Known(dtype) | Kind::Assumed(dtype)) = item.kind else { return None };
     let id = &target.prompts[prompt].id;
     let entries: Vec<_> =
         fitting.iter().filter_map(|c| Some((c, reference.find(id, step, &c.point)?))).collect();
-    if dtype == DType::U8 || entries.is_empty() {
+    if matches!(item.kind, Kind::Known(DType::U8) | Kind::Assumed(DType::U8)) || entries.is_empty() {
         return None;
     }
-    // What cannot be read is an error where it is imported, and here no help.
-    let bytes = source.read(index).ok().filter(|bytes| bytes.len() as u64 == item.bytes)?;
-    let block = Block { dtype, shape: Vec::new(), bytes };
+    let block = read(source, index)?;
     let mut best: Option<Guess> = None;
     for (component, entry) in entries {
         if !entry.dtype.is_float() {
