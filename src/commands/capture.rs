@@ -13,15 +13,14 @@ use crate::prompt::tokenize;
 use crate::report::Outcome;
 use crate::trace::Trace;
 use serde_json::json;
-use std::io::Write;
 use std::path::Path;
 
 pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
     check_known(&args.engine, &capturable())?;
     let points = PointFilter::new(&args.input.points)?;
     let bundle = args.model.dir.is_none().then(Bundle::unpack).transpose()?;
-    if bundle.is_some() && !ui.quiet {
-        let _nobody_listens = writeln!(std::io::stderr(), "no --model: capturing the bundled model");
+    if bundle.is_some() {
+        ui.say("no --model: capturing the bundled model");
     }
     let dir = args.model.dir.clone().or_else(|| bundle.as_ref().map(Bundle::model)).expect("one of the two");
     let model = ModelDir::open(&dir)?.adapted(args.input.lora.as_deref())?;

@@ -13,7 +13,6 @@ use crate::prompt::{select, token_texts};
 use crate::replay::Held;
 use crate::report::{Options, Outcome, assemble};
 use crate::trace::Trace;
-use std::io::Write;
 use std::path::PathBuf;
 
 pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
@@ -80,16 +79,14 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
     let there: std::collections::BTreeSet<&str> =
         candidate.entries().iter().map(|e| e.point.as_str()).collect();
     let lacks = report.points.iter().any(|p| !there.contains(p.point.as_str()));
-    if outcome == Outcome::Unmeasured && lacks && !args.only_captured && !ui.quiet {
-        let hint =
-            "the candidate lacks points: `--only-captured` compares those that it has, `--points GLOB` some";
-        let _nobody_listens = writeln!(std::io::stderr(), "hint: {hint}");
+    if outcome == Outcome::Unmeasured && lacks && !args.only_captured {
+        ui.say(
+            "hint: the candidate lacks points: `--only-captured` compares those that it has, `--points GLOB` some",
+        );
     }
-    if report.verdict.rests_on != "replay" && !ui.quiet {
+    if report.verdict.rests_on != "replay" {
         let known = candidate.manifest().provenance.hashes.weights.is_some();
-        if let Some(hint) = how_to_replay(args, known) {
-            let _nobody_listens = writeln!(std::io::stderr(), "hint: {hint}");
-        }
+        how_to_replay(args, known).into_iter().for_each(|hint| ui.say(format_args!("hint: {hint}")));
     }
     Ok(outcome)
 }

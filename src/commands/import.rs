@@ -15,7 +15,6 @@ use crate::report::Outcome;
 use crate::tensor::DType;
 use crate::trace::Trace;
 use serde_json::{Value, json};
-use std::io::Write;
 use std::path::Path;
 
 /// What the dumps are of.
@@ -102,17 +101,10 @@ fn say(imported: &Imported, args: &ImportArgs, out: &Path, format: &str, ui: Ui)
         imported.points,
         imported.of_points
     ))?;
-    let mut stderr = std::io::stderr();
-    for words in imported.left_out.iter().chain(&imported.notes).filter(|_| !ui.quiet) {
-        let _nobody_listens = writeln!(stderr, "note: {words}");
-    }
-    if let Some(reference) = args.reference.as_ref().filter(|_| !ui.quiet) {
-        let _nobody_listens = writeln!(
-            stderr,
-            "hint: layerdiff compare {} {} --only-captured",
-            reference.display(),
-            out.display()
-        );
+    imported.left_out.iter().chain(&imported.notes).for_each(|words| ui.say(format_args!("note: {words}")));
+    if let Some(reference) = &args.reference {
+        let (reference, out) = (reference.display(), out.display());
+        ui.say(format_args!("hint: layerdiff compare {reference} {out} --only-captured"));
     }
     Ok(())
 }

@@ -36,6 +36,15 @@ struct Ui {
     format: Format,
 }
 
+impl Ui {
+    /// A line on stderr, unless the user wants none; nobody may be listening.
+    fn say(self, line: impl std::fmt::Display) {
+        if !self.quiet {
+            let _nobody_listens = writeln!(std::io::stderr(), "{line}");
+        }
+    }
+}
+
 /// Runs a command to its exit code.
 pub fn execute(cli: &Cli) -> ExitCode {
     crate::progress::talk(cli.verbose);
@@ -152,9 +161,7 @@ fn print_result(
     }
     if ui.format == Format::Github {
         print_text(&github())?;
-        if let Some(files) = files.filter(|_| !ui.quiet) {
-            let _nobody_listens = writeln!(std::io::stderr(), "{files}");
-        }
+        files.into_iter().for_each(|files| ui.say(files));
         return Ok(());
     }
     print_text(&terminal(width()))?;

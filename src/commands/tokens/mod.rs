@@ -30,7 +30,6 @@ use link::Link;
 use questions::Exam;
 use reference::{Reference, Source};
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -55,11 +54,11 @@ pub(super) fn run(args: &TokensArgs, ui: Ui) -> Result<Outcome> {
 fn say_unmeasurable(on: &TokenArgs, profiles: &[Profile], ui: Ui) {
     let questions = on.choices.as_deref() != Some("none");
     let mut said = BTreeSet::new();
-    for profile in profiles.iter().filter(|_| !ui.quiet) {
+    for profile in profiles {
         for lacking in profile.unmeasurable(on.tokens, questions) {
             let line = format!("profile {} will be UNMEASURED: {lacking}", profile.name);
             if said.insert(line.clone()) {
-                let _nobody_listens = writeln!(std::io::stderr(), "note: {line}");
+                ui.say(format_args!("note: {line}"));
             }
         }
     }
@@ -146,9 +145,7 @@ impl<'a> Session<'a> {
         let python = Python::find(args.python.file.as_deref());
         let (work, dir) = dumps(args.dumps.as_deref())?;
         say_unmeasurable(args, profiles, ui);
-        if let Some(note) = exam.note.as_ref().filter(|_| !ui.quiet) {
-            let _nobody_listens = writeln!(std::io::stderr(), "note: {note}");
-        }
+        exam.note.iter().for_each(|note| ui.say(format_args!("note: {note}")));
         let source = Source { python: &python, model: &model, setting, quiet: ui.quiet };
         let reference = source.generate(&prompts, &exam.prompts(), &dir)?;
         reference.check(&exam.prompts(), model.graph(), &parameters)?;
