@@ -89,6 +89,32 @@ pub fn align<'a>(
     Ok(pairs)
 }
 
+/// A tensor that the candidate has just left, and what can be done with it.
+pub fn meet<'a>(
+    graph: &'a Graph,
+    reference: &'a Trace,
+    prompt: &'a Prompt,
+    candidate: &'a Entry,
+    gains: &Gains,
+) -> Result<Pair<'a>> {
+    let step = candidate.step;
+    let (tokens, context) = sizes(prompt, step);
+    let component = graph.get(&candidate.point);
+    let partner = partner(
+        component.map(|c| (c, graph.shape(c, tokens, context))),
+        reference.find(&prompt.id, step, &candidate.point),
+        Some(candidate),
+        gains,
+    )?;
+    Ok(Pair { prompt: &prompt.id, step, tokens, context, point: &candidate.point, component, partner })
+}
+
+/// How many tokens a step takes, and how many it sees.
+fn sizes(prompt: &Prompt, step: u32) -> (usize, usize) {
+    let tokens = if step == 0 { prompt.token_ids.len() } else { 1 };
+    (tokens, prompt.token_ids.len() + step as usize)
+}
+
 fn find<'a>(prompts: &'a [Prompt], id: &str) -> Option<&'a Prompt> {
     prompts.iter().find(|p| p.id == id)
 }
@@ -151,8 +177,7 @@ fn align_prompt<'a>(
     };
     let steps: BTreeSet<u32> = both().map(|e| e.step).chain([0]).collect();
     for step in steps {
-        let tokens = if step == 0 { prompt.token_ids.len() } else { 1 };
-        let context = prompt.token_ids.len() + step as usize;
+        let (tokens, context) = sizes(prompt, step);
         let known = graph.components().iter().filter(|c| points.accepts(&c.point));
         let pair = |point: &'a str, component: Option<&'a Component>| {
             let partner = partner(

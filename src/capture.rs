@@ -9,7 +9,9 @@ use crate::number::count;
 use crate::progress;
 use crate::prompt::{Prompt, refuse_too_long};
 use crate::split::Feed;
-use crate::trace::{ADAPTER_NOT_APPLIED, Evidence, Provenance, SelfCheck, Status, TraceWriter, WriteOptions};
+use crate::trace::{
+    ADAPTER_NOT_APPLIED, Evidence, Provenance, SelfCheck, Sink, Status, TraceWriter, WriteOptions,
+};
 use std::path::Path;
 
 /// Bytes of tensors that are kept before a shard is written.
@@ -59,13 +61,62 @@ pub fn capture(engine: &mut dyn Engine, request: &Request<'_>, out: &Path) -> Re
 
 /// The same, with the tokens given to the engine in another way.
 pub fn capture_fed(feed: Feed, engine: &mut dyn Engine, request: &Request<'_>, out: &Path) -> Result<()> {
-    let graph = request.model.graph();
     // The target is tried first: a bad one must not cost a run.
     drop(crate::files::staging_dir(out)?);
+    let (writer, check) = watch(feed, engine, request, |options| TraceWriter::create(out, options))?;
+    writer.finish(Some(check))
+}
+
+/// Runs the prompts and shows every tensor to the sink that `open` makes; fails unless the instrumented engine
+/// is bit-identical to the real one on every prompt. Returns the sink, and what proves that.
+pub fn watch<S: Sink>(
+    feed: Feed,
+    engine: &mut dyn Engine,
+    request: &Request<'_>,
+    open: impl FnOnce(WriteOptions) -> Result<S>,
+) -> Result<(S, SelfCheck)> {
+    let graph = request.model.graph();
     let lengths = request.prompts.iter().map(|p| (p, p.token_ids.len() + request.steps));
     refuse_too_long(lengths, ("engine", engine.max_tokens()), ("decode steps", "--steps"))?;
     // A checkpoint may be rotated without being quantized.
     let rotation = engine.rotation().map_or_else(|| request.model.rotation(), |seed| Ok(Some(seed)))?;
+    let left_out: Vec<&str> = feed.left_out(graph).filter(|point| request.points.accepts(point)).collect();
+    let provenance = provenance(feed, engine, request, left_out.len())?;
+    let name = provenance.engine.clone();
+    let _stage = progress::stage(format_args!(
+        "capturing {name}, {}: {}, {}",
+        provenance.path,
+        count(request.prompts.len(), "prompt"),
+        count(request.steps, "step")
+    ));
+    let mut sink = open(write_options(request.model, provenance))?;
+    left_out.iter().for_each(|point| sink.leave_out(0, point));
+    let mut evidence: Vec<Evidence> = Vec::new();
+    let bar = progress::bar("capturing", request.prompts.len() as u64, request.quiet);
+    for prompt in request.prompts {
+        bar.set_message(prompt.id.clone());
+        let prompt = with_steps(prompt, request.steps, engine)?;
+        sink.start_prompt(&prompt)?;
+        let mut hook = CaptureHook::new(&mut sink, request.points).rotated(graph, rotation);
+        let found = feed.run(engine, graph, &prompt, &mut hook)?;
+        sink.end_prompt()?;
+        evidence.extend(found);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let check = SelfCheck::over(evidence);
+    require_identical(&name, &check)?;
+    Ok((sink, check))
+}
+
+/// Who computes, on what; puts the adapter on the engine. `left_out` is the number of states that the trace
+/// cannot have.
+fn provenance(
+    feed: Feed,
+    engine: &mut dyn Engine,
+    request: &Request<'_>,
+    left_out: usize,
+) -> Result<Provenance> {
     let mut provenance = engine.provenance();
     provenance.hashes = request.model.hashes()?;
     if let Some(adapter) = request.model.adapter()
@@ -77,42 +128,18 @@ pub fn capture_fed(feed: Feed, engine: &mut dyn Engine, request: &Request<'_>, o
     if let Some(weights) = request.dequantized {
         provenance.hashes.dequantized = weights.hashes()?.weights;
     }
-    let name = provenance.engine.clone();
-    let left_out: Vec<&str> = feed.left_out(graph).filter(|point| request.points.accepts(point)).collect();
     if let Some(given) = feed.describe(request.prompts, request.steps) {
         provenance.path = format!("{}, {given}", provenance.path);
     }
-    if let (Feed::Joined, [_, ..]) = (feed, left_out.as_slice()) {
+    if feed == Feed::Joined && left_out > 0 {
         provenance.notes.push(format!(
             "{} at the end of step 0 {} unmeasured by nature, and left out of both sides: a prefill with \
              one token more leaves only those after it",
-            count(left_out.len(), "state"),
-            if left_out.len() == 1 { "is" } else { "are" }
+            count(left_out, "state"),
+            if left_out == 1 { "is" } else { "are" }
         ));
     }
-    let _stage = progress::stage(format_args!(
-        "capturing {name}, {}: {}, {}",
-        provenance.path,
-        count(request.prompts.len(), "prompt"),
-        count(request.steps, "step")
-    ));
-    let mut writer = TraceWriter::create(out, write_options(request.model, provenance))?;
-    left_out.iter().for_each(|point| writer.leave_out(0, point));
-    let mut evidence: Vec<Evidence> = Vec::new();
-    let bar = progress::bar("capturing", request.prompts.len() as u64, request.quiet);
-    for prompt in request.prompts {
-        bar.set_message(prompt.id.clone());
-        let prompt = with_steps(prompt, request.steps, engine)?;
-        writer.start_prompt(&prompt);
-        let mut hook = CaptureHook::new(&mut writer, request.points).rotated(graph, rotation);
-        let found = feed.run(engine, graph, &prompt, &mut hook)?;
-        evidence.extend(found);
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    let check = SelfCheck::over(evidence);
-    require_identical(&name, &check)?;
-    writer.finish(Some(check))
+    Ok(provenance)
 }
 
 /// What a trace of this model says before its first tensor.

@@ -15,7 +15,7 @@ pub use faults::{FaultsArgs, FaultsCommand, FaultsListArgs, FaultsRunArgs};
 pub use import::ImportArgs;
 pub use output::{Format, FormatArg, ShowArgs, ShowFormat};
 pub use plot::{PlotArgs, PlotKind, PlotValue};
-pub use run::RunArgs;
+pub use run::{Keep, RunArgs};
 pub use tokens::{ReleaseArgs, TokenArgs, TokensArgs};
 pub use traces::{CaptureArgs, CompareArgs, InspectArgs};
 pub use weights::{DequantizeArgs, QuantizeArgs, QuantizeFormat};

@@ -4,7 +4,7 @@ use crate::align::{Pair, Partner, restore};
 use crate::basis::{Gains, Restored};
 use crate::error::{Error, Result};
 use crate::metrics::{self, Metrics};
-use crate::model::{Graph, Op};
+use crate::model::{Component, Graph, Op};
 use crate::trace::{Entry, Trace};
 use rayon::prelude::*;
 
@@ -26,46 +26,75 @@ pub fn compare(
         .par_iter()
         .map(|pair| {
             let Partner::Matched(r, c) = pair.partner else { return None };
-            let axis = pair.component.and_then(|component| graph.token_axis(component));
-            // What alignment has matched can be brought back.
-            let way = |entry, other| restore(pair.component, entry, other, gains).ok()?.ok()?;
-            let ours = Restored { view: candidate.view(c), restore: way(c, r) };
-            let theirs = Restored { view: reference.view(r), restore: way(r, c) };
-            let metrics = metrics::compare(theirs, ours, axis);
+            let sides = sides(pair.component, (reference, r), (candidate, c), gains)?;
+            let metrics = metrics_of(graph, pair.component, sides);
             done();
             Some(metrics)
         })
         .collect()
 }
 
+/// Both sides of a point in the original basis; none where alignment would not have matched them.
+pub fn sides<'a>(
+    component: Option<&Component>,
+    (reference, r): (&'a Trace, &'a Entry),
+    (candidate, c): (&'a Trace, &'a Entry),
+    gains: &Gains,
+) -> Option<[Restored<'a>; 2]> {
+    let way = |entry, other| restore(component, entry, other, gains).ok()?.ok();
+    let (theirs, ours) = (way(r, c)?, way(c, r)?);
+    Some([
+        Restored { view: reference.view(r), restore: theirs },
+        Restored { view: candidate.view(c), restore: ours },
+    ])
+}
+
+/// The metrics of two sides of a point.
+pub fn metrics_of(
+    graph: &Graph,
+    component: Option<&Component>,
+    [reference, candidate]: [Restored<'_>; 2],
+) -> Metrics {
+    metrics::compare(reference, candidate, component.and_then(|component| graph.token_axis(component)))
+}
+
+/// The axis of a component that counts heads, if one does.
+pub fn head_axis(graph: &Graph, component: &Component) -> Option<usize> {
+    graph.axes(component).iter().position(|name| name == "heads" || name.ends_with("_heads"))
+}
+
+/// True for a point that is a layer's output.
+pub fn is_layer(component: &Component) -> bool {
+    component.layer.is_some() && component.local.is_empty()
+}
+
 /// Refuses a trace in which two layers gave the same bytes: one buffer was captured for both, as
 /// happens when hooks sit on a graph that is only replayed.
 pub fn refuse_repeated_layers(graph: &Graph, trace: &Trace) -> Result<()> {
-    let is_layer = |e: &&Entry| graph.get(&e.point).is_some_and(|c| c.layer.is_some() && c.local.is_empty());
+    let is_layer = |e: &&Entry| graph.get(&e.point).is_some_and(is_layer);
     let mut layers: Vec<&Entry> = trace.entries().iter().filter(is_layer).collect();
     // The steps of a cut prefill are written in turns.
     layers.sort_by_key(|e| (e.prompt.as_str(), e.step));
-    for pair in layers.windows(2) {
-        let [a, b] = [pair[0], pair[1]];
-        // A layer that adds nothing has an output equal to its input.
-        let adds_nothing = graph.get(&b.point).is_some_and(|component| {
-            let inputs = component.inputs.iter().filter_map(|p| trace.find(&b.prompt, b.step, p));
-            inputs
-                .map(|e| trace.view(e))
-                .any(|view| view.bytes.iter().all(|byte| *byte == 0 || *byte == 0x80))
-        });
-        let same_pass = a.prompt == b.prompt && a.step == b.step;
-        let view = trace.view(b);
-        if same_pass
-            && !adds_nothing
-            && trace.view(a).bytes == view.bytes
-            && view.bytes.iter().any(|byte| *byte != 0)
-        {
-            return Err(Error::new(format!("`{}` and `{}` are equal byte for byte", a.point, b.point)).at(trace.path())
-                .hint("one buffer was captured for several layers: clone at capture, and switch compiled or replayed graphs off"));
-        }
+    let same_pass = |pair: &&[&Entry]| pair[0].prompt == pair[1].prompt && pair[0].step == pair[1].step;
+    layers.windows(2).filter(same_pass).try_for_each(|pair| refuse_repeated(graph, trace, pair[0], pair[1]))
+}
+
+/// Refuses the outputs `a` and `b` of two layers of one pass, one after the other, that are the same bytes.
+pub fn refuse_repeated(graph: &Graph, trace: &Trace, a: &Entry, b: &Entry) -> Result<()> {
+    let view = trace.view(b);
+    if trace.view(a).bytes != view.bytes || view.bytes.iter().all(|byte| *byte == 0) {
+        return Ok(());
     }
-    Ok(())
+    // A layer that adds nothing has an output equal to its input.
+    let adds_nothing = graph.get(&b.point).is_some_and(|component| {
+        let inputs = component.inputs.iter().filter_map(|p| trace.find(&b.prompt, b.step, p));
+        inputs.map(|e| trace.view(e)).any(|view| view.bytes.iter().all(|byte| *byte == 0 || *byte == 0x80))
+    });
+    if adds_nothing {
+        return Ok(());
+    }
+    Err(Error::new(format!("`{}` and `{}` are equal byte for byte", a.point, b.point)).at(trace.path())
+        .hint("one buffer was captured for several layers: clone at capture, and switch compiled or replayed graphs off"))
 }
 
 /// How far an embedding that was brought back may be from the original one, in relative L2.

@@ -4,7 +4,7 @@ use crate::basis;
 use crate::error::{Error, Result};
 use crate::model::{Basis, Graph};
 use crate::tensor::Tensor;
-use crate::trace::TraceWriter;
+use crate::trace::Sink;
 
 /// Where in a run a tensor is offered.
 #[derive(Debug, Clone, Copy)]
@@ -60,18 +60,17 @@ impl Hook for NoHook {
     }
 }
 
-/// Writes the points that a filter chooses into a trace.
-#[derive(Debug)]
+/// Shows the points that a filter chooses to a sink, such as a trace's writer.
 pub struct CaptureHook<'a> {
-    writer: &'a mut TraceWriter,
+    sink: &'a mut dyn Sink,
     points: &'a crate::model::PointFilter,
     rotated: Option<(&'a Graph, u64)>,
 }
 
 impl<'a> CaptureHook<'a> {
-    /// Writes into `writer`, whose current prompt the tensors belong to.
-    pub fn new(writer: &'a mut TraceWriter, points: &'a crate::model::PointFilter) -> Self {
-        Self { writer, points, rotated: None }
+    /// Shows them to `sink`, whose current prompt the tensors belong to.
+    pub fn new(sink: &'a mut dyn Sink, points: &'a crate::model::PointFilter) -> Self {
+        Self { sink, points, rotated: None }
     }
 
     /// Says of the points that a rotation touches, by the architecture's description, that they are in
@@ -99,7 +98,7 @@ impl Hook for CaptureHook<'_> {
     fn call(&mut self, at: At<'_>, tensor: Tensor) -> Result<Tensor> {
         let bytes = tensor.to_le_bytes();
         let basis = self.basis(at.point);
-        self.writer.push(at.step, at.point, tensor.dtype(), &tensor.shape, bytes, &basis, at.derived)?;
+        self.sink.push(at.step, at.point, tensor.dtype(), &tensor.shape, bytes, &basis, at.derived)?;
         Ok(tensor)
     }
 }

@@ -70,6 +70,8 @@ pub mod model;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))]
 mod number;
 #[cfg(feature = "cli")]
+pub mod online;
+#[cfg(feature = "cli")]
 pub mod parameters;
 #[cfg(feature = "cli")]
 mod progress;

@@ -63,6 +63,11 @@ impl log::Log for Talk {
     fn flush(&self) {}
 }
 
+/// Says how long a part of the work took that was done in pieces.
+pub fn spent(what: impl Display, time: Duration) {
+    log::info!("{what}: {:.2} s", time.as_secs_f64());
+}
+
 /// Part of the work, whose time is said at its end.
 pub struct Stage {
     what: String,

@@ -19,7 +19,7 @@ enum Part {
 use Part::{Analysis, Front, Production, Shared};
 
 /// The modules of the crate in ranks, lowest first. Those of one rank do not know each other.
-const RANKS: [(Part, &[&str]); 24] = [
+const RANKS: [(Part, &[&str]); 25] = [
     (Shared, &["error"]),
     (Shared, &["number", "progress", "files"]),
     (Shared, &["tensor"]),
@@ -36,6 +36,7 @@ const RANKS: [(Part, &[&str]); 24] = [
     (Analysis, &["compare"]),
     (Analysis, &["floor"]),
     (Analysis, &["replay"]),
+    (Analysis, &["online"]),
     (Analysis, &["localize"]),
     (Analysis, &["diagnose"]),
     (Analysis, &["arms"]),

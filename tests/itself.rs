@@ -231,6 +231,7 @@ fn judge(model: &ModelDir, engine: &mut dyn Engine) -> Report {
         reference_held: None,
         gains: &Gains::default(),
         other_weights: false,
+        live: None,
         command: Vec::new(),
         quiet: true,
     };

@@ -4,6 +4,15 @@ use super::{FormatArg, InputArgs, ModelArg};
 use clap::Args;
 use std::path::PathBuf;
 
+/// Which of the candidate's tensors are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[allow(missing_docs)]
+pub enum Keep {
+    None,
+    Faulty,
+    All,
+}
+
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -15,6 +24,7 @@ Examples:
   layerdiff run --engine all                      every engine, and what quantization costs each
   layerdiff run --model DIR --reference torch --prompts prompts.jsonl
   layerdiff run --model DIR --reference TRACE --floor ARM_TRACE
+  layerdiff run --keep faulty                     leaves the tensors of faulty components in OUT/candidate
   layerdiff run --reference torch --lora ADAPTER --engine lattice-f32
   layerdiff run --model DIR --reference self      an engine against itself, its prefill against its decode
   layerdiff run --engine lattice-f32 --reference lattice-f32:serial")]
@@ -47,6 +57,11 @@ pub struct RunArgs {
     /// The candidate's own weights, where it is not to make them from the model: a directory of Q4 weights.
     #[arg(long, value_name = "DIR")]
     pub weights: Option<PathBuf>,
+    /// What is kept of the candidate's tensors. They are compared and replayed while it runs, and only what is
+    /// found is kept: it needs no disk. `faulty`: those of the components that are at fault, and of their
+    /// inputs, in OUT/candidate. `all`: the whole trace. The verdict is the same, byte for byte.
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Keep::None)]
+    pub keep: Keep,
     /// Where the report goes; an earlier report there is replaced.
     #[arg(long, value_name = "DIR", default_value = "reports/latest")]
     pub out: PathBuf,

@@ -68,6 +68,7 @@ pub(super) fn run(args: &CompareArgs, ui: Ui) -> Result<Outcome> {
         held: held.as_ref(),
         reference_held: reference_held.as_ref(),
         other_weights: args.other_weights || quantized,
+        live: None,
         command: command_line(),
         quiet: ui.quiet,
     };

@@ -4,7 +4,7 @@ use super::tokens::{Candidate, Session, planted};
 use super::{Ui, command_line, print_result, run};
 use crate::bundle::Bundle;
 use crate::checkpoint::ModelDir;
-use crate::cli::{FormatArg, InputArgs, ReleaseArgs, RunArgs};
+use crate::cli::{FormatArg, InputArgs, Keep, ReleaseArgs, RunArgs};
 use crate::engine::{CANDIDATES, check_known};
 use crate::error::{Error, Result};
 use crate::faults::{Fault, named};
@@ -88,6 +88,7 @@ fn layers(args: &ReleaseArgs, fault: Planted, ui: Ui) -> Result<Vec<(String, Res
         floor: Vec::new(),
         quantized: Vec::new(),
         weights: None,
+        keep: Keep::None,
         out: "unused".into(),
         format: FormatArg::default(),
         input: InputArgs {

@@ -1,7 +1,8 @@
 //! From two traces to a report.
 
+use super::again::{Revisit, again};
 use super::arms::{Arms, Figures, by_token, figures};
-use super::details::{Sides, by_prompt};
+use super::details::{Chosen, Sides, by_prompt};
 use super::diagnosis::diagnoses;
 use super::json::{
     Coverage, Fault, FloorReport, Growth, Outcome, PointReport, PromptReport, Report, ReportProvenance, Side,
@@ -19,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::floor::Floor;
 use crate::localize::MARGIN;
 use crate::model::{Graph, Op, PointFilter, layer_of};
+use crate::online::Measured;
 use crate::replay::Held;
 use crate::trace::{SelfCheck, StatedAdapter, Status, Trace};
 
@@ -45,10 +47,27 @@ pub struct Options<'a> {
     pub gains: &'a Gains,
     /// Compare although the weights differ.
     pub other_weights: bool,
+    /// What was found out while the candidate ran, where its trace has no values.
+    pub live: Option<Live<'a>>,
     /// The command line, for the report.
     pub command: Vec<String>,
     /// No progress bars.
     pub quiet: bool,
+}
+
+/// A candidate that was compared and replayed while it ran.
+#[derive(Clone, Copy)]
+pub struct Live<'a> {
+    /// What was found out.
+    pub measured: &'a Measured,
+    /// Runs it again, for these points of these prompts.
+    pub again: &'a dyn Fn(&Revisit) -> Result<Trace>,
+}
+
+impl std::fmt::Debug for Live<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live").finish_non_exhaustive()
+    }
 }
 
 /// Compares `candidate` with `reference` and writes down the verdict.
@@ -67,8 +86,10 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
         let [r, c] = [reference, candidate].map(|side| StatedAdapter::of(side.manifest()));
         r.refuse_other(c).map_err(|e| e.at(candidate.path()))?;
     }
-    for trace in [reference, candidate] {
-        refuse_repeated_layers(graph, trace)?;
+    refuse_repeated_layers(graph, reference)?;
+    // Of a running candidate that was done while it ran.
+    if options.live.is_none() {
+        refuse_repeated_layers(graph, candidate)?;
     }
     let quantization = Quantization::of(reference, candidate, options.quantized)?;
     let rows = rows(reference, candidate, quantization, options)?;
@@ -88,11 +109,14 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
     let all: Vec<(&Row<'_>, Figures)> = all.collect();
     let worst = largest(&all, |f| f.engine.or(f.total));
     let dearest = largest(&all, |f| f.quantization.filter(|price| *price != 0.0));
-    let diagnosis = diagnoses(candidate, &faults, options);
+    let details = Chosen::of(graph, &rows);
+    let again = options.live.map(|live| again(live, candidate, &faults, &details, options)).transpose()?;
+    let values = again.as_ref().map_or(candidate, |again| again.as_ref().unwrap_or(candidate));
+    let diagnosis = diagnoses(values, &faults, options);
     let verdict =
         super::verdict::verdict(outcome, &faults, &diagnosis, &rows, &coverage, quantization, options);
     let points = points(&all);
-    let sides = Sides { reference, candidate, options };
+    let sides = Sides { reference, candidate: values, options };
     let first = faults.first();
     let prompt_id = first.map_or_else(|| worst_prompt(&prompts), |f| f.prompt.clone());
     Ok(Report {
@@ -129,8 +153,8 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
                 options.floor.description().replace("the reference", "arm Q, on its weights")
             },
         },
-        heads: sides.heads(&rows),
-        by_value: sides.by_value(&rows),
+        heads: sides.heads(&details),
+        by_value: sides.by_value(&details),
         by_prompt: by_prompt(&rows, &points, &prompts),
         points,
         self_check,

@@ -4,9 +4,12 @@
 use super::assemble::Options;
 use super::json::{PointReport, PromptReport, State};
 use super::rows::Row;
-use crate::align::{Partner, restore};
+use crate::align::Partner;
 use crate::basis::Restored;
+use crate::compare::{head_axis, sides};
 use crate::metrics::{self, ErrorsByValue};
+use crate::model::Graph;
+use crate::online::{Key, Measured};
 use crate::trace::Trace;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -66,62 +69,84 @@ pub(super) struct Sides<'a> {
     pub options: &'a Options<'a>,
 }
 
+/// The rows whose errors are shown in detail.
+pub(super) struct Chosen<'r, 'a> {
+    /// The worst of each point that has heads.
+    pub heads: Vec<&'r Row<'a>>,
+    /// The worst of each component, and of each point where a fault is born.
+    pub by_value: Vec<&'r Row<'a>>,
+}
+
+impl<'r, 'a> Chosen<'r, 'a> {
+    pub fn of(graph: &Graph, rows: &'r [Row<'a>]) -> Self {
+        let with_heads = |row: &Row<'_>| row.pair.component.is_some_and(|c| head_axis(graph, c).is_some());
+        let heads = worst_by(rows, |row| with_heads(row).then(|| row.pair.point.to_owned()));
+        let name = |row: &Row<'_>| row.pair.component.map_or(row.pair.point, |c| c.name()).to_owned();
+        let mut by_value = worst_by(rows, |row| Some(name(row)));
+        let born = worst_by(rows, |row| is_born(row).then(|| row.pair.point.to_owned()));
+        for row in born.into_iter().take(FAULTS) {
+            if !by_value.iter().any(|known| std::ptr::eq(*known, row)) {
+                by_value.push(row);
+            }
+        }
+        Self { heads, by_value }
+    }
+}
+
 impl Sides<'_> {
     /// Both sides of a row that the candidate is judged by, in the original basis; none where they were not
     /// compared.
-    fn of(&self, row: &Row<'_>) -> Option<(Restored<'_>, Restored<'_>)> {
+    fn of(&self, row: &Row<'_>) -> Option<[Restored<'_>; 2]> {
         row.judged()?;
         let pair = &row.pair;
         let Partner::Matched(..) = pair.partner else { return None };
         let base = if row.armed { self.options.quantized? } else { self.reference };
         let r = base.find(pair.prompt, pair.step, pair.point)?;
         let c = self.candidate.find(pair.prompt, pair.step, pair.point)?;
-        let way = |entry, other| restore(pair.component, entry, other, self.options.gains).ok()?.ok();
-        Some((
-            Restored { view: base.view(r), restore: way(r, c)? },
-            Restored { view: self.candidate.view(c), restore: way(c, r)? },
-        ))
+        sides(pair.component, (base, r), (self.candidate, c), self.options.gains)
+    }
+
+    /// What was found out about a row while the candidate ran.
+    fn live(&self, row: &Row<'_>) -> Option<(&Measured, Key)> {
+        Some((self.options.live?.measured, row.key()))
     }
 
     /// The errors by head of each point that has heads.
-    pub(super) fn heads(&self, rows: &[Row<'_>]) -> Vec<HeadErrors> {
+    pub(super) fn heads(&self, chosen: &Chosen<'_, '_>) -> Vec<HeadErrors> {
         let graph = self.options.graph;
-        let axis_of = |row: &Row<'_>| {
-            let axes = graph.axes(row.pair.component?);
-            axes.iter().position(|name| name == "heads" || name.ends_with("_heads"))
-        };
-        let worst = worst_by(rows, |row| axis_of(row).map(|_| row.pair.point.to_owned()));
-        let heads = worst.into_iter().filter_map(|row| {
-            let axis = axis_of(row)?;
-            let (reference, candidate) = self.of(row)?;
+        let heads = chosen.heads.iter().filter_map(|row| {
+            let component = row.pair.component?;
+            let axis = head_axis(graph, component)?;
+            let counted =
+                self.live(row).and_then(|(measured, key)| measured.heads(&key).map(<[f64]>::to_vec));
+            let rel_l2 = match counted {
+                Some(counted) => counted,
+                None => self.of(row).map(|[r, c]| metrics::compare(r, c, Some(axis)).per_token)?,
+            };
             Some(HeadErrors {
                 point: row.pair.point.to_owned(),
                 step: row.pair.step,
                 prompt: row.pair.prompt.to_owned(),
-                axis: graph.axes(row.pair.component?)[axis].clone(),
-                rel_l2: metrics::compare(reference, candidate, Some(axis)).per_token,
+                axis: graph.axes(component)[axis].clone(),
+                rel_l2,
             })
         });
         heads.collect()
     }
 
     /// The errors by value of the worst point of each component, and of each point where a fault is born.
-    pub(super) fn by_value(&self, rows: &[Row<'_>]) -> Vec<PointByValue> {
-        let name = |row: &Row<'_>| row.pair.component.map_or(row.pair.point, |c| c.name()).to_owned();
-        let mut chosen = worst_by(rows, |row| Some(name(row)));
-        let born = worst_by(rows, |row| is_born(row).then(|| row.pair.point.to_owned()));
-        for row in born.into_iter().take(FAULTS) {
-            if !chosen.iter().any(|known| std::ptr::eq(*known, row)) {
-                chosen.push(row);
-            }
-        }
-        let all = chosen.into_iter().filter_map(|row| {
-            let (reference, candidate) = self.of(row)?;
+    pub(super) fn by_value(&self, chosen: &Chosen<'_, '_>) -> Vec<PointByValue> {
+        let all = chosen.by_value.iter().filter_map(|row| {
+            let counted = self.live(row).and_then(|(measured, key)| measured.by_value(&key).cloned());
+            let counts = match counted {
+                Some(counted) => counted,
+                None => self.of(row).map(|[r, c]| ErrorsByValue::of(r, c))?,
+            };
             Some(PointByValue {
                 point: row.pair.point.to_owned(),
                 step: row.pair.step,
                 prompt: row.pair.prompt.to_owned(),
-                counts: ErrorsByValue::of(reference, candidate),
+                counts,
             })
         });
         all.collect()

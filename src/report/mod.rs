@@ -1,5 +1,6 @@
 //! The report: `report.json` and what renders it.
 
+mod again;
 mod arms;
 mod assemble;
 mod captured;
@@ -25,8 +26,9 @@ mod text;
 mod verdict;
 mod write;
 
+pub use again::Revisit;
 pub use arms::{Arm, Arms, Figures, TokenError};
-pub use assemble::{Options, assemble};
+pub use assemble::{Live, Options, assemble};
 pub use details::{HeadErrors, PointByValue, PromptError, PromptErrors};
 pub(crate) use escape::{code, plain, prose};
 pub use html::{html, html_set};

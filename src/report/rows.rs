@@ -7,6 +7,7 @@ use crate::compare::{compare, refuse_other_arm, refuse_repeated_layers, refuse_w
 use crate::error::Result;
 use crate::localize::{Evidence, Judgement, State, Storage, localize};
 use crate::metrics::Metrics;
+use crate::online::{self, Base, Measured};
 use crate::progress;
 use crate::replay::{Held, Place, Replay, replay};
 use crate::trace::Trace;
@@ -37,6 +38,11 @@ impl Row<'_> {
         if self.armed { self.engine.as_ref() } else { self.total.as_ref() }
     }
 
+    /// Prompt, step and point.
+    pub fn key(&self) -> online::Key {
+        owned(&self.pair)
+    }
+
     /// Why nothing is known about the candidate here; none where something is.
     pub fn note(&self) -> Option<&str> {
         self.pair.note().or(self.unjudged.as_deref())
@@ -48,6 +54,10 @@ type Key<'a> = (&'a str, u32, &'a str);
 
 fn key<'a>(pair: &Pair<'a>) -> Key<'a> {
     (pair.prompt, pair.step, pair.point)
+}
+
+fn owned(pair: &Pair<'_>) -> online::Key {
+    (pair.prompt.to_owned(), pair.step, pair.point.to_owned())
 }
 
 /// What arm Q shows of a point.
@@ -66,8 +76,14 @@ pub(super) fn rows<'a>(
     quantization: Quantization<'a>,
     options: &Options<'a>,
 ) -> Result<Vec<Row<'a>>> {
-    let (pairs, total) = measure(reference, candidate, options)?;
-    let locals = replayed(candidate, &pairs, options.held, options)?;
+    let live = options.live.map(|live| live.measured);
+    let (pairs, total) = measure(reference, candidate, live.map(|live| (live, Base::Reference)), options)?;
+    let locals = match live {
+        Some(measured) => {
+            pairs.iter().filter_map(|p| Some((key(p), measured.replay(&owned(p))?.clone()))).collect()
+        }
+        None => replayed(candidate, &pairs, options.held, options)?,
+    };
     let storage = quantization.storage(reference, candidate);
     let mut rows = judged(reference, candidate, quantization, (pairs, total), &locals, &storage, options)?;
     for row in &mut rows {
@@ -127,9 +143,15 @@ fn judged<'a>(
 fn measure<'a>(
     reference: &'a Trace,
     candidate: &'a Trace,
+    live: Option<(&Measured, Base)>,
     options: &Options<'a>,
 ) -> Result<(Vec<Pair<'a>>, Vec<Option<Metrics>>)> {
     let pairs = align(options.graph, reference, candidate, options.points, options.gains)?;
+    if let Some((measured, base)) = live {
+        let metrics: Vec<_> = pairs.iter().map(|p| measured.metrics(base, &owned(p)).cloned()).collect();
+        refuse_wrong_seed(candidate, &pairs, &metrics)?;
+        return Ok((pairs, metrics));
+    }
     let _stage = progress::stage(format_args!(
         "comparing {} pairs of {} and {}",
         pairs.len(),
@@ -254,7 +276,8 @@ fn split<'a>(
     options: &Options<'a>,
 ) -> Result<HashMap<Key<'a>, Split>> {
     refuse_repeated_layers(options.graph, arm)?;
-    let (pairs, engine) = measure(arm, candidate, options)?;
+    let live = options.live.map(|live| (live.measured, Base::ArmQ));
+    let (pairs, engine) = measure(arm, candidate, live, options)?;
     if candidate.manifest().provenance.hashes.dequantized.is_none() {
         refuse_other_arm(arm, &pairs, &engine, true)?;
     }
@@ -264,7 +287,7 @@ fn split<'a>(
         let note = pair.note().map(|note| format!("between arm Q and the candidate: {note}"));
         split.insert(key(pair), Split { quantization: None, engine, judgement, note });
     }
-    let (pairs, prices) = measure(reference, arm, options)?;
+    let (pairs, prices) = measure(reference, arm, None, options)?;
     refuse_other_arm(arm, &pairs, &prices, false)?;
     for (pair, price) in pairs.iter().zip(prices) {
         if let Some(split) = split.get_mut(&key(pair)) {

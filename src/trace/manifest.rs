@@ -1,5 +1,6 @@
 //! `manifest.json` as types, and the rules that it must keep by itself.
 
+use super::WriteOptions;
 use crate::error::{Error, Result};
 use crate::model::Adapter;
 use crate::prompt::{PLAIN_ID, Prompt, is_plain_id};
@@ -198,6 +199,11 @@ impl Entry {
         format!("{}/{}/{}", self.prompt, self.step, self.point)
     }
 
+    /// The point with its place, for errors.
+    fn named(&self) -> String {
+        format!("`{}` (step {}, prompt `{}`)", self.point, self.step, self.prompt)
+    }
+
     /// Bytes of the tensor's values; none when the product does not fit.
     pub fn byte_len(&self) -> Option<usize> {
         self.shape.iter().try_fold(self.dtype.size(), |bytes, &n| bytes.checked_mul(n))
@@ -243,6 +249,50 @@ impl SelfCheck {
 }
 
 impl Manifest {
+    /// That of a run that begins.
+    pub(super) fn new(options: WriteOptions) -> Self {
+        Self {
+            format: "layerdiff-trace".into(),
+            version: 1,
+            architecture: options.architecture,
+            config: options.config,
+            provenance: options.provenance,
+            adapter: options.adapter,
+            self_check: None,
+            prompts: Vec::new(),
+            shards: Vec::new(),
+            tensors: Vec::new(),
+            left_out: Vec::new(),
+            generated: None,
+        }
+    }
+
+    /// What is said of the next tensor, which goes into the next shard.
+    ///
+    /// # Panics
+    /// When there is no prompt yet.
+    pub(super) fn entry(
+        &self,
+        step: u32,
+        point: &str,
+        dtype: DType,
+        shape: &[usize],
+        basis: &str,
+        derived: bool,
+    ) -> Entry {
+        Entry {
+            order: self.tensors.len() as u64,
+            prompt: self.prompts.last().expect("a prompt was started").id.clone(),
+            step,
+            point: point.to_owned(),
+            dtype,
+            shape: shape.to_vec(),
+            basis: basis.to_owned(),
+            derived,
+            shard: self.shards.len(),
+        }
+    }
+
     /// True for a point that cannot be in this step.
     pub fn leaves_out(&self, step: u32, point: &str) -> bool {
         self.left_out.iter().any(|l| l.step == step && l.point == point)
@@ -267,10 +317,16 @@ impl Manifest {
         if let Some(adapter) = &self.adapter {
             adapter.validate()?;
         }
+        self.validate_shards()?;
+        self.validate_run()?;
+        self.validate_places()
+    }
+
+    /// Checks what is said of the run, wherever its tensors are.
+    pub(super) fn validate_run(&self) -> Result<()> {
         self.validate_self_check()?;
         self.validate_prompts()?;
         self.validate_generated()?;
-        self.validate_shards()?;
         self.validate_tensors()
     }
 
@@ -350,9 +406,8 @@ impl Manifest {
     fn validate_tensors(&self) -> Result<()> {
         let prompts: HashSet<&str> = self.prompts.iter().map(|p| p.id.as_str()).collect();
         let mut seen = HashSet::new();
-        let mut used = vec![false; self.shards.len()];
         for (i, entry) in self.tensors.iter().enumerate() {
-            let name = || format!("`{}` (step {}, prompt `{}`)", entry.point, entry.step, entry.prompt);
+            let name = || entry.named();
             if entry.order != i as u64 {
                 return Err(Error::new(format!(
                     "the order of execution has a gap or a repeat at {}",
@@ -363,10 +418,6 @@ impl Manifest {
             if !prompts.contains(entry.prompt.as_str()) {
                 return Err(Error::new(format!("{} belongs to no prompt of the trace", name())));
             }
-            *used.get_mut(entry.shard).ok_or_else(|| {
-                Error::new(format!("{} is in a shard that is not listed", name()))
-                    .expected(format!("an index below {}", self.shards.len()), entry.shard)
-            })? = true;
             if entry.point.is_empty() || entry.basis.is_empty() {
                 let what = if entry.point.is_empty() { "point" } else { "basis" };
                 return Err(Error::new(format!("tensor {i} of the trace has no {what}")));
@@ -382,6 +433,18 @@ impl Manifest {
                 return Err(Error::new(format!("the trace holds {} twice", name()))
                     .hint("a warm-up pass or a graph replay may have been captured too; capture one pass"));
             }
+        }
+        Ok(())
+    }
+
+    /// Each tensor is in a shard, and each shard has one.
+    fn validate_places(&self) -> Result<()> {
+        let mut used = vec![false; self.shards.len()];
+        for entry in &self.tensors {
+            *used.get_mut(entry.shard).ok_or_else(|| {
+                Error::new(format!("{} is in a shard that is not listed", entry.named()))
+                    .expected(format!("an index below {}", self.shards.len()), entry.shard)
+            })? = true;
         }
         match self.shards.iter().zip(used).find(|(_, used)| !used) {
             Some((shard, _)) => {

@@ -82,8 +82,10 @@
 
 mod adapter;
 pub(crate) mod hash;
+mod live;
 mod manifest;
 mod read;
+mod sink;
 mod write;
 
 pub use adapter::StatedAdapter;
@@ -92,6 +94,7 @@ pub use manifest::{
     Status, activations,
 };
 pub use read::Trace;
+pub use sink::Sink;
 pub use write::{TraceWriter, WriteOptions};
 
 /// The manifest's file name.

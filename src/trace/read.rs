@@ -1,5 +1,6 @@
 //! Reading a trace: memory-mapped, checked before the first value is used.
 
+use super::live::Values;
 use super::{Entry, MANIFEST, Manifest, SelfCheck, Status};
 use crate::error::{Error, Result, nearest_point};
 use crate::prompt::Prompt;
@@ -15,12 +16,10 @@ use std::path::{Path, PathBuf};
 /// A trace that has passed every check of the [format](super).
 #[derive(Debug)]
 pub struct Trace {
-    path: PathBuf,
-    manifest: Manifest,
-    shards: Vec<Mmap>,
-    /// Byte range in its shard of the entry with this order.
-    ranges: Vec<Range<usize>>,
-    index: HashMap<(String, u32, String), usize>,
+    pub(super) path: PathBuf,
+    pub(super) manifest: Manifest,
+    pub(super) values: Values,
+    pub(super) index: HashMap<(String, u32, String), usize>,
 }
 
 const AGAIN: &str = "the trace is damaged or incomplete: capture it again";
@@ -38,7 +37,7 @@ impl Trace {
             shards.push(map);
         }
         let index = index(&manifest);
-        Ok(Self { path: path.to_path_buf(), manifest, shards, ranges, index })
+        Ok(Self { path: path.to_path_buf(), manifest, values: Values::Shards(shards, ranges), index })
     }
 
     /// The trace's directory.
@@ -84,9 +83,15 @@ impl Trace {
     }
 
     /// The values of an entry of this trace.
+    ///
+    /// # Panics
+    /// When they were released: that is a bug of whoever released them.
     pub fn view<'a>(&'a self, entry: &'a Entry) -> TensorView<'a> {
-        let range = self.ranges[entry.order as usize].clone();
-        TensorView { dtype: entry.dtype, shape: &entry.shape, bytes: &self.shards[entry.shard][range] }
+        let bytes = match &self.values {
+            Values::Shards(shards, ranges) => &shards[entry.shard][ranges[entry.order as usize].clone()],
+            Values::Live(values) => values.get(&entry.order).expect("released values are not asked for"),
+        };
+        TensorView { dtype: entry.dtype, shape: &entry.shape, bytes }
     }
 }
 

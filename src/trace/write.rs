@@ -1,6 +1,6 @@
 //! Writing a trace: one shard in memory, then a rename.
 
-use super::{Entry, Generated, LeftOut, MANIFEST, Manifest, Provenance, SelfCheck, Shard};
+use super::{Generated, LeftOut, MANIFEST, Manifest, Provenance, SelfCheck, Shard};
 use crate::error::{Error, Result};
 use crate::files::StagedDir;
 use crate::model::Adapter;
@@ -46,21 +46,8 @@ impl TraceWriter {
         Ok(Self {
             target: target.to_path_buf(),
             dir,
-            manifest: Manifest {
-                format: "layerdiff-trace".into(),
-                version: 1,
-                architecture: options.architecture,
-                config: options.config,
-                provenance: options.provenance,
-                adapter: options.adapter,
-                self_check: None,
-                prompts: Vec::new(),
-                shards: Vec::new(),
-                tensors: Vec::new(),
-                left_out: Vec::new(),
-                generated: None,
-            },
             shard_bytes: options.shard_bytes,
+            manifest: Manifest::new(options),
             pending: Vec::new(),
             pending_bytes: 0,
         })
@@ -95,17 +82,7 @@ impl TraceWriter {
         basis: &str,
         derived: bool,
     ) -> Result<()> {
-        let entry = Entry {
-            order: self.manifest.tensors.len() as u64,
-            prompt: self.manifest.prompts.last().expect("a prompt was started").id.clone(),
-            step,
-            point: point.to_owned(),
-            dtype,
-            shape: shape.to_vec(),
-            basis: basis.to_owned(),
-            derived,
-            shard: self.manifest.shards.len(),
-        };
+        let entry = self.manifest.entry(step, point, dtype, shape, basis, derived);
         debug_assert_eq!(entry.byte_len(), Some(bytes.len()));
         self.pending_bytes += bytes.len();
         self.pending.push((entry.key(), dtype, shape.to_vec(), bytes));

@@ -2,6 +2,7 @@
 
 use super::Job;
 use super::sources::{Against, with_reference_steps};
+use super::watch::Run;
 use crate::capture::{Request, capture_fed};
 use crate::checkpoint::ModelDir;
 use crate::engine::Engine;
@@ -16,6 +17,7 @@ impl Job<'_> {
     /// Captures `engine` on `model` both ways, decode steps after the prompt included, and compares.
     pub(super) fn judge_by_itself(
         &self,
+        name: &str,
         engine: &mut dyn Engine,
         model: &ModelDir,
         work: &Path,
@@ -29,7 +31,7 @@ impl Job<'_> {
             dequantized: None,
             quiet: self.ui.quiet,
         };
-        let (reference, candidate) = (work.join("reference"), work.join("candidate"));
+        let reference = work.join("reference");
         capture_fed(Feed::Apart, engine, &request, &reference)?;
         let mut against = Against::captured(reference, self.args, self.model)?;
         // One token after the other is all that a serial engine does: cut or not, the operations are the same.
@@ -37,8 +39,8 @@ impl Job<'_> {
             against.floors = vec![Floor::Exact];
         }
         let prompts = with_reference_steps(prompts.clone(), &Trace::open(&against.reference)?);
-        capture_fed(Feed::Joined, engine, &Request { prompts: &prompts, ..request }, &candidate)?;
-        let mut report = self.compare(&against, &Trace::open(&candidate)?, &prompts, None, None)?;
+        let run = Run { name, feed: Feed::Joined, request: Request { prompts: &prompts, ..request }, work };
+        let mut report = self.watch(&run, engine, &against, None, None)?;
         report.verdict.reasoning.push(
             "The engine was compared with itself alone: what it gets wrong on both ways alike is not seen; `--reference torch` sees it.".into(),
         );

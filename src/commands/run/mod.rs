@@ -3,25 +3,25 @@
 mod itself;
 mod reference;
 pub(super) mod sources;
+mod watch;
 
 use super::arm::Arm;
-use super::compare::as_it_is;
 use super::{Ui, command_line, publish};
 use crate::bundle::Bundle;
-use crate::capture::{Request, capture, dequantized, open_engine};
+use crate::capture::{Request, dequantized, open_engine};
 use crate::checkpoint::ModelDir;
-use crate::cli::RunArgs;
+use crate::cli::{Keep, RunArgs};
 use crate::engine::{CANDIDATES, Engine, check_known, reads_blocks, torch};
 use crate::error::{Error, Result};
 use crate::files::ReplacedDir;
 use crate::model::PointFilter;
-use crate::prompt::{Prompt, token_texts};
 use crate::replay::Held;
-use crate::report::{Options, Outcome, Report, ReportSet, assemble};
-use crate::trace::Trace;
+use crate::report::{Outcome, Report, ReportSet};
+use crate::split::Feed;
 use reference::Reference;
-use sources::{Against, Sources};
+use sources::Sources;
 use std::path::Path;
+use watch::Run;
 
 /// The word for every engine that can be judged.
 const ALL: &str = "all";
@@ -47,7 +47,7 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
     let out = ReplacedDir::stage(&args.out, "report.json")?;
     let mut set = ReportSet::new(command_line());
     let mut only = None;
-    each(args, reference, &open_engine, ui, |engine, report| match report {
+    each(args, reference, &open_engine, Some(out.path()), ui, |engine, report| match report {
         report if args.engine != ALL => {
             only = Some(report?);
             Ok(())
@@ -61,17 +61,22 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
             Ok(())
         }
     })?;
-    match only {
+    let outcome = match only {
         Some(report) => publish(&report, Some(out), Some(&args.out), ui),
         None => super::publish_set(&set, out, &args.out, ui),
+    }?;
+    let kept = args.out.join(watch::CANDIDATE);
+    if args.keep != Keep::None && kept.is_dir() {
+        ui.say(format_args!("the candidate's trace: {}", kept.display()));
     }
+    Ok(outcome)
 }
 
 /// Judges the engines that were asked for as `run` does, without writing a report.
 pub(super) fn judge(args: &RunArgs, open: Open<'_>, ui: Ui) -> Result<Vec<(String, Result<Report>)>> {
     let reference = args.reference.as_deref().map(Reference::parse).transpose()?;
     let mut found = Vec::new();
-    each(args, reference, open, ui, |engine, report| {
+    each(args, reference, open, None, ui, |engine, report| {
         found.push((engine.to_owned(), report));
         Ok(())
     })?;
@@ -83,6 +88,7 @@ fn each(
     args: &RunArgs,
     reference: Option<Reference<'_>>,
     open: Open<'_>,
+    out: Option<&Path>,
     ui: Ui,
     mut take: impl FnMut(&str, Result<Report>) -> Result<()>,
 ) -> Result<()> {
@@ -97,7 +103,8 @@ fn each(
         .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
     crate::files::remove_on_interrupt(work.path());
     let sources = Sources::new(args, reference, &model, &bundle, &points, work.path(), ui)?;
-    let job = Job { args, model: &model, points: &points, sources: &sources, work: work.path(), open, ui };
+    let (model, points, sources, work) = (&model, &points, &sources, work.path());
+    let job = Job { args, model, points, sources, work, open, out, ui };
     if args.engine != ALL {
         return take(&args.engine, job.judge(&args.engine));
     }
@@ -117,6 +124,8 @@ struct Job<'a> {
     sources: &'a Sources,
     work: &'a Path,
     open: Open<'a>,
+    /// Where the report is being written, and traces beside it.
+    out: Option<&'a Path>,
     ui: Ui,
 }
 
@@ -142,9 +151,10 @@ impl Job<'_> {
                 .at(own.path())
                 .hint("name the model that they were made of with --model"));
         }
-        let mut engine = (self.open)(name, own, args.path.as_deref())?;
+        let open = || (self.open)(name, own, args.path.as_deref());
+        let mut engine = open()?;
         let Some(against) = &sources.against else {
-            return self.judge_by_itself(engine.as_mut(), own, work);
+            return self.judge_by_itself(name, engine.as_mut(), own, work);
         };
         let weights = dequantized(engine.as_ref(), model, &work.join("dequantized"))?;
         let held = held(engine.as_ref(), own, weights.as_ref(), work)?;
@@ -161,6 +171,16 @@ impl Job<'_> {
         if arm.as_ref().is_some_and(|arm| !covers(arm)) {
             arm = None;
         }
+        if let (Some(python), Some(weights), None) = (&sources.python, &weights, &arm) {
+            // PyTorch needs the memory.
+            drop(engine);
+            let (dtype, steps, quiet) = ("float32", sources.steps, ui.quiet);
+            let model = weights;
+            let request =
+                torch::Request { model, prompts: &prompts, points, dtype, activation_bits, steps, quiet };
+            arm = Some(Arm::capture(python, &request, work)?);
+            engine = open()?;
+        }
         let request = Request {
             model: own,
             prompts: &prompts,
@@ -169,57 +189,8 @@ impl Job<'_> {
             dequantized: weights.as_ref(),
             quiet: ui.quiet,
         };
-        let candidate = work.join("candidate");
-        capture(engine.as_mut(), &request, &candidate)?;
-        // PyTorch needs the memory.
-        drop(engine);
-        if let (Some(python), Some(weights), None) = (&sources.python, &weights, &arm) {
-            let (dtype, steps, quiet) = ("float32", sources.steps, ui.quiet);
-            let model = weights;
-            let request =
-                torch::Request { model, prompts: &prompts, points, dtype, activation_bits, steps, quiet };
-            arm = Some(Arm::capture(python, &request, work)?);
-        }
-        self.compare(against, &Trace::open(&candidate)?, &prompts, arm, Some(&held))
-    }
-
-    fn compare(
-        &self,
-        against: &Against,
-        candidate: &Trace,
-        prompts: &[Prompt],
-        arm: Option<Arm>,
-        held: Option<&Held>,
-    ) -> Result<Report> {
-        let sources = self.sources;
-        let reference = Trace::open(&against.reference)?.restricted_to(prompts, sources.steps);
-        let (arm, arm_floor) = match arm {
-            Some(Arm { trace, floor }) => (Some(trace.restricted_to(prompts, sources.steps)), floor),
-            None => (None, None),
-        };
-        let gains = self.model.gains()?;
-        let reference_held = match held {
-            Some(_) => as_it_is(self.model, &reference)?,
-            None => None,
-        };
-        let options = Options {
-            graph: self.model.graph(),
-            gains: &gains,
-            held,
-            reference_held: reference_held.as_ref(),
-            points: self.points,
-            floor: arm_floor.as_ref().unwrap_or_else(|| against.floors.first().expect("at least one")),
-            floors: &against.floors,
-            quantized: arm.as_ref(),
-            other_weights: self.args.weights.is_some(),
-            command: command_line(),
-            quiet: self.ui.quiet,
-        };
-        let mut report = assemble(&reference, candidate, &options)?;
-        if let Some(text) = token_texts(self.model.path()) {
-            report.name_tokens(text);
-        }
-        Ok(report)
+        let run = Run { name, feed: Feed::Plain, request, work };
+        self.watch(&run, engine.as_mut(), against, arm, Some(&held))
     }
 }
 

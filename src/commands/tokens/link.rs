@@ -3,7 +3,7 @@
 use super::super::{Ui, run};
 use super::Candidate;
 use crate::checkpoint::ModelDir;
-use crate::cli::{FormatArg, InputArgs, ModelArg, PromptArg, PythonArg, RunArgs};
+use crate::cli::{FormatArg, InputArgs, Keep, ModelArg, PromptArg, PythonArg, RunArgs};
 use crate::error::{Error, Result};
 use crate::prompt::Prompt;
 use crate::tokens::{LayerLink, Record, WorstPrompt};
@@ -73,6 +73,7 @@ impl Link<'_> {
             floor: Vec::new(),
             quantized: Vec::new(),
             weights: None,
+            keep: Keep::None,
             out: "unused".into(),
             format: FormatArg::default(),
             input: InputArgs {
