@@ -66,6 +66,9 @@ pub struct Online<'a> {
     /// The largest errors so far, of what errors by head and by value are chosen among.
     worst: [HashMap<String, f64>; 2],
     spent: [Duration; 2],
+    batch: usize,
+    /// Bytes of tensors in memory, now and at most.
+    in_memory: [usize; 2],
 }
 
 impl<'a> Online<'a> {
@@ -83,12 +86,33 @@ impl<'a> Online<'a> {
             later_bytes: 0,
             worst: Default::default(),
             spent: Default::default(),
+            batch: BATCH,
+            in_memory: [0, 0],
+        }
+    }
+
+    /// Works on tensors of about so many bytes together, instead of [`BATCH`].
+    pub fn in_batches_of(mut self, bytes: usize) -> Self {
+        self.batch = bytes;
+        self
+    }
+
+    /// The most bytes of tensors that were in memory so far.
+    pub fn most_bytes(&self) -> usize {
+        self.in_memory[1]
+    }
+
+    fn release(&mut self, orders: Vec<u64>) {
+        for order in orders {
+            self.in_memory[0] -= self.bytes(order);
+            self.trace.release(order);
         }
     }
 
     /// The run has ended: what is known of it, and a trace of it whose values are gone.
     pub fn close(mut self, self_check: Option<SelfCheck>) -> Result<(Trace, Measured)> {
         self.trace.close(self_check)?;
+        log::info!("tensors in memory while it ran: at most {:.1} MB", self.in_memory[1] as f64 / 1e6);
         let [compared, replayed] = self.spent;
         progress::spent("comparing while it ran", compared);
         if self.against.held.is_some() {
@@ -117,16 +141,15 @@ impl<'a> Online<'a> {
             self.later_bytes += later.iter().map(|task| self.bytes(task.order)).sum::<usize>();
             self.later.extend(later);
             tasks = now;
-            if end || self.later_bytes > BATCH {
+            if end || self.later_bytes > self.batch {
                 tasks.append(&mut self.later);
                 self.later_bytes = 0;
             }
             self.replay(&tasks)?;
         }
         for task in &tasks {
-            for order in self.window.done(task) {
-                self.trace.release(order);
-            }
+            let unused = self.window.done(task);
+            self.release(unused);
         }
         self.spent[0] += compared - start;
         self.spent[1] += compared.elapsed();
@@ -178,9 +201,8 @@ impl<'a> Online<'a> {
         for ((entry, against), (heads, by_value)) in entries.iter().zip(found).zip(details) {
             self.measured.compared(key(entry), Compared { against, heads, by_value });
         }
-        for order in self.window.compared(&pending) {
-            self.trace.release(order);
-        }
+        let unused = self.window.compared(&pending);
+        self.release(unused);
         Ok(())
     }
 
@@ -195,9 +217,8 @@ impl<'a> Online<'a> {
             &entries[before as usize],
             &entries[task.order as usize],
         )?;
-        if let Some(order) = self.window.layer_checked(before) {
-            self.trace.release(order);
-        }
+        let unused = self.window.layer_checked(before);
+        self.release(unused.into_iter().collect());
         Ok(())
     }
 
@@ -246,9 +267,8 @@ impl Sink for Online<'_> {
 
     fn end_prompt(&mut self) -> Result<()> {
         self.work(true)?;
-        for order in self.window.clear() {
-            self.trace.release(order);
-        }
+        let unused = self.window.clear();
+        self.release(unused);
         Ok(())
     }
 
@@ -267,9 +287,11 @@ impl Sink for Online<'_> {
         derived: bool,
     ) -> Result<()> {
         self.pending_bytes += bytes.len();
+        let [now, most] = self.in_memory;
+        self.in_memory = [now + bytes.len(), most.max(now + bytes.len())];
         let order = self.trace.push(step, point, dtype, shape, bytes, basis, derived);
         self.window.arrive(step, self.against.graph.position(point), order);
         self.pending.push(order);
-        if self.pending_bytes >= BATCH { self.work(false) } else { Ok(()) }
+        if self.pending_bytes >= self.batch { self.work(false) } else { Ok(()) }
     }
 }
