@@ -2,6 +2,7 @@
 
 use crate::compare::is_layer;
 use crate::model::{Graph, PointFilter};
+use crate::replay::reads_of_prefill;
 use std::collections::{HashMap, HashSet};
 
 /// A tensor that has come, for its component to be replayed.
@@ -23,6 +24,8 @@ struct Reads {
     inputs: Vec<usize>,
     /// In the step before.
     carried: Vec<usize>,
+    /// In the prefill.
+    prefill: Vec<usize>,
     /// True where anything is done with the component.
     wanted: bool,
     layer: bool,
@@ -34,6 +37,8 @@ pub(super) struct Window {
     reads: Vec<Reads>,
     /// How many components read each, in the same step and in the next.
     readers: Vec<[usize; 2]>,
+    /// Which are read by every later step, if they are of the prefill: those stay.
+    of_prefill: Vec<bool>,
     steps: u32,
     arrived: HashSet<Place>,
     /// Order, and how many still need it.
@@ -50,26 +55,31 @@ impl Window {
         let components = graph.components();
         let mut reads = vec![Reads::default(); components.len()];
         let mut readers = vec![[0, 0]; components.len()];
+        let mut of_prefill = vec![false; components.len()];
         for (i, component) in components.iter().enumerate() {
             let layer = is_layer(component);
             if !points.accepts(&component.point) || !(replays || layer) {
                 continue;
             }
-            let known = |points_read: &[String]| {
-                let captured = points_read.iter().filter(|point| points.accepts(point));
+            let known = |read: &mut dyn Iterator<Item = &str>| {
+                let captured = read.filter(|point| points.accepts(point));
                 let mut known: Vec<usize> = captured.filter_map(|point| graph.position(point)).collect();
                 known.sort_unstable();
                 known.dedup();
                 known
             };
-            let (inputs, carried) = (known(&component.inputs), known(&component.carried));
+            let inputs = known(&mut component.inputs.iter().map(String::as_str));
+            let carried = known(&mut component.carried.iter().map(String::as_str));
+            let prefill = known(&mut reads_of_prefill(graph, component));
+            prefill.iter().for_each(|p| of_prefill[*p] = true);
             inputs.iter().for_each(|p| readers[*p][0] += 1);
             carried.iter().for_each(|p| readers[*p][1] += 1);
-            reads[i] = Reads { inputs, carried, wanted: true, layer };
+            reads[i] = Reads { inputs, carried, prefill, wanted: true, layer };
         }
         Self {
             reads,
             readers,
+            of_prefill,
             steps: 0,
             arrived: HashSet::new(),
             users: HashMap::new(),
@@ -102,6 +112,7 @@ impl Window {
             users += now + if step < self.steps { next } else { 0 };
             // Its own task, and for a layer's output that of the layer after.
             users += usize::from(reads.wanted) + usize::from(reads.layer);
+            users += usize::from(self.of_prefill[i] && step == 0);
             self.arrived.insert((step, i));
             self.orders.insert((step, i), order);
         }
@@ -124,7 +135,12 @@ impl Window {
             let Some(i) = task.component else { return true };
             let now = |input: &usize| self.arrived.contains(&(task.step, *input));
             let before = |input: &usize| task.step == 0 || self.arrived.contains(&(task.step - 1, *input));
-            end || (self.reads[i].inputs.iter().all(now) && self.reads[i].carried.iter().all(before))
+            let first = |input: &usize| self.arrived.contains(&(0, *input));
+            let reads = &self.reads[i];
+            let there = reads.inputs.iter().all(now)
+                && reads.carried.iter().all(before)
+                && reads.prefill.iter().all(first);
+            end || there
         };
         let (ready, waiting) = waiting.into_iter().partition(there);
         self.waiting = waiting;

@@ -20,7 +20,7 @@ pub(crate) use precision::SMALLEST;
 pub(crate) use step::{Replayed, Step, Stop};
 
 use crate::error::Result;
-use crate::model::{Graph, ModelConfig, Op};
+use crate::model::{Component, Graph, ModelConfig, Op};
 use crate::parameters::Parameters;
 use crate::prompt::Prompt;
 use crate::trace::Trace;
@@ -98,6 +98,14 @@ pub struct Place<'a> {
     pub step: u32,
     /// The component's point.
     pub point: &'a str,
+}
+
+/// What a component's replay reads of the prefill beside its inputs and what is carried: from where positions
+/// are counted is seen in all tables together.
+pub fn reads_of_prefill<'a>(graph: &'a Graph, component: &Component) -> impl Iterator<Item = &'a str> {
+    let is_table = component.op == Op::RopeTable;
+    let tables = graph.components().iter().filter(move |c| is_table && c.op == Op::RopeTable);
+    tables.map(|c| c.point.as_str())
 }
 
 /// Most tokens whose products are held in memory at a time.

@@ -89,7 +89,9 @@ impl Trace {
     pub fn view<'a>(&'a self, entry: &'a Entry) -> TensorView<'a> {
         let bytes = match &self.values {
             Values::Shards(shards, ranges) => &shards[entry.shard][ranges[entry.order as usize].clone()],
-            Values::Live(values) => values.get(&entry.order).expect("released values are not asked for"),
+            Values::Live(values) => {
+                values.get(&entry.order).unwrap_or_else(|| panic!("`{}` was released", entry.key()))
+            }
         };
         TensorView { dtype: entry.dtype, shape: &entry.shape, bytes }
     }

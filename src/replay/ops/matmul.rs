@@ -67,6 +67,7 @@ pub(super) struct Rows {
     x: Vec<f64>,
     norms: Vec<f64>,
     precision: Precision,
+    decoded: bool,
 }
 
 impl Rows {
@@ -86,7 +87,7 @@ impl Rows {
             x.chunks_exact_mut(k.max(1)).for_each(|row| round_to_codes(row, bits));
         }
         let norms = x.chunks_exact(k.max(1)).map(norm).collect();
-        Ok(Self { x, norms, precision: step.precision()? })
+        Ok(Self { x, norms, precision: step.precision()?, decoded: step.step > 0 })
     }
 
     /// Number of tokens.
@@ -108,9 +109,8 @@ fn shape(step: &Step<'_>) -> Replayed<[usize; 2]> {
 pub(super) fn multiply(step: &Step<'_>, parts: &mut [(&Rows, &mut Judge<'_>)]) -> Replayed<()> {
     let w = step.parameter(0)?;
     let [n, k] = shape(step)?;
-    let all: Vec<f64> = parts.iter().flat_map(|(rows, _)| rows.x.iter().copied()).collect();
-    let tokens = parts.iter().map(|(rows, _)| rows.len()).sum::<usize>();
-    let x = Tensor::from_vec(all, (tokens, k), &Device::Cpu).map_err(candle)?;
+    let all: Vec<&Rows> = parts.iter().map(|(rows, _)| *rows).collect();
+    let blocks = Block::of(&all, k)?;
     let mut held: Vec<Part<'_, '_, '_>> =
         parts.iter_mut().map(|(rows, judge)| Part::new(step, rows, judge, [n, k])).collect();
     let most = (CHUNK / k.max(1)).max(1);
@@ -119,12 +119,13 @@ pub(super) fn multiply(step: &Step<'_>, parts: &mut [(&Rows, &mut Judge<'_>)]) -
         let rows = chunk(&w, start * k, count * k);
         let sizes = rows.chunks_exact(k).map(|row| Size::new(row, step.quantized)).collect();
         let weights = Tensor::from_vec(rows.clone(), (count, k), &Device::Cpu).map_err(candle)?;
-        let out = x.matmul(&weights.t().map_err(candle)?).map_err(candle)?;
-        let out: Vec<f64> = out.flatten_all().and_then(|t| t.to_vec1()).map_err(candle)?;
+        let weights = weights.t().map_err(candle)?;
         let chunk = Chunk { start, rows, sizes };
-        let mut out = out.chunks_exact(count);
-        for part in &mut held {
-            (0..part.rows.len()).zip(&mut out).for_each(|(t, out)| part.check(t, &chunk, out));
+        for block in &blocks {
+            let out = block.x.matmul(&weights).map_err(candle)?;
+            let out: Vec<f64> = out.flatten_all().and_then(|t| t.to_vec1()).map_err(candle)?;
+            let rows = block.tokens.iter().zip(out.chunks_exact(count));
+            rows.for_each(|((part, t), out)| held[*part].check(*t, &chunk, out));
         }
         if held.iter().all(|part| part.judge.is_hopeless()) {
             break;
@@ -132,6 +133,36 @@ pub(super) fn multiply(step: &Step<'_>, parts: &mut [(&Rows, &mut Judge<'_>)]) -
     }
     held.into_iter().for_each(Part::finish);
     Ok(())
+}
+
+/// Decode steps that are multiplied together, with zeros in place of those that are missing.
+const DECODED: usize = 8;
+
+/// Rows that are multiplied at once.
+///
+/// In which order a product adds up may depend on how many rows it has. A prefill is therefore multiplied alone
+/// and decode steps in blocks of one size: a result is the same bits whatever else is replayed beside it.
+struct Block {
+    x: Tensor,
+    /// For each row the part, and the token in it.
+    tokens: Vec<(usize, usize)>,
+}
+
+impl Block {
+    fn of(parts: &[&Rows], k: usize) -> Replayed<Vec<Self>> {
+        let block = |tokens: Vec<(usize, usize)>, height: usize| -> Replayed<Self> {
+            let mut x = Vec::with_capacity(height * k);
+            tokens.iter().for_each(|(part, t)| x.extend(&parts[*part].x[t * k..(t + 1) * k]));
+            x.resize(height * k, 0.0);
+            Ok(Self { x: Tensor::from_vec(x, (height, k), &Device::Cpu).map_err(candle)?, tokens })
+        };
+        let of = |part: usize| (0..parts[part].len()).map(move |t| (part, t));
+        let (decoded, prefills): (Vec<usize>, Vec<usize>) = (0..parts.len()).partition(|i| parts[*i].decoded);
+        let prefills = prefills.into_iter().map(|part| block(of(part).collect(), parts[part].len()));
+        let decoded: Vec<(usize, usize)> = decoded.into_iter().flat_map(of).collect();
+        let decoded = decoded.chunks(DECODED).map(|tokens| block(tokens.to_vec(), DECODED));
+        prefills.chain(decoded).collect()
+    }
 }
 
 /// Rows of the weight from `start` on, one after the other.
