@@ -99,7 +99,7 @@ impl Sides<'_> {
                 step: row.pair.step,
                 prompt: row.pair.prompt.to_owned(),
                 axis: graph.axes(row.pair.component?)[axis].clone(),
-                rel_l2: metrics::compare(reference, candidate, Some(axis)).per_token,
+                rel_l2: metrics::rel_l2_along(reference, candidate, axis),
             })
         });
         heads.collect()
