@@ -1,8 +1,9 @@
 //! Quantiles of magnitudes without keeping them: a histogram with bins of equal relative width.
 
-use super::kernel::{BINS, COPIES, MANTISSA_BITS, SHIFT as NARROW_SHIFT, Table};
+use super::kernel::{BINS, COPIES, MANTISSA_BITS, RUN, SHIFT as NARROW_SHIFT, TABLE, Table};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
+use std::ops::Range;
 
 const SHIFT: u32 = f64::MANTISSA_DIGITS - 1 - MANTISSA_BITS;
 const WIDE: usize = 1 << (11 + MANTISSA_BITS);
@@ -10,10 +11,12 @@ const WIDE: usize = 1 << (11 + MANTISSA_BITS);
 const FINITE: usize = 255 << MANTISSA_BITS;
 /// Numbers after which the counts of 32 bits are moved on.
 const SPILL: u64 = 1 << 31;
+/// The most that a kernel may have counted in one copy of a bin before the counts of 16 bits are moved on.
+const FULL: usize = u16::MAX as usize - RUN.div_ceil(COPIES);
 
 thread_local! {
-    /// A table that is not in use, all zeros: to make one takes as long as to compare a small tensor.
-    static SPARE: Cell<Option<Box<Table>>> = const { Cell::new(None) };
+    /// Counts that are not in use, all zeros: to make them takes as long as to compare a small tensor.
+    static SPARE: Cell<Option<Box<Counts>>> = const { Cell::new(None) };
 }
 
 /// Counts non-negative finite numbers.
@@ -35,42 +38,72 @@ pub struct Histogram {
 /// What was counted by the upper bits of f32.
 #[derive(Debug)]
 struct Narrow {
-    table: Box<Table>,
+    counts: Box<Counts>,
     /// From which bin on, up to which, may have been counted in, beside the first and those of what is not finite.
     from: usize,
     to: usize,
+    /// The most that can be in one copy of a bin.
+    fullest: usize,
     /// How many in the first bin are not 0.
     not_zero: u64,
 }
 
+#[derive(Debug)]
+struct Counts {
+    table: Table,
+    /// Of each bin, what is no longer in the table.
+    sums: [u64; FINITE],
+}
+
+impl Counts {
+    fn new() -> Box<Self> {
+        Box::new(Self { table: [0; TABLE], sums: [0; FINITE] })
+    }
+
+    /// Moves the counts of some bins out of the table.
+    fn add_up(&mut self, bins: Range<usize>) {
+        let copies = &mut self.table[bins.start * COPIES..bins.end * COPIES];
+        for (sum, copies) in self.sums[bins].iter_mut().zip(copies.chunks_exact_mut(COPIES)) {
+            *sum += copies.iter().map(|count| u64::from(*count)).sum::<u64>();
+            copies.fill(0);
+        }
+    }
+}
+
 impl Narrow {
     fn new() -> Self {
-        let table = SPARE.take().unwrap_or_else(|| {
-            let zeros = vec![0; size_of::<Table>() / size_of::<u32>()];
-            zeros.into_boxed_slice().try_into().expect("it was made so long")
-        });
-        Self { table, from: BINS, to: 0, not_zero: 0 }
+        let counts = SPARE.take().unwrap_or_else(Counts::new);
+        Self { counts, from: BINS, to: 0, fullest: 0, not_zero: 0 }
+    }
+
+    /// The bins between the first and those of what is not finite that may have been counted in.
+    fn used(&self) -> Range<usize> {
+        let from = self.from.clamp(1, FINITE);
+        from..self.to.clamp(from, FINITE)
+    }
+
+    /// Makes room in the table.
+    fn spill(&mut self) {
+        self.counts.add_up(0..1);
+        self.counts.add_up(self.used());
+        self.counts.table[FINITE * COPIES..].fill(0);
+        self.fullest = 0;
     }
 
     /// The bins that were counted in, by the upper bits of an f64, with how many are in each; and how many numbers
     /// were 0. Nothing is left.
     fn take(&mut self) -> (Vec<(u32, u64)>, u64) {
-        let all = |counts: &[u32]| counts.iter().map(|count| u64::from(*count)).sum::<u64>();
+        self.spill();
+        let used = self.used();
         let bin = |f32_bits: u32| (f64::from(f32::from_bits(f32_bits)).to_bits() >> SHIFT) as u32;
         let not_zero = std::mem::take(&mut self.not_zero);
-        let zeros = all(&self.table[..COPIES]) - not_zero;
+        let zeros = std::mem::take(&mut self.counts.sums[0]) - not_zero;
         // The middle of the first bin, which begins at 0.
         let mut taken = vec![(bin(1 << (NARROW_SHIFT - 1)), not_zero)];
-        let from = self.from.max(1);
-        let to = self.to.min(FINITE).max(from);
-        let counts = &mut self.table[from * COPIES..to * COPIES];
-        for (number, counts) in (from..).zip(counts.chunks_exact(COPIES)) {
-            taken.push((bin((number as u32) << NARROW_SHIFT), all(counts)));
+        for (number, sum) in used.clone().zip(&mut self.counts.sums[used]) {
+            taken.push((bin((number as u32) << NARROW_SHIFT), std::mem::take(sum)));
         }
         taken.retain(|(_, count)| *count > 0);
-        counts.fill(0);
-        self.table[..COPIES].fill(0);
-        self.table[FINITE * COPIES..].fill(0);
         (self.from, self.to) = (BINS, 0);
         (taken, zeros)
     }
@@ -98,9 +131,10 @@ impl Histogram {
         }
     }
 
-    /// Where a [kernel](super::kernel::counted) counts f32. What it counted is to be told by [`Histogram::counted`].
+    /// Where a [kernel](super::kernel::counted) counts a run of f32. What it counted is to be told by
+    /// [`Histogram::counted`], run by run.
     pub(super) fn table(&mut self) -> &mut Table {
-        &mut self.narrow.get_or_insert_with(Narrow::new).table
+        &mut self.narrow.get_or_insert_with(Narrow::new).counts.table
     }
 
     /// Says that so many of those that the kernel has counted in the first bin are not 0.
@@ -117,6 +151,10 @@ impl Histogram {
             narrow.from = narrow.from.min((least >> NARROW_SHIFT) as usize);
             // The largest was rounded to f64 before, and may lie one bin further.
             narrow.to = narrow.to.max(((max as f32).to_bits() >> NARROW_SHIFT) as usize + 2);
+            narrow.fullest += numbers.div_ceil(COPIES);
+            if narrow.fullest > FULL {
+                narrow.spill();
+            }
         }
         self.unsettled += numbers as u64;
         if self.unsettled >= SPILL {
@@ -141,7 +179,7 @@ impl Histogram {
     pub fn finish(mut self) -> Counted {
         self.settle();
         if let Some(narrow) = self.narrow {
-            SPARE.set(Some(narrow.table));
+            SPARE.set(Some(narrow.counts));
         }
         self.counted
     }

@@ -44,10 +44,13 @@ pub(super) const BINS: usize = 1 << (u32::BITS - 1 - SHIFT);
 const PLACE_SHIFT: u32 = SHIFT - COPIES.ilog2();
 const PLACES: u32 = ((BINS - 1) * COPIES) as u32;
 
-/// The counts of differences by their bins, each bin's copies beside each other.
-///
-/// It is longer than the bins by one, so that no place that 16 bits can name plus a lane lies outside.
-pub(super) type Table = [u32; (BINS + 1) * COPIES];
+/// The length of a [`Table`]: one bin more than there are, so that no place that 16 bits can name plus a lane lies
+/// outside.
+pub(super) const TABLE: usize = (BINS + 1) * COPIES;
+
+/// The counts of differences by their bins, each bin's copies beside each other. The smaller the counts, the less
+/// of the nearest cache they take from what is read.
+pub(super) type Table = [u16; TABLE];
 
 /// Eights of numbers between writing a bin down and counting it.
 #[cfg(target_arch = "x86_64")]

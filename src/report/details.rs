@@ -8,6 +8,7 @@ use crate::align::{Partner, restore};
 use crate::basis::Restored;
 use crate::metrics::{self, ErrorsByValue};
 use crate::trace::Trace;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -91,7 +92,7 @@ impl Sides<'_> {
             axes.iter().position(|name| name == "heads" || name.ends_with("_heads"))
         };
         let worst = worst_by(rows, |row| axis_of(row).map(|_| row.pair.point.to_owned()));
-        let heads = worst.into_iter().filter_map(|row| {
+        let heads = worst.into_par_iter().filter_map(|row| {
             let axis = axis_of(row)?;
             let (reference, candidate) = self.of(row)?;
             Some(HeadErrors {
@@ -115,7 +116,7 @@ impl Sides<'_> {
                 chosen.push(row);
             }
         }
-        let all = chosen.into_iter().filter_map(|row| {
+        let all = chosen.into_par_iter().filter_map(|row| {
             let (reference, candidate) = self.of(row)?;
             Some(PointByValue {
                 point: row.pair.point.to_owned(),

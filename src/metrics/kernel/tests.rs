@@ -3,7 +3,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn table() -> Box<Table> {
-    vec![0; (BINS + 1) * COPIES].into_boxed_slice().try_into().unwrap()
+    Box::new([0; TABLE])
 }
 
 /// The bits of a run; which NaN a sum is depends on the order of the operands.
