@@ -1,6 +1,7 @@
 """The metrics of a comparison as vectorized numpy: what `compare.rs` beside this is held against.
 
-Prints as JSON the seconds that all tensors took, for which files are read before, and the metrics of the first.
+Prints as JSON the seconds that all tensors took, for which files are read before, and the metrics
+of the first.
 """
 
 import json
