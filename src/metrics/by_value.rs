@@ -98,7 +98,7 @@ fn size(value: f64) -> usize {
 /// The exponent of the power of 2 below numbers of a size that is not 0.
 fn exponent(size: usize) -> i32 {
     const BIAS: i32 = 1023;
-    size as i32 - 1 - BIAS
+    i32::from(size as u16) - 1 - BIAS
 }
 
 #[cfg(test)]

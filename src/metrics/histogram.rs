@@ -16,7 +16,7 @@ const FULL: usize = u16::MAX as usize - RUN.div_ceil(COPIES);
 
 thread_local! {
     /// Counts that are not in use, all zeros: to make them takes as long as to compare a small tensor.
-    static SPARE: Cell<Option<Box<Counts>>> = const { Cell::new(None) };
+    static SPARE: Cell<Option<Counts>> = const { Cell::new(None) };
 }
 
 /// Counts non-negative finite numbers.
@@ -38,7 +38,7 @@ pub struct Histogram {
 /// What was counted by the upper bits of f32.
 #[derive(Debug)]
 struct Narrow {
-    counts: Box<Counts>,
+    counts: Counts,
     /// From which bin on, up to which, may have been counted in, beside the first and those of what is not finite.
     from: usize,
     to: usize,
@@ -50,14 +50,15 @@ struct Narrow {
 
 #[derive(Debug)]
 struct Counts {
-    table: Table,
+    table: Box<Table>,
     /// Of each bin, what is no longer in the table.
-    sums: [u64; FINITE],
+    sums: Vec<u64>,
 }
 
 impl Counts {
-    fn new() -> Box<Self> {
-        Box::new(Self { table: [0; TABLE], sums: [0; FINITE] })
+    fn new() -> Self {
+        let table = vec![0; TABLE].into_boxed_slice().try_into().expect("it was made so long");
+        Self { table, sums: vec![0; FINITE] }
     }
 
     /// Moves the counts of some bins out of the table.

@@ -3,7 +3,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn table() -> Box<Table> {
-    Box::new([0; TABLE])
+    vec![0; TABLE].into_boxed_slice().try_into().unwrap()
 }
 
 /// The bits of a run; which NaN a sum is depends on the order of the operands.
