@@ -1,6 +1,7 @@
 """The metrics of a comparison as vectorized numpy: what `compare.rs` beside this is held against.
 
-Prints the seconds that all tensors took; files are read before.
+Prints as JSON the seconds that all tensors took, for which files are read before, and the metrics
+of the first.
 """
 
 import json
@@ -28,7 +29,7 @@ def metrics(r: np.ndarray, c: np.ndarray, quantiles: bool) -> dict[str, object]:
         "per_token": np.sqrt((d * d).sum(-1) / (r * r).sum(-1)),
     }
     if quantiles:
-        found["quantiles"] = np.quantile(size, [0.5, 0.9, 0.99, 0.999])
+        found["quantiles"] = np.quantile(size, [0.5, 0.9, 0.99, 0.999], method="inverted_cdf")
     return found
 
 
@@ -36,14 +37,15 @@ def main() -> None:
     """Compare the shards of two traces."""
     reference, candidate, quantiles = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "true"
     shards = [shard["file"] for shard in json.loads((reference / "manifest.json").read_text())["shards"]]
-    seconds = 0.0
+    seconds, found = 0.0, {}
     for shard in shards:
         r, c = load_file(reference / shard), load_file(candidate / shard)
         start = time.perf_counter()
         for name in r:
-            metrics(r[name], c[name], quantiles)
+            found[name] = metrics(r[name], c[name], quantiles)
         seconds += time.perf_counter() - start
-    print(seconds)
+    first = {key: np.asarray(value).tolist() for key, value in found["p/0/tensor.0"].items()}
+    print(json.dumps({"seconds": seconds, "first": first}))
 
 
 if __name__ == "__main__":

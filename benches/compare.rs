@@ -4,15 +4,22 @@
 //! cargo bench --bench compare                      256 MB a side
 //! cargo bench --bench compare -- 2000              2 GB a side
 //! cargo bench --bench compare -- 256 --numpy       also a vectorized numpy script, `compare.py` beside this
+//! cargo bench --bench compare -- --short           4 MB a side, one round
 //! ```
+//!
+//! What is timed is right: the metrics of the first tensor are held against plain formulas, and with `--numpy` against
+//! the script's.
 //!
 //! Rounds are interleaved and medians are taken: `sum`, then each comparison, then again. The traces are written
 //! to the temporary directory first and lie in the page cache.
 
-use half::bf16;
+#[path = "compare/agree.rs"]
+mod agree;
+
+use half::{bf16, f16};
 use layerdiff::metrics;
 use layerdiff::prompt::Prompt;
-use layerdiff::tensor::DType;
+use layerdiff::tensor::{DType, TensorView};
 use layerdiff::trace::{Provenance, Trace, TraceWriter, WriteOptions};
 use memmap2::Mmap;
 use rayon::prelude::*;
@@ -27,17 +34,19 @@ const SHAPE: [usize; 2] = [512, 2048];
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    let megabytes: usize = args.iter().find_map(|arg| arg.parse().ok()).unwrap_or(256);
+    let has = |flag: &str| args.iter().any(|arg| arg == flag);
+    let (usual, rounds) = if has("--short") { (4, 1) } else { (256, ROUNDS) };
+    let megabytes: usize = args.iter().find_map(|arg| arg.parse().ok()).unwrap_or(usual);
     let root = tempfile::tempdir().unwrap();
-    println!("{megabytes} MB a side, {} threads, medians of {ROUNDS}", rayon::current_num_threads());
+    println!("{megabytes} MB a side, {} threads, medians of {rounds}", rayon::current_num_threads());
     println!("{:<26} {:>9} {:>9} {:>12}", "", "GB/s", "of sum", "× slower");
-    for dtype in [DType::F32, DType::BF16] {
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
         let sides = ["reference", "candidate"].map(|name| root.path().join(format!("{name}-{dtype}")));
         for (seed, side) in (1..).zip(&sides) {
             write(side, dtype, seed, megabytes << 20);
         }
-        let numpy = args.iter().any(|arg| arg == "--numpy");
-        measure(dtype, &sides, numpy);
+        agree::with_formulas(&sides);
+        measure(dtype, &sides, rounds, has("--numpy"));
     }
 }
 
@@ -72,6 +81,7 @@ fn write(out: &Path, dtype: DType, seed: u64, bytes: usize) {
         });
         let bytes: Vec<u8> = match dtype {
             DType::BF16 => values.flat_map(|v| bf16::from_f32(v).to_le_bytes()).collect(),
+            DType::F16 => values.flat_map(|v| f16::from_f32(v).to_le_bytes()).collect(),
             _ => values.flat_map(f32::to_le_bytes).collect(),
         };
         writer.push(0, &format!("tensor.{i}"), dtype, &SHAPE, bytes, "original", false).unwrap();
@@ -97,36 +107,41 @@ fn sum(sides: &[PathBuf; 2]) -> u64 {
     pieces.par_iter().map(add).reduce(|| 0, u64::wrapping_add)
 }
 
-/// All metrics of every pair, as the command takes them: in parallel across tensors.
-fn compare(sides: &[PathBuf; 2]) -> f64 {
+/// The largest of what is said of the pairs, as the command takes them: in parallel across tensors.
+fn compare(sides: &[PathBuf; 2], of: impl Fn(TensorView<'_>, TensorView<'_>) -> f64 + Sync) -> f64 {
     let [reference, candidate] = [&sides[0], &sides[1]].map(|side| Trace::open(side).unwrap());
     let one = |entry: &layerdiff::trace::Entry| {
         let other = candidate.find(&entry.prompt, entry.step, &entry.point).unwrap();
-        metrics::compare(reference.view(entry), candidate.view(other), Some(0)).rel_l2
+        of(reference.view(entry), candidate.view(other))
     };
     reference.entries().par_iter().map(one).reduce(|| 0.0, f64::max)
 }
 
-fn numpy(sides: &[PathBuf; 2], quantiles: bool) -> Option<f64> {
+/// What the script says of the tensors: the seconds it took, and the metrics of the first.
+fn numpy(sides: &[PathBuf; 2], quantiles: bool) -> serde_json::Value {
     let python = std::env::var("LAYERDIFF_PYTHON").unwrap_or_else(|_| "python3".into());
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/compare.py");
-    let output = Command::new(python).arg(script).args(sides).arg(quantiles.to_string()).output().ok()?;
-    String::from_utf8_lossy(&output.stdout).trim().parse().ok()
+    let output = Command::new(python).arg(script).args(sides).arg(quantiles.to_string()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn measure(dtype: DType, sides: &[PathBuf; 2], with_numpy: bool) {
+fn measure(dtype: DType, sides: &[PathBuf; 2], rounds: usize, with_numpy: bool) {
     let bytes: u64 = sides.iter().flat_map(|side| shards(side)).map(|f| f.metadata().unwrap().len()).sum();
     let timed = |work: &dyn Fn() -> u64| {
         let start = Instant::now();
         std::hint::black_box(work());
         start.elapsed().as_secs_f64()
     };
-    let (mut summed, mut compared) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    let all = |r: TensorView<'_>, c: TensorView<'_>| metrics::compare(r, c, Some(0)).rel_l2;
+    let tokens = |r: TensorView<'_>, c: TensorView<'_>| metrics::rel_l2_along(r, c, 0)[0];
+    let [mut summed, mut compared, mut along] = [const { Vec::new() }; 3];
+    for _ in 0..rounds {
         summed.push(timed(&|| sum(sides)));
-        compared.push(timed(&|| compare(sides).to_bits()));
+        compared.push(timed(&|| compare(sides, all).to_bits()));
+        along.push(timed(&|| compare(sides, tokens).to_bits()));
     }
-    let [summed, compared] = [summed, compared].map(median);
+    let [summed, compared, along] = [summed, compared, along].map(median);
     let row = |what: &str, seconds: f64| {
         let rate = bytes as f64 / seconds / 1e9;
         let what = format!("{dtype}, {what}");
@@ -134,12 +149,15 @@ fn measure(dtype: DType, sides: &[PathBuf; 2], with_numpy: bool) {
     };
     row("sum", summed);
     row("all metrics", compared);
+    row("without quantiles", along);
+    // numpy has no bfloat16.
+    if !with_numpy || dtype != DType::F32 {
+        return;
+    }
     for (what, quantiles) in [("numpy", false), ("numpy with quantiles", true)] {
-        // numpy has no bfloat16.
-        let with_numpy = with_numpy && dtype == DType::F32;
-        if let Some(seconds) = with_numpy.then(|| numpy(sides, quantiles)).flatten() {
-            row(what, seconds);
-        }
+        let said = numpy(sides, quantiles);
+        row(what, said["seconds"].as_f64().unwrap());
+        agree::with_numpy(sides, &said["first"]);
     }
 }
 

@@ -209,7 +209,7 @@ impl TensorView<'_> {
 }
 
 /// The numbers in little-endian bytes.
-pub(crate) fn fill<const N: usize, T>(out: &mut [T], bytes: &[u8], convert: impl Fn([u8; N]) -> T) {
+fn fill<const N: usize, T>(out: &mut [T], bytes: &[u8], convert: impl Fn([u8; N]) -> T) {
     for (value, chunk) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
         *value = convert(*chunk);
     }

@@ -2,7 +2,6 @@
 
 use crate::elements::Elements;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// The elements of a pair of tensors, counted by the size of the reference value and of the absolute difference.
 ///
@@ -37,19 +36,14 @@ impl ValueRow {
         self.exact == 0 && self.counts.is_empty()
     }
 
-    fn new(value: i32, counted: BTreeMap<Option<i32>, u64>) -> Self {
-        let mut row = Self { value, ..Self::default() };
-        for (size, n) in counted {
-            let Some(size) = size else {
-                row.exact = n;
-                continue;
-            };
-            if row.counts.is_empty() {
-                row.from = size;
-            }
-            let at = (size - row.from) as usize;
-            row.counts.resize(at + 1, 0);
-            row.counts[at] += n;
+    /// `counted` by [`size`].
+    fn new(value: i32, counted: &[u64]) -> Self {
+        let Some((exact, errors)) = counted.split_first() else { return Self::default() };
+        let mut row = Self { value, exact: *exact, ..Self::default() };
+        if let Some(first) = errors.iter().position(|n| *n > 0) {
+            let last = errors.iter().rposition(|n| *n > 0).unwrap_or(first);
+            row.from = exponent(first + 1);
+            row.counts = errors[first..=last].to_vec();
         }
         row
     }
@@ -59,7 +53,8 @@ impl ErrorsByValue {
     /// Counts the elements of two tensors of the same shape.
     pub fn of(reference: impl Elements, candidate: impl Elements) -> Self {
         let n: usize = reference.shape().iter().product();
-        let mut counted: BTreeMap<Option<i32>, BTreeMap<Option<i32>, u64>> = BTreeMap::new();
+        // By the size of the value, then of the error; empty where no value has that size.
+        let mut counted: Vec<Vec<u64>> = vec![Vec::new(); SIZES];
         let mut not_finite = 0;
         let (mut r, mut c) = (vec![0.0; super::RUN], vec![0.0; super::RUN]);
         for start in (0..n).step_by(super::RUN) {
@@ -69,14 +64,19 @@ impl ErrorsByValue {
             for (r, c) in r[..len].iter().zip(&c[..len]) {
                 let d = c - r;
                 if r.is_finite() && d.is_finite() {
-                    *counted.entry(exponent(*r)).or_default().entry(exponent(d)).or_default() += 1;
+                    let row = &mut counted[size(*r)];
+                    if row.is_empty() {
+                        row.resize(SIZES, 0);
+                    }
+                    row[size(d)] += 1;
                 } else {
                     not_finite += 1;
                 }
             }
         }
-        let at_zero = counted.remove(&None).map_or_else(ValueRow::default, |row| ValueRow::new(0, row));
-        let rows = counted.into_iter().filter_map(|(value, row)| Some(ValueRow::new(value?, row)));
+        let at_zero = ValueRow::new(0, &counted[0]);
+        let rows = counted.iter().enumerate().skip(1).filter(|(_, row)| !row.is_empty());
+        let rows = rows.map(|(size, row)| ValueRow::new(exponent(size), row));
         Self { rows: rows.collect(), at_zero, not_finite }
     }
 
@@ -87,10 +87,18 @@ impl ErrorsByValue {
     }
 }
 
-/// The exponent of the power of 2 below a finite number's size; none of 0.
-fn exponent(value: f64) -> Option<i32> {
+/// Sizes that a finite number can have: 0, and the powers of 2 below it.
+const SIZES: usize = 1 << 11;
+
+/// The size of a finite number: 0 of 0, else one more than its biased exponent.
+fn size(value: f64) -> usize {
+    if value == 0.0 { 0 } else { (value.abs().to_bits() >> 52) as usize + 1 }
+}
+
+/// The exponent of the power of 2 below numbers of a size that is not 0.
+fn exponent(size: usize) -> i32 {
     const BIAS: i32 = 1023;
-    (value != 0.0).then(|| ((value.to_bits() >> 52) & 0x7ff) as i32 - BIAS)
+    i32::from(size as u16) - 1 - BIAS
 }
 
 #[cfg(test)]

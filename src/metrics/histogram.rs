@@ -1,22 +1,23 @@
 //! Quantiles of magnitudes without keeping them: a histogram with bins of equal relative width.
 
+use super::kernel::{BINS, COPIES, MANTISSA_BITS, RUN, SHIFT as NARROW_SHIFT, TABLE, Table};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::ops::Range;
 
-/// Bits of the mantissa that tell bins apart: 32 bins for each power of two.
-const MANTISSA_BITS: u32 = 5;
 const SHIFT: u32 = f64::MANTISSA_DIGITS - 1 - MANTISSA_BITS;
 const WIDE: usize = 1 << (11 + MANTISSA_BITS);
-/// The same of an f32.
-pub(super) const NARROW_SHIFT: u32 = f32::MANTISSA_DIGITS - 1 - MANTISSA_BITS;
-/// Bins of finite f32.
-const NARROW: usize = 255 << MANTISSA_BITS;
-/// All of them, with those of NaN and infinity.
-const NARROW_ALL: usize = 1 << (8 + MANTISSA_BITS);
-/// Copies of each narrow bin: neighbours that fall into one bin do not wait for each other.
-const COPIES: usize = 4;
+/// Bins of finite f32; those of NaN and infinity follow.
+const FINITE: usize = 255 << MANTISSA_BITS;
 /// Numbers after which the counts of 32 bits are moved on.
 const SPILL: u64 = 1 << 31;
+/// The most that a kernel may have counted in one copy of a bin before the counts of 16 bits are moved on.
+const FULL: usize = u16::MAX as usize - RUN.div_ceil(COPIES);
+
+thread_local! {
+    /// Counts that are not in use, all zeros: to make them takes as long as to compare a small tensor.
+    static SPARE: Cell<Option<Counts>> = const { Cell::new(None) };
+}
 
 /// Counts non-negative finite numbers.
 ///
@@ -25,15 +26,88 @@ const SPILL: u64 = 1 << 31;
 /// counted exactly.
 #[derive(Debug, Default)]
 pub struct Histogram {
-    /// By the upper bits of an f32; empty until one is counted.
-    narrow: Vec<[u32; COPIES]>,
+    /// By the upper bits of an f32; none until one is asked for.
+    narrow: Option<Narrow>,
     /// By the upper bits of an f64; empty until one is counted.
     wide: Vec<u32>,
-    /// How many zeros were counted in the least narrow bin, where numbers that are not normal are too.
-    narrow_zeros: u32,
     /// How many are in these two.
     unsettled: u64,
     counted: Counted,
+}
+
+/// What was counted by the upper bits of f32.
+#[derive(Debug)]
+struct Narrow {
+    counts: Counts,
+    /// From which bin on, up to which, may have been counted in, beside the first and those of what is not finite.
+    from: usize,
+    to: usize,
+    /// The most that can be in one copy of a bin.
+    fullest: usize,
+    /// How many in the first bin are not 0.
+    not_zero: u64,
+}
+
+#[derive(Debug)]
+struct Counts {
+    table: Box<Table>,
+    /// Of each bin, what is no longer in the table.
+    sums: Vec<u64>,
+}
+
+impl Counts {
+    fn new() -> Self {
+        let table = vec![0; TABLE].into_boxed_slice().try_into().expect("it was made so long");
+        Self { table, sums: vec![0; FINITE] }
+    }
+
+    /// Moves the counts of some bins out of the table.
+    fn add_up(&mut self, bins: Range<usize>) {
+        let copies = &mut self.table[bins.start * COPIES..bins.end * COPIES];
+        for (sum, copies) in self.sums[bins].iter_mut().zip(copies.chunks_exact_mut(COPIES)) {
+            *sum += copies.iter().map(|count| u64::from(*count)).sum::<u64>();
+            copies.fill(0);
+        }
+    }
+}
+
+impl Narrow {
+    fn new() -> Self {
+        let counts = SPARE.take().unwrap_or_else(Counts::new);
+        Self { counts, from: BINS, to: 0, fullest: 0, not_zero: 0 }
+    }
+
+    /// The bins between the first and those of what is not finite that may have been counted in.
+    fn used(&self) -> Range<usize> {
+        let from = self.from.clamp(1, FINITE);
+        from..self.to.clamp(from, FINITE)
+    }
+
+    /// Makes room in the table.
+    fn spill(&mut self) {
+        self.counts.add_up(0..1);
+        self.counts.add_up(self.used());
+        self.counts.table[FINITE * COPIES..].fill(0);
+        self.fullest = 0;
+    }
+
+    /// The bins that were counted in, by the upper bits of an f64, with how many are in each; and how many numbers
+    /// were 0. Nothing is left.
+    fn take(&mut self) -> (Vec<(u32, u64)>, u64) {
+        self.spill();
+        let used = self.used();
+        let bin = |f32_bits: u32| (f64::from(f32::from_bits(f32_bits)).to_bits() >> SHIFT) as u32;
+        let not_zero = std::mem::take(&mut self.not_zero);
+        let zeros = std::mem::take(&mut self.counts.sums[0]) - not_zero;
+        // The middle of the first bin, which begins at 0.
+        let mut taken = vec![(bin(1 << (NARROW_SHIFT - 1)), not_zero)];
+        for (number, sum) in used.clone().zip(&mut self.counts.sums[used]) {
+            taken.push((bin((number as u32) << NARROW_SHIFT), std::mem::take(sum)));
+        }
+        taken.retain(|(_, count)| *count > 0);
+        (self.from, self.to) = (BINS, 0);
+        (taken, zeros)
+    }
 }
 
 impl Histogram {
@@ -45,7 +119,8 @@ impl Histogram {
     pub fn add(&mut self, magnitude: f64) {
         debug_assert!(magnitude.is_finite() && magnitude >= 0.0);
         if magnitude == 0.0 {
-            return self.add_zeros(1);
+            self.counted.zeros += 1;
+            return;
         }
         if self.wide.is_empty() {
             self.wide = vec![0; WIDE];
@@ -57,31 +132,32 @@ impl Histogram {
         }
     }
 
-    /// Counts so many zeros.
-    pub(super) fn add_zeros(&mut self, zeros: u64) {
-        self.counted.zeros += zeros;
+    /// Where a [kernel](super::kernel::counted) counts a run of f32. What it counted is to be told by
+    /// [`Histogram::counted`], run by run.
+    pub(super) fn table(&mut self) -> &mut Table {
+        &mut self.narrow.get_or_insert_with(Narrow::new).counts.table
     }
 
-    /// Counts f32 by their [bins](super::kernel::bins); those that are not finite are left out. `zeros` of them
-    /// are 0.
-    pub(super) fn add_bins(&mut self, bins: &[u16], zeros: u32) {
-        if self.narrow.is_empty() {
-            self.narrow = vec![[0; COPIES]; NARROW_ALL];
+    /// Says that so many of those that the kernel has counted in the first bin are not 0.
+    pub(super) fn not_zero(&mut self, numbers: usize) {
+        if let Some(narrow) = &mut self.narrow {
+            narrow.not_zero += numbers as u64;
         }
-        let narrow: &mut [[u32; COPIES]; NARROW_ALL] =
-            self.narrow.as_mut_slice().try_into().expect("it was made so long");
-        let (fours, rest) = bins.as_chunks::<COPIES>();
-        for four in fours {
-            for (copy, bin) in four.iter().enumerate() {
-                narrow[usize::from(*bin) % NARROW_ALL][copy] += 1;
+    }
+
+    /// Says that the kernel has counted so many numbers: the least that is not 0 has the bits `least` + 1 as an
+    /// f32, and the largest that is finite is `max`.
+    pub(super) fn counted(&mut self, numbers: usize, least: u32, max: f64) {
+        if let Some(narrow) = &mut self.narrow {
+            narrow.from = narrow.from.min((least >> NARROW_SHIFT) as usize);
+            // The largest was rounded to f64 before, and may lie one bin further.
+            narrow.to = narrow.to.max(((max as f32).to_bits() >> NARROW_SHIFT) as usize + 2);
+            narrow.fullest += numbers.div_ceil(COPIES);
+            if narrow.fullest > FULL {
+                narrow.spill();
             }
         }
-        for bin in rest {
-            narrow[usize::from(*bin) % NARROW_ALL][0] += 1;
-        }
-        self.narrow_zeros += zeros;
-        self.add_zeros(u64::from(zeros));
-        self.unsettled += bins.len() as u64;
+        self.unsettled += numbers as u64;
         if self.unsettled >= SPILL {
             self.settle();
         }
@@ -89,27 +165,23 @@ impl Histogram {
 
     /// Moves the counts to those of 64 bits.
     fn settle(&mut self) {
-        for (bin, counts) in self.narrow.iter_mut().enumerate() {
-            let zeros = if bin == 0 { std::mem::take(&mut self.narrow_zeros) } else { 0 };
-            let sum = counts.iter().sum::<u32>() - zeros;
-            if sum > 0 && bin < NARROW {
-                // The middle of the least bin, which begins at 0.
-                let low = f32::from_bits(((bin as u32) << NARROW_SHIFT).max(1 << (NARROW_SHIFT - 1)));
-                self.counted.add((f64::from(low).to_bits() >> SHIFT) as u32, u64::from(sum));
-            }
-            *counts = [0; COPIES];
+        if let Some(narrow) = &mut self.narrow {
+            let (bins, zeros) = narrow.take();
+            self.counted.add(bins);
+            self.counted.zeros += zeros;
         }
-        for (bin, count) in (0..).zip(&mut self.wide) {
-            if *count > 0 {
-                self.counted.add(bin, u64::from(std::mem::take(count)));
-            }
-        }
+        let wide = (0..).zip(&mut self.wide).filter(|(_, count)| **count > 0);
+        let wide = wide.map(|(bin, count)| (bin, u64::from(std::mem::take(count)))).collect();
+        self.counted.add(wide);
         self.unsettled = 0;
     }
 
     /// What was counted.
     pub fn finish(mut self) -> Counted {
         self.settle();
+        if let Some(narrow) = self.narrow {
+            SPARE.set(Some(narrow.counts));
+        }
         self.counted
     }
 }
@@ -117,21 +189,28 @@ impl Histogram {
 /// How many numbers fell into which bin.
 #[derive(Debug, Default)]
 pub struct Counted {
-    /// By the upper bits of an f64.
-    bins: BTreeMap<u32, u64>,
+    /// By the upper bits of an f64, in order.
+    bins: Vec<(u32, u64)>,
     zeros: u64,
 }
 
 impl Counted {
-    fn add(&mut self, bin: u32, count: u64) {
-        *self.bins.entry(bin).or_default() += count;
+    fn add(&mut self, mut bins: Vec<(u32, u64)>) {
+        bins.append(&mut self.bins);
+        bins.sort_unstable();
+        bins.dedup_by(|(bin, count), (before, sum)| {
+            let same = bin == before;
+            *sum += if same { *count } else { 0 };
+            same
+        });
+        self.bins = bins;
     }
 
     /// The counts in bins that are wide enough to draw.
     pub fn magnitudes(&self) -> Magnitudes {
         // Two binary exponents make a bin; 1023 is the bias of those of f64.
         let bin_of = |bin: u32| (i32::from((bin >> MANTISSA_BITS) as u16) - 1023).div_euclid(2);
-        let Some(from) = self.bins.keys().next().map(|bin| bin_of(*bin)) else {
+        let Some(from) = self.bins.first().map(|(bin, _)| bin_of(*bin)) else {
             return Magnitudes { zeros: self.zeros, ..Magnitudes::default() };
         };
         let mut counts = Vec::new();
@@ -145,7 +224,7 @@ impl Counted {
 
     /// The number below which the fraction `q` of the magnitudes lies; 0 when nothing was counted.
     pub fn quantile(&self, q: f64) -> f64 {
-        let count = self.zeros + self.bins.values().sum::<u64>();
+        let count = self.zeros + self.bins.iter().map(|(_, count)| count).sum::<u64>();
         let rank = (q * count as f64).ceil().max(1.0) as u64;
         if count == 0 || rank <= self.zeros {
             return 0.0;
@@ -183,7 +262,10 @@ impl Magnitudes {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::super::kernel::number::F32;
+    use super::super::pass::{Narrow, Places};
+    use super::Histogram;
+    use super::Magnitudes;
     use proptest::prelude::*;
 
     proptest! {
@@ -203,17 +285,23 @@ mod tests {
         #[test]
         fn numbers_that_are_counted_by_their_bins_have_the_same_quantiles(
             values in prop::collection::vec(
-                prop_oneof![Just(0.0f32), Just(1.5), (-140f32..120.0).prop_map(f32::exp2), Just(f32::NAN)], 1..300),
+                prop_oneof![Just(0.0f32), Just(1.5), (-149f32..128.0).prop_map(f32::exp2), Just(f32::NAN), Just(f32::INFINITY)], 1..300),
             q in 0f64..=1.0,
         ) {
             let (mut one, mut other) = (Histogram::default(), Histogram::default());
             let finite: Vec<f32> = values.iter().copied().filter(|v| v.is_finite()).collect();
             finite.iter().for_each(|v| one.add(f64::from(*v)));
-            let mut bins = vec![0; values.len()];
-            for (values, bins) in values.chunks(50).zip(bins.chunks_mut(50)) {
-                let zeros = super::super::kernel::bins(&vec![0.0; values.len()], values, bins);
-                other.add_bins(bins, zeros);
+            for values in values.chunks(50) {
+                let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                let zeros = vec![0; bytes.len()];
+                let places = Narrow::<F32, F32>::new(&zeros, &bytes);
+                let run = places.run(Some(&mut other));
+                let max = places.masked().max;
+                places.count_rest(run.least, max, &mut other);
             }
+            // Whoever counts next finds zeros.
+            other.settle();
+            prop_assert!(other.table().iter().all(|count| *count == 0));
             let (one, other) = (one.finish().quantile(q), other.finish().quantile(q));
             // Below 2^-126 the numbers of a bin are not alike.
             let least = f64::from(f32::MIN_POSITIVE);

@@ -19,8 +19,10 @@ pub use by_value::{ErrorsByValue, ValueRow};
 pub use histogram::{Counted, Histogram, Magnitudes};
 
 use crate::elements::Elements;
+use crate::tensor::{DType, TensorView};
+use kernel::number::{BF16, F16, F32, Number, U8};
 use kernel::{RUN, Run};
-use pass::{Pass, Worst};
+use pass::{Narrow, Pass, Wide, Worst};
 use serde::{Deserialize, Serialize};
 
 /// The distance between a reference and a candidate.
@@ -151,26 +153,64 @@ fn ratio(a: f64, b: f64, both_zero: f64) -> f64 {
 /// # Panics
 /// When the shapes differ: alignment has to exclude that.
 pub fn compare(reference: impl Elements, candidate: impl Elements, token_axis: Option<usize>) -> Metrics {
+    let elements = reference.shape().iter().product();
+    let mut pass = Pass::new(reference.shape(), token_axis, Some(Histogram::default()));
+    all(&reference, &candidate, &mut pass);
+    pass.finish(elements)
+}
+
+/// The [relative L2 error](Metrics::rel_l2) of the elements at each place of an axis, without the rest.
+///
+/// # Panics
+/// When the shapes differ.
+pub fn rel_l2_along(reference: impl Elements, candidate: impl Elements, axis: usize) -> Vec<f64> {
+    let mut pass = Pass::new(reference.shape(), Some(axis), None);
+    all(&reference, &candidate, &mut pass);
+    pass.per_token()
+}
+
+/// Leads all places of two tensors through a pass.
+fn all(reference: &impl Elements, candidate: &impl Elements, pass: &mut Pass<'_>) {
     assert_eq!(reference.shape(), candidate.shape());
-    let shape = reference.shape();
-    let mut pass = Pass::new(shape, token_axis);
-    let (mut r32, mut c32) = (vec![0.0; RUN], vec![0.0; RUN]);
-    let (mut r64, mut c64) = (Vec::new(), Vec::new());
-    let n: usize = shape.iter().product();
+    let (Some(r), Some(c)) = (reference.as_it_lies(), candidate.as_it_lies()) else {
+        return all_wide(reference, candidate, pass);
+    };
+    match (r.dtype, c.dtype) {
+        (DType::F32, DType::F32) => all_narrow::<F32, F32>(r, c, pass),
+        (DType::F32, DType::F16) => all_narrow::<F32, F16>(r, c, pass),
+        (DType::F32, DType::BF16) => all_narrow::<F32, BF16>(r, c, pass),
+        (DType::F16, DType::F32) => all_narrow::<F16, F32>(r, c, pass),
+        (DType::F16, DType::F16) => all_narrow::<F16, F16>(r, c, pass),
+        (DType::F16, DType::BF16) => all_narrow::<F16, BF16>(r, c, pass),
+        (DType::BF16, DType::F32) => all_narrow::<BF16, F32>(r, c, pass),
+        (DType::BF16, DType::F16) => all_narrow::<BF16, F16>(r, c, pass),
+        (DType::BF16, DType::BF16) => all_narrow::<BF16, BF16>(r, c, pass),
+        (DType::U8, DType::U8) => all_narrow::<U8, U8>(r, c, pass),
+        // Numbers of 64 bits; and masks are not held against numbers.
+        _ => all_wide(reference, candidate, pass),
+    }
+}
+
+fn all_narrow<R: Number, C: Number>(
+    reference: TensorView<'_>,
+    candidate: TensorView<'_>,
+    pass: &mut Pass<'_>,
+) {
+    let runs = reference.bytes.chunks(RUN * R::SIZE).zip(candidate.bytes.chunks(RUN * C::SIZE));
+    for (start, (r, c)) in (0..).step_by(RUN).zip(runs) {
+        pass.chunk(start, Narrow::<R, C>::new(r, c));
+    }
+}
+
+fn all_wide(reference: &impl Elements, candidate: &impl Elements, pass: &mut Pass<'_>) {
+    let n: usize = reference.shape().iter().product();
+    let (mut r, mut c) = (vec![0.0; RUN.min(n)], vec![0.0; RUN.min(n)]);
     for start in (0..n).step_by(RUN) {
         let len = RUN.min(n - start);
-        let narrow = (reference.narrow(start, len, &mut r32), candidate.narrow(start, len, &mut c32));
-        if let (Some(r), Some(c)) = narrow {
-            pass.chunk(start, r, c);
-            continue;
-        }
-        r64.resize(len, 0.0);
-        c64.resize(len, 0.0);
-        reference.read_into(start, &mut r64);
-        candidate.read_into(start, &mut c64);
-        pass.chunk(start, &r64[..], &c64[..]);
+        reference.read_into(start, &mut r[..len]);
+        candidate.read_into(start, &mut c[..len]);
+        pass.chunk(start, Wide { reference: &r[..len], candidate: &c[..len] });
     }
-    pass.finish(n)
 }
 
 impl Metrics {

@@ -1,62 +1,129 @@
 //! One pass over two tensors: runs of one token each, with what is not finite left out and counted.
 
-use super::kernel::{self, Run};
+use super::kernel::number::Number;
+use super::kernel::{self, Run, SHIFT};
 use super::{Histogram, Metrics, NonFinite, Quantiles, Sums};
+use std::marker::PhantomData;
+use std::ops::Range;
 
-/// The numbers that a kernel takes.
-pub(super) trait Number: Copy + Into<f64> {
-    /// All places of a run.
-    fn run(reference: &[Self], candidate: &[Self]) -> Run;
+/// Places of two tensors that follow each other.
+pub(super) trait Places: Copy {
+    /// How many there are.
+    fn len(self) -> usize;
+
+    /// Those within a range.
+    fn part(self, range: Range<usize>) -> Self;
+
+    /// What they come to. With `sizes`, differences may be counted there on the way.
+    fn run(self, sizes: Option<&mut Histogram>) -> Run;
+
     /// Those whose difference is finite.
-    fn masked(reference: &[Self], candidate: &[Self]) -> Run;
-    /// Counts the sizes of differences, of which `max` is the largest; false where another way has to.
-    fn count(
-        reference: &[Self],
-        candidate: &[Self],
-        max: f64,
-        bins: &mut [u16],
-        into: &mut Histogram,
-    ) -> bool;
+    fn masked(self) -> Run;
+
+    /// Counts the finite differences that [`Places::run`] has not, of which `least` and `max` are what it gave.
+    fn count_rest(self, least: u32, max: f64, sizes: &mut Histogram);
+
+    /// Both values of each.
+    fn values(self) -> impl Iterator<Item = (f64, f64)>;
 }
 
-impl Number for f32 {
-    fn run(reference: &[Self], candidate: &[Self]) -> Run {
-        kernel::run_f32::<false>(reference, candidate)
+/// Numbers of at most 32 bits, as they lie in a trace.
+#[derive(Debug)]
+pub(super) struct Narrow<'a, R, C> {
+    reference: &'a [u8],
+    candidate: &'a [u8],
+    types: PhantomData<(R, C)>,
+}
+
+impl<'a, R, C> Narrow<'a, R, C> {
+    pub(super) fn new(reference: &'a [u8], candidate: &'a [u8]) -> Self {
+        Self { reference, candidate, types: PhantomData }
+    }
+}
+
+impl<R, C> Clone for Narrow<'_, R, C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R, C> Copy for Narrow<'_, R, C> {}
+
+impl<R: Number, C: Number> Places for Narrow<'_, R, C> {
+    fn len(self) -> usize {
+        self.reference.len() / R::SIZE
     }
 
-    fn masked(reference: &[Self], candidate: &[Self]) -> Run {
-        kernel::run_f32::<true>(reference, candidate)
+    fn part(self, range: Range<usize>) -> Self {
+        Self::new(
+            &self.reference[range.start * R::SIZE..range.end * R::SIZE],
+            &self.candidate[range.start * C::SIZE..range.end * C::SIZE],
+        )
     }
 
-    fn count(
-        reference: &[Self],
-        candidate: &[Self],
-        max: f64,
-        bins: &mut [u16],
-        into: &mut Histogram,
-    ) -> bool {
-        // A difference of two f32 may be none.
-        if max > f64::from(f32::MAX) {
-            return false;
+    fn run(self, sizes: Option<&mut Histogram>) -> Run {
+        match sizes {
+            Some(sizes) => kernel::counted::<R, C>(self.reference, self.candidate, sizes.table()),
+            None => kernel::run::<R, C>(self.reference, self.candidate),
         }
-        let bins = &mut bins[..reference.len()];
-        let zeros = kernel::bins(reference, candidate, bins);
-        into.add_bins(bins, zeros);
-        true
+    }
+
+    fn masked(self) -> Run {
+        kernel::masked::<R, C>(self.reference, self.candidate)
+    }
+
+    fn count_rest(self, least: u32, max: f64, sizes: &mut Histogram) {
+        let narrow = |(r, c): (f64, f64)| c as f32 - r as f32;
+        if least < (1 << SHIFT) - 1 {
+            // Not all that is in the least bin is 0.
+            let is_tiny = |d: f32| d != 0.0 && d.abs().to_bits() >> SHIFT == 0;
+            sizes.not_zero(self.values().filter(|place| is_tiny(narrow(*place))).count());
+        }
+        if (max as f32).is_infinite() {
+            // A difference of two f32 may be none.
+            let large = self.values().filter(|place| narrow(*place).is_infinite());
+            large.map(|(r, c)| (c - r).abs()).filter(|d| d.is_finite()).for_each(|d| sizes.add(d));
+        }
+        sizes.counted(self.len(), least, max);
+    }
+
+    fn values(self) -> impl Iterator<Item = (f64, f64)> {
+        let r = self.reference.chunks_exact(R::SIZE).map(|bytes| f64::from(R::widen(bytes)));
+        r.zip(self.candidate.chunks_exact(C::SIZE).map(|bytes| f64::from(C::widen(bytes))))
     }
 }
 
-impl Number for f64 {
-    fn run(reference: &[Self], candidate: &[Self]) -> Run {
-        kernel::run_f64::<false>(reference, candidate)
+/// Numbers of 64 bits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wide<'a> {
+    pub reference: &'a [f64],
+    pub candidate: &'a [f64],
+}
+
+impl Places for Wide<'_> {
+    fn len(self) -> usize {
+        self.reference.len()
     }
 
-    fn masked(reference: &[Self], candidate: &[Self]) -> Run {
-        kernel::run_f64::<true>(reference, candidate)
+    fn part(self, range: Range<usize>) -> Self {
+        Self { reference: &self.reference[range.clone()], candidate: &self.candidate[range] }
     }
 
-    fn count(_: &[Self], _: &[Self], _: f64, _: &mut [u16], _: &mut Histogram) -> bool {
-        false
+    fn run(self, _: Option<&mut Histogram>) -> Run {
+        kernel::run_f64(self.reference, self.candidate, false)
+    }
+
+    fn masked(self) -> Run {
+        kernel::run_f64(self.reference, self.candidate, true)
+    }
+
+    fn count_rest(self, _: u32, _: f64, sizes: &mut Histogram) {
+        let all = self.values().map(|(r, c)| (c - r).abs());
+        all.filter(|size| size.is_finite()).for_each(|size| sizes.add(size));
+    }
+
+    fn values(self) -> impl Iterator<Item = (f64, f64)> {
+        self.reference.iter().copied().zip(self.candidate.iter().copied())
     }
 }
 
@@ -76,15 +143,15 @@ pub(super) struct Pass<'a> {
     /// Elements that follow each other and belong to one token.
     inner: usize,
     tokens: Vec<Sums>,
-    histogram: Histogram,
-    bins: Vec<u16>,
+    /// None where nobody asks how differences are distributed.
+    sizes: Option<Histogram>,
     non_finite: NonFinite,
     first_mismatch: Option<Worst>,
     worst: Option<Worst>,
 }
 
 impl<'a> Pass<'a> {
-    pub(super) fn new(shape: &'a [usize], token_axis: Option<usize>) -> Self {
+    pub(super) fn new(shape: &'a [usize], token_axis: Option<usize>, sizes: Option<Histogram>) -> Self {
         let inner = token_axis.map_or(usize::MAX, |axis| shape[axis + 1..].iter().product::<usize>().max(1));
         let tokens = token_axis.map_or(1, |axis| shape[axis].max(1));
         Self {
@@ -92,37 +159,32 @@ impl<'a> Pass<'a> {
             has_tokens: token_axis.is_some(),
             inner,
             tokens: vec![Sums::default(); tokens],
-            histogram: Histogram::default(),
-            bins: vec![0; kernel::RUN],
+            sizes,
             non_finite: NonFinite::default(),
             first_mismatch: None,
             worst: None,
         }
     }
 
-    /// The elements from `start` on.
-    pub(super) fn chunk<T: Number>(&mut self, start: usize, reference: &[T], candidate: &[T]) {
-        let (mut from, mut max) = (0, 0.0f64);
-        while from < reference.len() {
+    /// The places from `start` on.
+    pub(super) fn chunk(&mut self, start: usize, places: impl Places) {
+        let (mut from, n) = (0, places.len());
+        while from < n {
             let at = start + from;
-            let to = reference.len().min((self.inner - at % self.inner).saturating_add(from));
+            let to = n.min((self.inner - at % self.inner).saturating_add(from));
             let token = if self.has_tokens { at / self.inner % self.tokens.len() } else { 0 };
-            max = max.max(self.run(at, token, &reference[from..to], &candidate[from..to]));
+            self.run(at, token, places.part(from..to));
             from = to;
-        }
-        if !T::count(reference, candidate, max, &mut self.bins, &mut self.histogram) {
-            let sizes = reference.iter().zip(candidate).map(|(r, c)| ((*c).into() - (*r).into()).abs());
-            sizes.filter(|size| size.is_finite()).for_each(|size| self.histogram.add(size));
         }
     }
 
-    /// A run of one token; returns the largest difference that is finite.
-    fn run<T: Number>(&mut self, at: usize, token: usize, reference: &[T], candidate: &[T]) -> f64 {
-        let mut run = T::run(reference, candidate);
-        let places = || reference.iter().zip(candidate).map(|(r, c)| ((*r).into(), (*c).into()));
+    /// A run of one token.
+    fn run(&mut self, at: usize, token: usize, places: impl Places) {
+        let mut run = places.run(self.sizes.as_mut());
+        let least = run.least;
         if !run.dd.is_finite() {
-            run = T::masked(reference, candidate);
-            for (i, (r, c)) in places().enumerate().filter(|(_, (r, c))| !(c - r).is_finite()) {
+            run = places.masked();
+            for (i, (r, c)) in places.values().enumerate().filter(|(_, (r, c))| !(c - r).is_finite()) {
                 if self.non_finite.count(r, c) {
                     self.tokens[token].mismatch = true;
                     let worst = Worst { size: f64::INFINITY, at: at + i, reference: r, candidate: c };
@@ -131,22 +193,29 @@ impl<'a> Pass<'a> {
             }
         }
         self.tokens[token].add(&run);
+        if let Some(sizes) = &mut self.sizes {
+            places.count_rest(least, run.max, sizes);
+        }
         let before = self.worst.map(|worst| worst.size);
         if before.is_none_or(|before| run.max > before) {
-            let found = places().enumerate().find(|(_, (r, c))| (c - r).abs() == run.max);
+            let found = places.values().enumerate().find(|(_, (r, c))| (c - r).abs() == run.max);
             if let Some((i, (r, c))) = found {
                 self.worst = Some(Worst { size: run.max, at: at + i, reference: r, candidate: c });
             }
         }
-        run.max
+    }
+
+    /// The relative L2 error of each token's elements; empty without a token axis.
+    pub(super) fn per_token(&self) -> Vec<f64> {
+        self.tokens.iter().filter(|_| self.has_tokens).map(Sums::rel_l2).collect()
     }
 
     pub(super) fn finish(self, elements: usize) -> Metrics {
         let mut total = Sums::default();
         self.tokens.iter().for_each(|token| total.merge(token));
-        let counted = self.histogram.finish();
+        let per_token = self.per_token();
+        let counted = self.sizes.map(Histogram::finish).unwrap_or_default();
         let [p50, p90, p99, p999] = [0.5, 0.9, 0.99, 0.999].map(|q| counted.quantile(q));
-        let per_token = self.tokens.iter().filter(|_| self.has_tokens).map(Sums::rel_l2).collect();
         Metrics {
             quantiles: Quantiles { p50, p90, p99, p999 },
             magnitudes: counted.magnitudes(),

@@ -153,6 +153,68 @@ proptest! {
     }
 }
 
+/// Numbers of a type, given by bits in the upper part of 32.
+fn bytes(dtype: DType, bits: &[u32]) -> Vec<u8> {
+    bits.iter().flat_map(|b| b.to_le_bytes()[4 - dtype.size()..].to_vec()).collect()
+}
+
+proptest! {
+    #[test]
+    fn types_of_16_bits_and_any_two_types_give_the_metrics_of_the_same_numbers_in_64(
+        pairs in prop::collection::vec((any::<u32>(), any::<u32>(), any::<bool>()), 24..3000),
+        axis in prop_oneof![Just(None), Just(Some(0)), Just(Some(1)), Just(Some(2))],
+        types in prop::sample::select(vec![
+            (DType::BF16, DType::BF16), (DType::F16, DType::F16), (DType::F32, DType::BF16),
+            (DType::F16, DType::BF16), (DType::F16, DType::F32), (DType::U8, DType::U8),
+        ]),
+    ) {
+        let n = pairs.len() / 12 * 12;
+        let shape = [3, n / 12, 4];
+        let (r, c): (Vec<u32>, Vec<u32>) =
+            pairs[..n].iter().map(|(r, c, same)| (*r, if *same { *r } else { *c })).unzip();
+        let (r, c) = (bytes(types.0, &r), bytes(types.1, &c));
+        let (r, c) = (
+            TensorView { dtype: types.0, shape: &shape, bytes: &r },
+            TensorView { dtype: types.1, shape: &shape, bytes: &c },
+        );
+        let wide = |view: TensorView<'_>| view.to_f64().iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        let (r64, c64) = (wide(r), wide(c));
+        let view = |bytes| TensorView { dtype: DType::F64, shape: &shape, bytes };
+        let one = compare(r, c, axis);
+        let other = compare(view(&r64), view(&c64), axis);
+        for (q, exact) in [(one.quantiles.p50, other.quantiles.p50), (one.quantiles.p99, other.quantiles.p99)] {
+            prop_assert!((q - exact).abs() <= 0.033 * exact.max(1e-37), "{q} {exact}");
+        }
+        let counted = |m: &Metrics| m.magnitudes.zeros + m.magnitudes.counts.iter().sum::<u64>();
+        prop_assert_eq!((one.magnitudes.zeros, counted(&one)), (other.magnitudes.zeros, counted(&other)));
+        let rest = |m: &Metrics| {
+            let rest = Metrics { quantiles: Quantiles::default(), magnitudes: Magnitudes::default(), ..m.clone() };
+            format!("{rest:?}")
+        };
+        prop_assert_eq!(rest(&one), rest(&other));
+        if let Some(axis) = axis {
+            let text = |list: Vec<f64>| format!("{list:?}");
+            prop_assert_eq!(text(rel_l2_along(r, c, axis)), text(one.per_token));
+        }
+    }
+}
+
+#[test]
+fn no_count_overflows_however_many_are_alike() {
+    // More than 16 bits count, in each copy of a bin, and in one copy alone.
+    for (shape, axis) in [([1, 600_000], None), ([70_000, 1], Some(0))] {
+        let n: usize = shape.iter().product();
+        let side = |value: f32| value.to_le_bytes().repeat(n);
+        let (zeros, ones, mut few) = (side(0.0), side(1.0), side(1.0));
+        few[..8].fill(0);
+        let view = |bytes| TensorView { dtype: DType::F32, shape: &shape, bytes };
+        let of = |r, c| compare(view(r), view(c), axis).magnitudes;
+        assert_eq!(of(&zeros, &ones), Magnitudes { zeros: 0, from: 0, counts: vec![n as u64] });
+        assert_eq!(of(&zeros, &few), Magnitudes { zeros: 2, from: 0, counts: vec![n as u64 - 2] });
+        assert_eq!(of(&ones, &ones), Magnitudes { zeros: n as u64, ..Magnitudes::default() });
+    }
+}
+
 #[test]
 fn the_half_precisions_are_widened_before_they_are_compared() {
     use half::{bf16, f16};

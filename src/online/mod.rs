@@ -18,7 +18,7 @@ use crate::align::{Partner, meet};
 use crate::basis::Gains;
 use crate::compare::{head_axis, is_layer, metrics_of, refuse_repeated, sides};
 use crate::error::Result;
-use crate::metrics::{ErrorsByValue, Metrics, compare};
+use crate::metrics::{ErrorsByValue, Metrics, rel_l2_along};
 use crate::model::{Graph, Op, PointFilter};
 use crate::progress;
 use crate::prompt::Prompt;
@@ -193,7 +193,7 @@ impl<'a> Online<'a> {
                 sides(component, (judged_by, r), (trace, entry), gains)
             };
             let axis = component.and_then(|component| head_axis(graph, component)).filter(|_| *heads);
-            let heads = axis.and_then(|axis| both().map(|[r, c]| compare(r, c, Some(axis)).per_token));
+            let heads = axis.and_then(|axis| both().map(|[r, c]| rel_l2_along(r, c, axis)));
             let by_value = by_value.then(both).flatten().map(|[r, c]| ErrorsByValue::of(r, c));
             (heads, by_value)
         };

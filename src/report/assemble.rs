@@ -116,7 +116,7 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
     let verdict =
         super::verdict::verdict(outcome, &faults, &diagnosis, &rows, &coverage, quantization, options);
     let points = points(&all);
-    let sides = Sides { reference, candidate: values, options };
+    let sides = Sides::new(reference, values, options);
     let first = faults.first();
     let prompt_id = first.map_or_else(|| worst_prompt(&prompts), |f| f.prompt.clone());
     Ok(Report {

@@ -5,12 +5,13 @@ use super::assemble::Options;
 use super::json::{PointReport, PromptReport, State};
 use super::rows::Row;
 use crate::align::Partner;
-use crate::basis::Restored;
+use crate::basis::{Gains, Restored};
 use crate::compare::{head_axis, sides};
 use crate::metrics::{self, ErrorsByValue};
 use crate::model::Graph;
 use crate::online::{Key, Measured};
 use crate::trace::Trace;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -66,7 +67,11 @@ pub struct PromptError {
 pub(super) struct Sides<'a> {
     pub reference: &'a Trace,
     pub candidate: &'a Trace,
-    pub options: &'a Options<'a>,
+    graph: &'a Graph,
+    gains: &'a Gains,
+    quantized: Option<&'a Trace>,
+    /// What was found out while the candidate ran.
+    measured: Option<&'a Measured>,
 }
 
 /// The rows whose errors are shown in detail.
@@ -93,35 +98,40 @@ impl<'r, 'a> Chosen<'r, 'a> {
     }
 }
 
-impl Sides<'_> {
+impl<'a> Sides<'a> {
+    pub fn new(reference: &'a Trace, candidate: &'a Trace, options: &Options<'a>) -> Self {
+        let Options { graph, gains, quantized, live, .. } = *options;
+        Self { reference, candidate, graph, gains, quantized, measured: live.map(|live| live.measured) }
+    }
+
     /// Both sides of a row that the candidate is judged by, in the original basis; none where they were not
     /// compared.
     fn of(&self, row: &Row<'_>) -> Option<[Restored<'_>; 2]> {
         row.judged()?;
         let pair = &row.pair;
         let Partner::Matched(..) = pair.partner else { return None };
-        let base = if row.armed { self.options.quantized? } else { self.reference };
+        let base = if row.armed { self.quantized? } else { self.reference };
         let r = base.find(pair.prompt, pair.step, pair.point)?;
         let c = self.candidate.find(pair.prompt, pair.step, pair.point)?;
-        sides(pair.component, (base, r), (self.candidate, c), self.options.gains)
+        sides(pair.component, (base, r), (self.candidate, c), self.gains)
     }
 
     /// What was found out about a row while the candidate ran.
     fn live(&self, row: &Row<'_>) -> Option<(&Measured, Key)> {
-        Some((self.options.live?.measured, row.key()))
+        Some((self.measured?, row.key()))
     }
 
     /// The errors by head of each point that has heads.
     pub(super) fn heads(&self, chosen: &Chosen<'_, '_>) -> Vec<HeadErrors> {
-        let graph = self.options.graph;
-        let heads = chosen.heads.iter().filter_map(|row| {
+        let graph = self.graph;
+        let heads = chosen.heads.par_iter().filter_map(|row| {
             let component = row.pair.component?;
             let axis = head_axis(graph, component)?;
             let counted =
                 self.live(row).and_then(|(measured, key)| measured.heads(&key).map(<[f64]>::to_vec));
             let rel_l2 = match counted {
                 Some(counted) => counted,
-                None => self.of(row).map(|[r, c]| metrics::compare(r, c, Some(axis)).per_token)?,
+                None => self.of(row).map(|[r, c]| metrics::rel_l2_along(r, c, axis))?,
             };
             Some(HeadErrors {
                 point: row.pair.point.to_owned(),
@@ -136,7 +146,7 @@ impl Sides<'_> {
 
     /// The errors by value of the worst point of each component, and of each point where a fault is born.
     pub(super) fn by_value(&self, chosen: &Chosen<'_, '_>) -> Vec<PointByValue> {
-        let all = chosen.by_value.iter().filter_map(|row| {
+        let all = chosen.by_value.par_iter().filter_map(|row| {
             let counted = self.live(row).and_then(|(measured, key)| measured.by_value(&key).cloned());
             let counts = match counted {
                 Some(counted) => counted,

@@ -1,5 +1,6 @@
 //! A trace of a run that is going on: its tensors lie in memory, for as long as somebody needs them.
 
+use super::read::key;
 use super::{Entry, LeftOut, Manifest, SelfCheck, Trace, WriteOptions};
 use crate::error::Result;
 use crate::prompt::Prompt;
@@ -23,7 +24,7 @@ impl Trace {
             path: Path::new(name).to_path_buf(),
             manifest: Manifest::new(options),
             values: Values::Live(HashMap::new()),
-            index: HashMap::new(),
+            index: Vec::new(),
         }
     }
 
@@ -54,7 +55,9 @@ impl Trace {
         let entry = self.manifest.entry(step, point, dtype, shape, basis, derived);
         debug_assert_eq!(entry.byte_len(), Some(bytes.len()));
         let order = entry.order;
-        self.index.insert((entry.prompt.clone(), step, entry.point.clone()), order as usize);
+        let place = |i: &u32| key(&self.manifest.tensors[*i as usize]) < key(&entry);
+        let at = self.index.partition_point(place);
+        self.index.insert(at, order as u32);
         self.manifest.tensors.push(entry);
         let Values::Live(values) = &mut self.values else { panic!("a stored trace is never changed") };
         values.insert(order, bytes);

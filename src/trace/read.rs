@@ -8,7 +8,7 @@ use crate::tensor::{DType, TensorView};
 use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,8 @@ pub struct Trace {
     pub(super) path: PathBuf,
     pub(super) manifest: Manifest,
     pub(super) values: Values,
-    pub(super) index: HashMap<(String, u32, String), usize>,
+    /// Places in the manifest's list, by prompt, step and point.
+    pub(super) index: Vec<u32>,
 }
 
 const AGAIN: &str = "the trace is damaged or incomplete: capture it again";
@@ -30,10 +31,12 @@ impl Trace {
         let manifest = read_manifest(path)?;
         let mut shards = Vec::new();
         let mut ranges = vec![0..0; manifest.tensors.len()];
-        for (number, shard) in manifest.shards.iter().enumerate() {
+        let mut held: Vec<Vec<&Entry>> = vec![Vec::new(); manifest.shards.len()];
+        manifest.tensors.iter().for_each(|entry| held[entry.shard].push(entry));
+        for (shard, entries) in manifest.shards.iter().zip(held) {
             let file = path.join(&shard.file);
             let map = map_shard(&file, shard.bytes)?;
-            locate(&map, &manifest, number, &mut ranges).map_err(|e| e.at(&file).hint(AGAIN))?;
+            locate(&map, &entries, &mut ranges).map_err(|e| e.at(&file).hint(AGAIN))?;
             shards.push(map);
         }
         let index = index(&manifest);
@@ -78,8 +81,9 @@ impl Trace {
 
     /// The entry for a point of a step of a prompt.
     pub fn find(&self, prompt: &str, step: u32, point: &str) -> Option<&Entry> {
-        let key = (prompt.to_owned(), step, point.to_owned());
-        self.index.get(&key).map(|&i| &self.manifest.tensors[i])
+        let entry = |i: &u32| &self.manifest.tensors[*i as usize];
+        let found = self.index.binary_search_by(|i| key(entry(i)).cmp(&(prompt, step, point)));
+        found.ok().map(|at| entry(&self.index[at]))
     }
 
     /// The values of an entry of this trace.
@@ -97,9 +101,17 @@ impl Trace {
     }
 }
 
-fn index(manifest: &Manifest) -> HashMap<(String, u32, String), usize> {
-    let keys = manifest.tensors.iter().map(|e| (e.prompt.clone(), e.step, e.point.clone()));
-    keys.zip(0..).collect()
+/// No two entries share it.
+pub(super) fn key(entry: &Entry) -> (&str, u32, &str) {
+    (&entry.prompt, entry.step, &entry.point)
+}
+
+fn index(manifest: &Manifest) -> Vec<u32> {
+    let mut index: Vec<u32> = (0..).take(manifest.tensors.len()).collect();
+    index.sort_unstable_by(|a, b| {
+        key(&manifest.tensors[*a as usize]).cmp(&key(&manifest.tensors[*b as usize]))
+    });
+    index
 }
 
 fn read_manifest(path: &Path) -> Result<Manifest> {
@@ -137,14 +149,16 @@ fn map_shard(path: &Path, expected: u64) -> Result<Mmap> {
     unsafe { Mmap::map(&file) }.map_err(open)
 }
 
-/// Finds the tensors of shard `number` in its bytes and checks them against the manifest.
-fn locate(map: &Mmap, manifest: &Manifest, number: usize, ranges: &mut [Range<usize>]) -> Result<()> {
+/// Finds the tensors of a shard in its bytes and checks them against the manifest's entries for it.
+fn locate(map: &Mmap, entries: &[&Entry], ranges: &mut [Range<usize>]) -> Result<()> {
     let (header_len, metadata) = SafeTensors::read_metadata(map)
         .map_err(|e| Error::new(format!("a shard of the trace is malformed: {e}")))?;
     let data_start = header_len + size_of::<u64>();
     let stored = metadata.tensors();
     let mut expected = HashSet::new();
-    for (i, entry) in manifest.tensors.iter().enumerate().filter(|(_, e)| e.shard == number) {
+    for entry in entries {
+        // The manifest has been found to count them from 0 on.
+        let i = entry.order as usize;
         let key = entry.key();
         let info = stored.get(&key).ok_or_else(|| {
             Error::new(format!("a shard of the trace lacks `{key}`, which the manifest lists"))
