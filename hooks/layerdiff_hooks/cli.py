@@ -11,7 +11,7 @@ from pathlib import Path
 
 from layerdiff_hooks import __version__
 from layerdiff_hooks.doctor import examine
-from layerdiff_hooks.errors import LayerdiffError
+from layerdiff_hooks.errors import LayerdiffError, ToldElsewhere
 
 INSTALL_HINT = "install what is missing: pip install torch 'transformers>=5.23' safetensors"
 
@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options)
     except LayerdiffError as error:
         return _fail(error.message, error.hint)
+    except ToldElsewhere:
+        return 2
     except KeyboardInterrupt:
         print("interrupted; nothing is left behind", file=sys.stderr)
         return 130
@@ -156,4 +158,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     add("--steps", type=_not_negative, default=0, metavar="N", help="tokens to decode (default 0)")
     add("--threads", type=_positive, metavar="N", help="torch threads")
+    add(
+        "--rank-timeout",
+        type=_positive,
+        default=600,
+        metavar="S",
+        help="under torchrun: seconds that a process waits for the others (default 600)",
+    )
     add("--progress", choices=["auto", "json"], default="auto", help="talk on stderr")
