@@ -15,5 +15,5 @@ class LayerdiffError(Exception):
         return self.message if self.hint is None else f"{self.message}\nhint: {self.hint}"
 
 
-class ToldElsewhere(Exception):  # noqa: N818 (it is no error of this process)
+class ToldElsewhere(Exception):
     """This process ends because another has failed, and has said why."""
