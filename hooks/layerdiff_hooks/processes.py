@@ -64,7 +64,7 @@ def joined(options: Namespace) -> Iterator[None]:
     try:
         # Not the store of the collectives: what a process that waits in one cannot hear.
         group = dist.PrefixStore("layerdiff/group", store)
-        _require_supported(options)
+        require_supported(options)
         found = torch.accelerator.current_accelerator(check_available=True)
         device = found or torch.device("cpu")
         dist.init_process_group(
@@ -119,7 +119,7 @@ def _is_of_group(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
-def _require_supported(options: Namespace) -> None:
+def require_supported(options: Namespace) -> None:
     """Refuse what changes modules that Transformers has split.
 
     Raises:

@@ -36,7 +36,13 @@ OWN = ("--dumps", "--part", "--parts", "--only")
 
 
 class PartFailed(Exception):
-    """A part that layerdiff refused or that broke off; it is tried again."""
+    """A part that layerdiff refused or that broke off, and its error; it is tried again."""
+
+    def __init__(self, part: str, error: str) -> None:
+        """Keep both, also on the way through Ray."""
+        super().__init__(part, error)
+        self.part = part
+        self.error = error
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Job:
     parts: str
     identity: str
 
-    def run(self, *more: str) -> Any:
+    def run(self, part: str, *more: str) -> Any:
         """The document of a part.
 
         Raises:
@@ -58,14 +64,14 @@ class Job:
         """
         environment = {k: v for k, v in os.environ.items() if k not in self.environment}
         environment |= {k: v for k, v in self.environment.items() if v is not None}
-        command = [self.binary, "release", *self.arguments, *more]
+        command = [self.binary, "release", *self.arguments, "--part", part, *more]
         done = subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             _, found, error = ("\n" + done.stderr).rpartition("\nerror: ")
             ended = f"layerdiff ended with code {done.returncode}: {done.stderr[-500:]}"
-            raise PartFailed(error.removesuffix("\n") if found else ended)
+            raise PartFailed(part, error.removesuffix("\n") if found else ended)
         return json.loads(done.stdout)
 
     def of(self, engine: str) -> "Job":
@@ -81,7 +87,7 @@ class Job:
 def reference(job: Job, ids: Sequence[str]) -> bytes:
     """PyTorch's side of some prompts and questions, as an archive of layerdiff's dumps."""
     with tempfile.TemporaryDirectory(prefix="layerdiff-") as folder:
-        job.run("--part", "reference", "--dumps", f"{folder}/dumps", *_only(ids))
+        job.run("reference", "--dumps", f"{folder}/dumps", *_only(ids))
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
             tar.add(f"{folder}/dumps", "dumps")
@@ -97,8 +103,8 @@ def tokens(job: Job, engine: str, categories: dict[str, str | None], archive: by
     with tempfile.TemporaryDirectory(prefix="layerdiff-") as folder:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             tar.extractall(folder, filter="data")
-        options = ("--part", "tokens", "--dumps", f"{folder}/dumps")
-        for row in job.of(engine).run(*options, *_only(ids)):
+        dumps = ("--dumps", f"{folder}/dumps")
+        for row in job.of(engine).run("tokens", *dumps, *_only(ids)):
             store.write("tokens", engine, row["id"], [token_row(row, categories[row["id"]])])
 
 
@@ -106,7 +112,7 @@ def layers(job: Job, engine: str) -> None:
     """One engine by layer."""
     store = job.store()
     if not store.has("layers", engine, "all"):
-        report = job.of(engine).run("--part", "layers")
+        report = job.of(engine).run("layers")
         store.write("layers", engine, "all", [layers_row(engine, report)])
 
 
@@ -117,7 +123,7 @@ def worst(job: Job, engine: str, ids: Sequence[str]) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="layerdiff-") as folder:
         _lay_out_tokens(store, Path(folder), engine, ids)
-        found = job.of(engine).run("--part", "worst", "--parts", folder)
+        found = job.of(engine).run("worst", "--parts", folder)
     store.write("worst", engine, "all", [worst_row(engine, prompt) for prompt in found])
 
 
@@ -152,9 +158,9 @@ def _begin(options: Namespace) -> tuple[Job, dict[str, Any]]:
         str(Path(binary).absolute()), arguments, str(Path.cwd()), environment, options.parts, ""
     )
     try:
-        plan = job.run("--part", "plan")
+        plan = job.run("plan")
     except PartFailed as error:
-        message, _, hint = str(error).partition("\n  hint: ")
+        message, _, hint = error.error.partition("\n  hint: ")
         raise LayerdiffError(message, hint or None) from error
     with Path(binary).open("rb") as file:
         plan["job"]["binary"] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -217,7 +223,8 @@ class _Tasks:
             try:
                 ray.get(task)
             except PartFailed as error:
-                self._failed(kind, engine, str(error))
+                # Ray's own class around it has its traceback as text.
+                self._failed(kind, engine, error.cause)
             except ray.exceptions.RayError as error:
                 raise LayerdiffError(
                     f"{kind} of {engine}: {str(error).strip().splitlines()[0]}",
@@ -230,10 +237,11 @@ class _Tasks:
             _say(self._options.progress, kind, engine, self._done, len(self._pending))
         return self._errors
 
-    def _failed(self, kind: str, engine: str, error: str) -> None:
-        if kind not in ("tokens", "layers"):
-            raise LayerdiffError(f"{kind} of {engine}: {error}")
-        self._errors.setdefault((kind, engine), error)
+    def _failed(self, kind: str, engine: str, error: PartFailed) -> None:
+        if error.part not in ("tokens", "layers"):
+            message, _, hint = error.error.partition("\n  hint: ")
+            raise LayerdiffError(f"part {error.part}: {message}", hint or None)
+        self._errors.setdefault((kind, engine), error.error)
 
     def _chunks(self, wanted: Sequence[str]) -> Iterator[dict[str, str | None]]:
         """Names and categories; prompts and questions apart, since they take different times."""

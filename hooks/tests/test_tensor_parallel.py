@@ -15,7 +15,8 @@ from support import Read, tiny_model
 
 from layerdiff_hooks import LayerdiffError
 from layerdiff_hooks.architecture import load_architecture
-from layerdiff_hooks.cli import main
+from layerdiff_hooks.cli import _parser, main
+from layerdiff_hooks.processes import require_supported
 from layerdiff_hooks.shares import require_divisible
 
 ROOT = Path(__file__).parents[2]
@@ -153,11 +154,7 @@ def test_a_number_of_processes_that_does_not_divide_the_heads_is_refused() -> No
         require_divisible(architecture, sizes, 4)
 
 
-def test_what_needs_the_whole_model_is_refused_under_torchrun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    values = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
-    assert main(command(BUNDLED, tmp_path, tmp_path / "t", "--plant", "rope-interleaved@3")) == 2
-    assert "--plant needs the whole model in one process" in capsys.readouterr().err
+def test_what_needs_the_whole_model_is_refused_under_torchrun(tmp_path: Path) -> None:
+    given = command(BUNDLED, tmp_path, tmp_path / "t", "--plant", "rope-interleaved@3")
+    with pytest.raises(LayerdiffError, match="--plant needs the whole model in one process"):
+        require_supported(_parser().parse_args(given))
