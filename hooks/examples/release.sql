@@ -20,9 +20,9 @@ WHERE kind = 'prompt'
 GROUP BY ALL ORDER BY ALL;
 
 -- How the divergence grows with the position.
-SELECT engine, position, avg(at) AS mean_kl
+SELECT engine, place, avg(value) AS mean_kl
 FROM (
-    SELECT engine, unnest(kl) AS at, generate_subscripts(kl, 1) - 1 AS position
+    SELECT engine, unnest(kl) AS value, generate_subscripts(kl, 1) - 1 AS place
     FROM 'parts/tokens/*/*.parquet'
     WHERE kind = 'prompt'
 )

@@ -162,7 +162,7 @@ def test_a_part_that_fails_is_tried_again_and_then_is_the_engines_error(
     made = asked(log)
     assert (made["tokens+lattice-a+p0+p1+p2+p3"], made["tokens+lattice-b+p0+p1+p2+p3"]) == (2, 3)
     report = (tmp_path / "report").read_text()
-    assert "== lattice-b.tokens.error\nit broke\n  hint: mend it\n==" in report
+    assert "== lattice-b.tokens.error\nit broke\n  hint: mend it\n" in report
     assert "== lattice-a.worst.json" in report and "== lattice-b.worst.json" not in report
 
 
