@@ -16,6 +16,7 @@ import tarfile
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,14 @@ def _begin(options: Namespace) -> tuple[Job, dict[str, Any]]:
 def _run(job: Job, plan: dict[str, Any], options: Namespace) -> dict[tuple[str, str], str]:
     """Make what is missing; return the errors of engines that could not be run."""
     local = {"num_cpus": options.cpus} if options.address is None else {}
+    # Ray tells of a killed worker on stdout, which is the report's.
+    with redirect_stdout(sys.stderr):
+        return _on_ray(job, plan, options, local)
+
+
+def _on_ray(
+    job: Job, plan: dict[str, Any], options: Namespace, local: dict[str, int]
+) -> dict[tuple[str, str], str]:
     ray.init(
         address=options.address,
         include_dashboard=False,

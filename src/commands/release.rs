@@ -23,7 +23,7 @@ type Planted = Option<(&'static Fault, Option<usize>)>;
 /// Where the results of the engines come from.
 enum Source<'a> {
     /// PyTorch, which has run once for all engines, and the comparisons by layer of all of them.
-    Live(Session<'a>, Result<Vec<(String, Result<Report>)>>),
+    Live(Box<Session<'a>>, Result<Vec<(String, Result<Report>)>>),
     /// What others have made.
     Parts(Parts<'a>),
 }
@@ -47,7 +47,7 @@ pub(super) fn run(args: &ReleaseArgs, ui: Ui) -> Result<Outcome> {
     setup.say(&profiles);
     let mut source = match &args.parts {
         Some(dir) => Source::Parts(Parts::new(dir, &setup)),
-        None => Source::Live(Session::new(&setup, None)?, layers(args, fault, ui)),
+        None => Source::Live(Box::new(Session::new(&setup, None)?), layers(args, fault, ui)),
     };
     let mut release =
         Release::new(command_line(), fault.map(planted).map(|said| said.trim_start().to_owned()));
