@@ -27,6 +27,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+const AGAIN: &str = "lay out the parts anew: each prompt and each question once";
+
 /// What a candidate makes of one prompt or question, and who ran.
 #[derive(Serialize, Deserialize)]
 struct Row {
@@ -192,10 +194,12 @@ impl<'a> Parts<'a> {
                 Measurement::Question(answer) => answered.insert(row.id.clone(), answer).is_some(),
             };
             if twice || row.engine != engine {
-                return Err(Error::new(format!("`{}` of {} is there twice", row.id, row.engine)).at(&path));
+                return Err(Error::new(format!("`{}` of {} is there twice", row.id, row.engine))
+                    .at(&path)
+                    .hint(AGAIN));
             }
         }
-        let missing = |id: &str| Error::new(format!("the part of `{id}` is missing")).at(&path);
+        let missing = |id: &str| Error::new(format!("the part of `{id}` is missing")).at(&path).hint(AGAIN);
         let take = |p: &crate::prompt::Prompt| found.remove(&p.id).ok_or_else(|| missing(&p.id));
         let records = self.setup.prompts.iter().map(take).collect::<Result<Vec<_>>>()?;
         let asked = self.setup.exam.asked.iter().map(|a| &a.prompt.id);
@@ -203,9 +207,10 @@ impl<'a> Parts<'a> {
         let answers = answers.collect::<Result<Vec<_>>>()?;
         // Those of this release were taken out.
         if let Some(id) = found.keys().chain(answered.keys()).next() {
-            return Err(Error::new(format!("the part of `{id}` is of another set")).at(&path));
+            return Err(Error::new(format!("the part of `{id}` is of another set")).at(&path).hint(AGAIN));
         }
-        let (reference, candidate) = who.ok_or_else(|| Error::new("there are no rows").at(&path))?;
+        let (reference, candidate) =
+            who.ok_or_else(|| Error::new("there are no rows").at(&path).hint(AGAIN))?;
         Ok(Measured { records, answers, reference, candidate })
     }
 
@@ -237,5 +242,5 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 }
 
 fn malformed(path: &Path, error: &serde_json::Error) -> Error {
-    Error::new(format!("the part is malformed: {error}")).at(path).hint("make it anew")
+    Error::new(format!("the part is malformed: {error}")).at(path).hint(AGAIN)
 }
