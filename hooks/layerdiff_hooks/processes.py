@@ -24,8 +24,9 @@ STORE_SECONDS = 10
 
 
 def started() -> int:
-    """How many processes torchrun has started; 1 without it."""
-    return int(os.environ.get(WORLD_SIZE, "1"))
+    """How many processes torchrun has started; 1 without it, whatever other launchers set."""
+    launched = dist.is_available() and dist.is_torchelastic_launched()
+    return int(os.environ[WORLD_SIZE]) if launched else 1
 
 
 def rank() -> int:
