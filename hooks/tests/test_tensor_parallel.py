@@ -113,7 +113,8 @@ def test_when_one_process_fails_all_end_with_one_error_and_nothing_is_written(
     errors = [line for line in talk.splitlines() if line.startswith("error: ")]
     assert errors == [f"error: process 0 of 2: cannot write {out}: Not a directory"], talk
     assert "exitcode  : 2" in talk
-    assert 'Traceback (most recent call last):\n  File "<frozen runpy>' not in talk
+    # torchrun shows a traceback of its own.
+    assert "layerdiff_hooks/" not in talk
     assert said == ""
 
 
