@@ -29,8 +29,10 @@ rust-test: venv
 	TMPDIR=$(SCRATCH) cargo test -- --include-ignored
 	rm -rf $(SCRATCH)
 
+# The release on Ray is held against that of the command.
 python-test: venv
-	$(BIN)/pytest -q hooks/tests
+	cargo build
+	LAYERDIFF_BINARY=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/layerdiff $(BIN)/pytest -q hooks/tests
 
 venv: $(VENV)/.installed
 

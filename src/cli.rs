@@ -16,7 +16,7 @@ pub use import::ImportArgs;
 pub use output::{Format, FormatArg, ShowArgs, ShowFormat};
 pub use plot::{PlotArgs, PlotKind, PlotValue};
 pub use run::{Keep, RunArgs};
-pub use tokens::{ReleaseArgs, TokenArgs, TokensArgs};
+pub use tokens::{Part, ReleaseArgs, TokenArgs, TokensArgs};
 pub use traces::{CaptureArgs, CompareArgs, InspectArgs};
 pub use weights::{DequantizeArgs, QuantizeArgs, QuantizeFormat};
 

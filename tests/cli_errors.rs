@@ -1193,6 +1193,95 @@ fn a_release_whose_layers_cannot_be_run_has_its_tokens_judged_and_says_why() {
     assert!(world.path("out/lattice-f16/tokens/report.json").is_file());
 }
 
+/// `release` on the stand-in's dumps.
+fn release_line(more: &str) -> String {
+    DUMPS.replacen("tokens ", "release --engine lattice-f16 --worst 0 ", 1) + more
+}
+
+/// The parts of a release as a scheduler lays them out.
+fn with_parts() -> (World, String) {
+    let world = with_dumps(|_| ());
+    let rows = world.run(&release_line(" --part tokens")).json();
+    let rows: Vec<String> = rows.as_array().unwrap().iter().map(Value::to_string).collect();
+    assert_eq!(rows.len(), 1);
+    std::fs::create_dir(world.path("parts")).unwrap();
+    world.file("parts/lattice-f16.tokens.jsonl", &rows[0]);
+    let layers = world.run(&release_line(" --part layers"));
+    assert_eq!(layers.code, 2, "{layers:#?}");
+    let error = layers.stderr.strip_prefix("error: ").unwrap().trim_end();
+    world.file("parts/lattice-f16.layers.error", error);
+    let worst = world.run(&release_line(" --parts @parts --part worst"));
+    world.file("parts/lattice-f16.worst.json", &worst.stdout);
+    let [row] = rows.try_into().unwrap();
+    (world, row)
+}
+
+#[test]
+fn a_release_of_parts_is_the_release_byte_for_byte() {
+    let (world, _) = with_parts();
+    let whole = world.run(&release_line(""));
+    // The error names a temporary directory, which is another in each run.
+    let report = std::fs::read_to_string(world.path("out/report.json")).unwrap();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let error = report["engines"][0]["errors"][0].as_str().unwrap();
+    world.file("parts/lattice-f16.layers.error", error.strip_prefix("layers: ").unwrap());
+    let expected = tree(&world.path("out"));
+    std::fs::remove_dir_all(world.path("out")).unwrap();
+    let parts = world.run(&release_line(" --parts @parts"));
+    assert_eq!((parts.code, &parts.stdout), (whole.code, &whole.stdout), "{parts:#?}");
+    assert!(expected.len() > 5);
+    assert_eq!(tree(&world.path("out")), expected);
+}
+
+#[test]
+fn a_plan_says_what_there_is_to_do() {
+    let plan = with_dumps(|_| ()).run(&release_line(" --part plan")).json();
+    assert_eq!((&plan["engines"][0], &plan["prompts"][0]["id"]), (&"lattice-f16".into(), &"p".into()));
+    assert_eq!(plan["job"]["prompts"][0][1], serde_json::json!([1, 2, 3]));
+    assert_eq!(plan["job"]["setting"]["tokens"], 1);
+}
+
+#[test]
+fn a_part_of_several_engines_is_refused() {
+    refused!(World::new(), "release --part tokens --choices none");
+}
+
+#[test]
+fn a_part_of_an_unknown_prompt_is_refused() {
+    refused!(World::new(), "release --engine lattice-f16 --part tokens --only nowhere --choices none");
+}
+
+#[test]
+fn the_worst_prompts_need_the_rows() {
+    refused!(World::new(), "release --engine lattice-f16 --part worst --choices none");
+}
+
+#[test]
+fn a_release_without_its_parts_is_refused() {
+    let (world, _) = with_parts();
+    world.file("parts/lattice-f16.tokens.jsonl", "");
+    refused!(world, &release_line(" --parts @parts"));
+}
+
+#[test]
+fn a_part_that_is_there_twice_is_refused() {
+    let (world, row) = with_parts();
+    world.file("parts/lattice-f16.tokens.jsonl", &format!("{row}\n{row}\n"));
+    refused!(world, &release_line(" --parts @parts"));
+}
+
+#[test]
+fn a_part_that_was_made_with_another_number_of_threads_is_refused() {
+    let (world, row) = with_parts();
+    let mut other: Value = serde_json::from_str(&row).unwrap();
+    other["candidate"]["threads"] = 99.into();
+    world.file("parts/lattice-f16.tokens.jsonl", &format!("{row}\n{other}\n"));
+    let run = world.run(&release_line(" --parts @parts"));
+    assert_eq!(run.code, 2, "{run:#?}");
+    assert!(run.stderr.contains("the part of `p` was made by other hands"), "{run:#?}");
+    assert!(run.stderr.contains("threads 99"), "{run:#?}");
+}
+
 #[test]
 fn a_missing_model_directory_is_named_by_release() {
     refused!(World::new(), "release --model @model --out @out");

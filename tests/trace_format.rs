@@ -258,6 +258,33 @@ mod the_manifest {
         refused(with_adapter(json!(4), json!("NaN")), "malformed");
     }
 
+    fn split(processes: u64, point: &str, axis: u64, shares: &[u64]) -> impl FnOnce(&mut Value) {
+        let split = json!({point: {"axis": axis, "shares": shares}});
+        let parallel = json!({"processes": processes, "backend": "gloo", "split": split});
+        move |m| m["provenance"]["parallel"] = parallel
+    }
+
+    #[test]
+    fn may_say_which_share_of_a_point_each_process_had() {
+        let mut first = (String::new(), Vec::new());
+        let fixture = Fixture::edited(|m| {
+            let shape = serde_json::from_value::<Vec<u64>>(m["tensors"][0]["shape"].clone()).unwrap();
+            first = (m["tensors"][0]["point"].as_str().unwrap().to_owned(), shape);
+            split(2, &first.0, 0, &[1, first.1[0] - 1])(m);
+        });
+        let (point, shape) = first;
+        let parallel = fixture.is_read().manifest().provenance.parallel.clone().unwrap();
+        assert_eq!((parallel.processes, parallel.split[&point].shares.len()), (2, 2));
+        let size = shape[0];
+        let why = "impossible shares";
+        refused(split(3, &point, 0, &[1, size - 1]), why);
+        refused(split(2, &point, 0, &[size, size]), why);
+        refused(split(2, &point, 9, &[1, size - 1]), why);
+        refused(split(2, &point, 0, &[u64::MAX, 1]), why);
+        refused(split(2, "model.layers.0.nowhere", 0, &[1, size - 1]), why);
+        refused(split(0, &point, 0, &[]), "impossible number of processes");
+    }
+
     #[test]
     fn with_an_impossible_storage_error_is_refused() {
         for error in [json!("inf"), json!("NaN"), json!(-1.0)] {

@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from layerdiff_hooks.activations import activation_bits
@@ -25,11 +26,13 @@ from layerdiff_hooks.calls import Call, read_call
 from layerdiff_hooks.errors import LayerdiffError
 from layerdiff_hooks.layout import Surroundings, absent_mask, lay_out
 from layerdiff_hooks.plant import planted
+from layerdiff_hooks.processes import is_first
 from layerdiff_hooks.provenance import provenance
 from layerdiff_hooks.rotation import rotated_basis
 from layerdiff_hooks.self_check import SelfCheck, independent_arguments, logits_of
+from layerdiff_hooks.shares import shares_of
 from layerdiff_hooks.taps import Scope, Taps
-from layerdiff_hooks.writer import TraceWriter, require_prompt_id
+from layerdiff_hooks.writer import Silent, TraceWriter, require_prompt_id
 
 
 class Decoder(Protocol):
@@ -119,6 +122,7 @@ class Trace:
         self._attention = getattr(decoder, "_attn_implementation", None) or "eager"
         self._architecture.check(config)
         self._sizes = self._architecture.sizes(config)
+        self._shares = shares_of(model, self._architecture, self._sizes)
         self._rotated = rotated_basis(self._config(), self._architecture)
         every = self._architecture.points(config)
         self._adapter = adapter_of(model, self._architecture, adapter_dir)
@@ -162,7 +166,7 @@ class Trace:
 
     def __enter__(self) -> Self:
         """Put the hooks in place."""
-        self._writer = TraceWriter(
+        self._writer = (TraceWriter if is_first() else Silent)(
             self._out,
             self._architecture.name,
             self._config(),
@@ -173,6 +177,7 @@ class Trace:
                 activation_bits(self._model),
                 self._adapter,
                 planted(self._model),
+                self._shares.provenance() if self._shares else None,
             ),
             self._adapter.manifest() if self._adapter else None,
         )
@@ -314,8 +319,11 @@ class Trace:
     def _laid_out(
         self, point: Point, value: object, scope: Scope | None
     ) -> tuple[Tensor | None, bool]:
+        shares, expected = self._shares, self._shape(point)
+        if isinstance(value, DTensor):
+            value, shares = value.full_tensor(), None
         near = Surroundings(
-            expected=self._shape(point),
+            expected=shares.own(point, expected) if shares else expected,
             allowed=scope.allowed if scope else None,
             kernel_masks=self._attention != "eager",
         )
@@ -332,7 +340,7 @@ class Trace:
             raise LayerdiffError(f"{point.name}: {error.message}", hint) from error
         if point.dtype == "U8" and stored.dtype != torch.uint8:
             raise LayerdiffError(f"{point.name}: expected U8, got {stored.dtype}")
-        return stored, derived
+        return shares.whole(point, stored) if shares else stored, derived
 
     def _shape(self, point: Point) -> tuple[int, ...]:
         call = self._call

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from layerdiff_hooks import __version__
 from layerdiff_hooks.doctor import examine
-from layerdiff_hooks.errors import LayerdiffError
+from layerdiff_hooks.errors import LayerdiffError, ToldElsewhere
 
 INSTALL_HINT = "install what is missing: pip install torch 'transformers>=5.23' safetensors"
+
+RAY_HINT = "install what is missing: pip install 'layerdiff-hooks[ray]'"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options)
     except LayerdiffError as error:
         return _fail(error.message, error.hint)
+    except ToldElsewhere:
+        return 2
     except KeyboardInterrupt:
         print("interrupted; nothing is left behind", file=sys.stderr)
         return 130
@@ -49,6 +53,18 @@ def _generate(options: argparse.Namespace) -> int:
     except ImportError as error:
         return _fail(f"cannot generate: {error}", INSTALL_HINT)
     return generate(options)
+
+
+def _release(options: argparse.Namespace) -> int:
+    try:
+        from layerdiff_hooks.release import release
+    except ImportError as error:
+        return _fail(f"cannot run a release on Ray: {error}", RAY_HINT)
+    try:
+        return release(options)
+    except KeyboardInterrupt:
+        print(f"interrupted; finished parts stay in {options.parts}", file=sys.stderr)
+        return 130
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -108,6 +124,27 @@ def _parser() -> argparse.ArgumentParser:
     _add_common(generate)
     generate.set_defaults(run=_generate)
 
+    release = commands.add_parser(
+        "release",
+        help="`layerdiff release` with its parts as tasks on Ray",
+        usage="%(prog)s --parts URI [options] -- ARGUMENT...",
+    )
+    add = release.add_argument
+    add(
+        "--parts",
+        required=True,
+        metavar="URI",
+        help="where the parts are kept as Parquet: a directory, or s3://..., gs://...",
+    )
+    add("--binary", default="layerdiff", metavar="FILE", help="layerdiff (default: on the path)")
+    add("--address", metavar="ADDRESS", help="a Ray cluster (default: one on this machine)")
+    add("--cpus", type=_positive, metavar="N", help="tasks at a time, without --address")
+    add("--chunk", type=_positive, default=8, metavar="N", help="prompts of a task (default 8)")
+    add("--retries", type=_not_negative, default=3, metavar="N", help="of a task (default 3)")
+    add("--progress", choices=["auto", "json"], default="auto", help="talk on stderr")
+    add("arguments", nargs="*", metavar="ARGUMENT", help="those of `layerdiff release`")
+    release.set_defaults(run=_release)
+
     doctor = commands.add_parser("doctor", help="say whether this Python can capture")
     doctor.add_argument("--json", action="store_true", help="one JSON document on stdout")
     doctor.set_defaults(run=_doctor)
@@ -156,4 +193,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     add("--steps", type=_not_negative, default=0, metavar="N", help="tokens to decode (default 0)")
     add("--threads", type=_positive, metavar="N", help="torch threads")
+    add(
+        "--rank-timeout",
+        type=_positive,
+        default=600,
+        metavar="S",
+        help="under torchrun: seconds that a process waits for the others (default 600)",
+    )
     add("--progress", choices=["auto", "json"], default="auto", help="talk on stderr")

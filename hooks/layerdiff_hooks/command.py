@@ -24,8 +24,10 @@ from layerdiff_hooks.expression import lookup
 from layerdiff_hooks.float64 import float64_arithmetic, to_float64
 from layerdiff_hooks.load import CheckpointError, load_text_model
 from layerdiff_hooks.plant import plant
+from layerdiff_hooks.processes import is_first, joined, started
 from layerdiff_hooks.prompts import Prompt, read_prompts, token_ids
 from layerdiff_hooks.sampler import Choose, likeliest
+from layerdiff_hooks.shares import require_divisible
 from layerdiff_hooks.writer import require_absent
 
 
@@ -58,7 +60,7 @@ def capture(options: Namespace) -> int:
     Raises:
         LayerdiffError: bad input, or a failed self-check.
     """
-    with ExitStack() as stack:
+    with joined(options), ExitStack() as stack:
         require_absent(options.out)
         job = prepare(options, stack)
         recording = stack.enter_context(job.trace(options.out, job.prompts))
@@ -79,7 +81,9 @@ def capture(options: Namespace) -> int:
                     "seconds": round(time.monotonic() - begin, 3),
                 },
             )
-    print(_summary(options.out, recording, len(job.prompts)))
+        talks = is_first()
+    if talks:
+        print(_summary(options.out, recording, len(job.prompts)))
     return 0
 
 
@@ -102,6 +106,8 @@ def prepare(options: Namespace, stack: ExitStack) -> Job:
     vocab = int(lookup(architecture.text_config(config), architecture.data["dims"]["vocab"]))
     ids = token_ids(prompts, options.model, vocab)
     _require_forced(prompts, options.steps)
+    if started() > 1:
+        require_divisible(architecture, architecture.sizes(config), started())
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     model = _load(options.model, options.dtype, options.attention)
@@ -129,13 +135,13 @@ def run_prompt(
 
     Without `forced` those that `choose` takes are fed.
     """
-    output = model(torch.tensor([list(ids)]), use_cache=True)
+    output = model(torch.tensor([list(ids)], device=model.device), use_cache=True)
     fed: list[int] = []
     for step in range(steps):
         token = choose(output.logits[0, -1], step) if forced is None else forced[step]
         fed.append(token)
         cache = with_cache(model, output.past_key_values)
-        output = model(torch.tensor([[token]]), use_cache=True, **cache)
+        output = model(torch.tensor([[token]], device=model.device), use_cache=True, **cache)
     return fed
 
 
@@ -173,7 +179,7 @@ def _load(model_dir: Path, dtype: str, attention: str) -> PreTrainedModel:
     # Stored weights are no wider than float32, so float64 starts from there.
     narrow = torch.float32 if dtype == "float64" else getattr(torch, dtype)
     try:
-        model = load_text_model(model_dir, narrow)
+        model = load_text_model(model_dir, narrow, processes=started())
     except CheckpointError as error:
         message, _, hint = str(error).partition("\nhint: ")
         raise LayerdiffError(message, hint or None) from error
@@ -183,6 +189,8 @@ def _load(model_dir: Path, dtype: str, attention: str) -> PreTrainedModel:
 
 def report(progress: str, event: dict[str, Any]) -> None:
     """Tell of a prompt that is done."""
+    if not is_first():
+        return
     if progress == "json":
         print(json.dumps(event), file=sys.stderr, flush=True)
     elif sys.stderr.isatty():

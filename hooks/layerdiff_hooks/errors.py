@@ -1,4 +1,4 @@
-"""The one exception of this package that is meant for a person."""
+"""The exception of this package that is meant for a person, and one that is not."""
 
 
 class LayerdiffError(Exception):
@@ -13,3 +13,7 @@ class LayerdiffError(Exception):
     def __str__(self) -> str:
         """Show the hint on a line of its own."""
         return self.message if self.hint is None else f"{self.message}\nhint: {self.hint}"
+
+
+class ToldElsewhere(Exception):
+    """This process ends because another has failed, and has said why."""

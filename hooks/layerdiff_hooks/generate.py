@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from layerdiff_hooks.command import prepare, report, run_prompt
 from layerdiff_hooks.errors import LayerdiffError
+from layerdiff_hooks.processes import agreed, joined
 from layerdiff_hooks.prompts import decoded
 from layerdiff_hooks.sampler import likeliest, sampler
 
@@ -32,7 +33,7 @@ def _generate(options: Namespace) -> int:
             f"cannot sample at temperature {options.temperature:g}",
             "give a positive number, or leave --temperature out for the likeliest token",
         )
-    with ExitStack() as stack:
+    with joined(options), ExitStack() as stack:
         job = prepare(options, stack)
         try:
             options.out.mkdir(parents=True, exist_ok=True)
@@ -40,7 +41,7 @@ def _generate(options: Namespace) -> int:
             raise LayerdiffError(f"cannot create {options.out}: {error.strerror}") from error
         for number, (prompt, tokens) in enumerate(zip(job.prompts, job.ids, strict=True), start=1):
             target, begin = options.out / prompt.id, time.monotonic()
-            known = os.path.lexists(target)
+            known = agreed(os.path.lexists(target))
             if not known:
                 choose = likeliest
                 if options.temperature is not None:

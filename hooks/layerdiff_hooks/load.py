@@ -20,6 +20,7 @@ import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.distributed import DistributedConfig
 
 from layerdiff_hooks.architecture import Architecture, load_architecture
 from layerdiff_hooks.errors import LayerdiffError
@@ -149,12 +150,14 @@ def load_text_model(
     directory: str | Path,
     dtype: torch.dtype = torch.float32,
     attn_implementation: str | None = None,
+    processes: int = 1,
 ) -> PreTrainedModel:
     """Build the text model on the CPU with its weights rounded to ``dtype``, in eval mode.
 
     Equal to ``AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)``, but missing,
     unexpected and misshapen tensors are errors. ``attn_implementation`` None leaves
-    transformers' default.
+    transformers' default. With several ``processes``, which are a group already, each gets its
+    share of the model, by transformers' tensor parallelism.
 
     Raises:
         CheckpointError: naming the file, the tensors and what was expected.
@@ -178,6 +181,10 @@ def load_text_model(
         expected.pop(LM_HEAD)
         entries.pop(LM_HEAD, None)
     _require_names(directory, expected.keys(), entries.keys(), tied)
+    if processes > 1:
+        if surplus_head is not None:
+            _require_same_head(surplus_head, entries[EMBEDDING])
+        return _load_shares(directory, type(model), config, dtype, processes)
 
     weights: dict[str, torch.Tensor] = {}
     for file in sorted({entry.file for entry in entries.values()}):
@@ -200,6 +207,25 @@ def load_text_model(
     left = [n for n, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
     if left:
         raise CheckpointError(f"{directory}: no values for {_some(left)}")
+    return model.eval()
+
+
+def _load_shares(
+    directory: Path,
+    kind: type[PreTrainedModel],
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    processes: int,
+) -> PreTrainedModel:
+    """A process's share of the model, by the plan that transformers has for it."""
+    transformers.logging.disable_progress_bar()
+    split = DistributedConfig(tp_size=processes, tp_plan="auto")
+    try:
+        model = kind.from_pretrained(
+            directory, config=config, dtype=dtype, distributed_config=split, local_files_only=True
+        )
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{directory}: cannot be split: {error}") from error
     return model.eval()
 
 

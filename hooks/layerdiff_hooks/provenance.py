@@ -3,7 +3,7 @@
 import hashlib
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,13 @@ def provenance(
     activation_bits: int | None = None,
     adapter: Adapter | None = None,
     planted: Sequence[str] = (),
+    parallel: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The manifest's `provenance`; a hash is None where the file is not known."""
     rounding = {} if activation_bits is None else {"activation_bits": activation_bits}
     on_top = {"adapter": adapter.digest} if adapter else {}
     notes = {"notes": [f"planted: {fault}" for fault in planted]} if planted else {}
+    split = {} if parallel is None else {"parallel": parallel}
     libraries = {"peft": metadata.version("peft")} if adapter else {}
     return {
         "engine": "torch",
@@ -45,6 +47,7 @@ def provenance(
         "dtype": str(dtype).removeprefix("torch."),
         "attention_implementation": attention,
         **rounding,
+        **split,
         "cpu_features": cpu_features(),
         "host": f"{platform.system()}-{platform.machine()}".lower(),
         "threads": torch.get_num_threads(),

@@ -219,6 +219,35 @@ class TraceWriter:
         self.abort()
 
 
+class Silent(TraceWriter):
+    """Counts, and writes nothing: of several processes one writes."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        """Touch nothing."""
+        self._count = 0
+        self.generated: Mapping[str, Any] | None = None
+
+    @property
+    def entries(self) -> int:
+        """How many tensors were added."""
+        return self._count
+
+    def add(self, *_: object) -> None:
+        """Count the tensor."""
+        self._count += 1
+
+    def flush(self, at_least: int = SHARD_BYTES) -> None:
+        """Nothing is pending."""
+
+    def finish(
+        self, prompts: Sequence[Mapping[str, Any]], self_check: Mapping[str, Any] | None
+    ) -> None:
+        """There is nothing to write."""
+
+    def abort(self) -> None:
+        """There is nothing to remove."""
+
+
 def _json_lines(manifest: Mapping[str, Any]) -> Iterator[str]:
     """JSON with one line for each key and for each element of a list."""
 

@@ -1,7 +1,7 @@
 //! The command lines of `tokens` and `release`.
 
 use super::{FormatArg, ModelArg, PromptArg, PythonArg};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
 /// What token metrics are taken on.
@@ -85,6 +85,21 @@ pub struct TokensArgs {
     pub format: FormatArg,
 }
 
+/// A part of a release. Parts of the same command line, put together, are the release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// What there is to do: engines, prompts and questions, and what identifies the job.
+    Plan,
+    /// PyTorch's side of some prompts and questions, into --dumps.
+    Reference,
+    /// One engine on some prompts and questions: a row for each.
+    Tokens,
+    /// One engine by layer, on all prompts.
+    Layers,
+    /// The worst prompts of one engine by layer; needs its rows, in --parts.
+    Worst,
+}
+
 /// Arguments of `release`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -95,9 +110,9 @@ Examples:
   layerdiff release --fault rope-interleaved --layer 3      must fail, and name the component
   layerdiff release --model DIR --engine lattice-f16 --dumps dumps --out report")]
 pub struct ReleaseArgs {
-    /// One engine [default: all].
-    #[arg(long, value_name = "NAME", default_value = "all")]
-    pub engine: String,
+    /// An engine; may be given several times [default: all].
+    #[arg(long, value_name = "NAME", default_value = "all", hide_default_value = true)]
+    pub engine: Vec<String>,
     /// Plant this fault into each engine first, to see that the gate finds it; `layerdiff faults list` names them.
     #[arg(long, value_name = "NAME")]
     pub fault: Option<String>,
@@ -110,6 +125,15 @@ pub struct ReleaseArgs {
     /// Where the report goes; an earlier report there is replaced.
     #[arg(long, value_name = "DIR", default_value = "reports/release")]
     pub out: PathBuf,
+    /// Make one part of the release alone and print it as JSON, for a scheduler; no report is written.
+    #[arg(long, value_enum, value_name = "PART")]
+    pub part: Option<Part>,
+    /// A prompt or question that the part is of; may be given several times [default: all].
+    #[arg(long, value_name = "ID", requires = "part")]
+    pub only: Vec<String>,
+    /// Make the report of parts that were made before, in this directory, and run nothing.
+    #[arg(long, value_name = "DIR")]
+    pub parts: Option<PathBuf>,
     /// What the metrics are taken on.
     #[command(flatten)]
     pub on: TokenArgs,

@@ -202,7 +202,15 @@ fn standard_prompts() -> Result<Vec<Prompt>> {
 /// Decode steps when nothing else says how many.
 const STEPS: usize = 4;
 
-/// The command line, for the report.
+/// The command line, for the report. Where its parts lay is left out: with or without, it is the same release.
 fn command_line() -> Vec<String> {
-    std::iter::once("layerdiff".to_owned()).chain(std::env::args().skip(1)).collect()
+    let mut args = std::env::args().skip(1);
+    let mut line = vec!["layerdiff".to_owned()];
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--parts" => drop(args.next()),
+            _ => line.push(arg),
+        }
+    }
+    line
 }

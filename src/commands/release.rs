@@ -1,6 +1,8 @@
 //! `layerdiff release`: layers and tokens of every engine, joined.
 
-use super::tokens::{Candidate, Session, planted};
+mod parts;
+
+use super::tokens::{Candidate, Session, Setup, planted};
 use super::{Ui, command_line, print_result, run};
 use crate::bundle::Bundle;
 use crate::checkpoint::ModelDir;
@@ -11,34 +13,54 @@ use crate::faults::{Fault, named};
 use crate::files::ReplacedDir;
 use crate::report::{Outcome, Report, write_all};
 use crate::tokens::{EngineRelease, Release, profile, write_tokens};
+use parts::Parts;
 use std::io::Write;
 use std::path::Path;
 
 /// What is planted into every engine.
 type Planted = Option<(&'static Fault, Option<usize>)>;
 
+/// Where the results of the engines come from.
+enum Source<'a> {
+    /// PyTorch, which has run once for all engines, and the comparisons by layer of all of them.
+    Live(Box<Session<'a>>, Result<Vec<(String, Result<Report>)>>),
+    /// What others have made.
+    Parts(Parts<'a>),
+}
+
 pub(super) fn run(args: &ReleaseArgs, ui: Ui) -> Result<Outcome> {
     let known: Vec<&str> = CANDIDATES.into_iter().chain(["all"]).collect();
-    check_known(&args.engine, &known)?;
-    let chosen = CANDIDATES.into_iter().filter(|name| args.engine == "all" || *name == args.engine);
-    let chosen: Vec<&str> = chosen.collect();
+    args.engine.iter().try_for_each(|name| check_known(name, &known))?;
+    let chosen: Vec<&str> = CANDIDATES.into_iter().filter(|name| is_chosen(args, name)).collect();
     let profiles =
         chosen.iter().map(|name| profile(args.on.profile.as_deref(), name)).collect::<Result<Vec<_>>>()?;
     let fault = args.fault.as_deref().map(named).transpose()?.map(|fault| (fault, args.layer));
-    let out = ReplacedDir::stage(&args.out, "report.json")?;
     let bundle = Bundle::unpack()?;
-    let session = Session::new(&args.on, &bundle, &profiles, ui)?;
-    session.refuse_steps(args.steps)?;
-    // PyTorch runs once for all engines.
-    let mut layers = layers(args, fault, ui);
+    if let Some(part) = args.part {
+        let setup = Setup::new(&args.on, &bundle, Ui { quiet: true, ..ui })?;
+        setup.refuse_steps(args.steps)?;
+        return parts::make(part, args, &setup, &chosen, fault);
+    }
+    let out = ReplacedDir::stage(&args.out, "report.json")?;
+    let setup = Setup::new(&args.on, &bundle, ui)?;
+    setup.refuse_steps(args.steps)?;
+    setup.say(&profiles);
+    let mut source = match &args.parts {
+        Some(dir) => Source::Parts(Parts::new(dir, &setup)),
+        None => Source::Live(Box::new(Session::new(&setup, None)?), layers(args, fault, ui)),
+    };
     let mut release =
         Release::new(command_line(), fault.map(planted).map(|said| said.trim_start().to_owned()));
     for (name, profile) in chosen.iter().zip(&profiles) {
         let dir = out.path().join(name);
+        let candidate = Candidate { name, path: None, fault };
+        let (tokens, by_layer) = match &mut source {
+            Source::Live(session, layers) => (session.judge(&candidate, profile), of_engine(layers, name)),
+            Source::Parts(parts) => (parts.tokens(&candidate, profile)?, parts.layers(name)?),
+        };
         let mut errors = Vec::new();
-        let tokens = session.judge(&Candidate { name, path: None, fault }, profile);
         let tokens = tokens.map_err(|e| errors.push(format!("tokens: {e}"))).ok();
-        let by_layer = of_engine(&mut layers, name).map_err(|e| errors.push(format!("layers: {e}"))).ok();
+        let by_layer = by_layer.map_err(|e| errors.push(format!("layers: {e}"))).ok();
         if let Some(report) = &tokens {
             write_into(&dir.join("tokens"), |dir| write_tokens(report, dir))?;
         }
@@ -52,6 +74,10 @@ pub(super) fn run(args: &ReleaseArgs, ui: Ui) -> Result<Outcome> {
     let files = [args.out.join("report.md")];
     print_result(ui, &release, || release.github(), |width| release.terminal(width), &files)?;
     Ok(release.outcome)
+}
+
+fn is_chosen(args: &ReleaseArgs, engine: &str) -> bool {
+    args.engine.iter().any(|name| name == "all" || name == engine)
 }
 
 /// The comparison of one engine. Where none could be made at all, each engine has that error: its tokens can
@@ -80,10 +106,13 @@ fn layers(args: &ReleaseArgs, fault: Planted, ui: Ui) -> Result<Vec<(String, Res
         (None, true) => Some(all.path().to_path_buf()),
         (None, false) => None,
     };
-    let args = RunArgs {
+    let run_args = RunArgs {
         model: on.model.clone(),
         reference: Some("torch".to_owned()),
-        engine: args.engine.clone(),
+        engine: match args.engine.as_slice() {
+            [only] => only.clone(),
+            _ => "all".to_owned(),
+        },
         path: None,
         floor: Vec::new(),
         quantized: Vec::new(),
@@ -101,7 +130,11 @@ fn layers(args: &ReleaseArgs, fault: Planted, ui: Ui) -> Result<Vec<(String, Res
         },
     };
     let open = |name: &str, model: &ModelDir, path: Option<&str>| {
+        // Of several that are not all, the others end here, before anything of theirs has run.
+        if !is_chosen(args, name) {
+            return Err(Error::new("it was not asked for"));
+        }
         Candidate { name, path, fault }.open(name, model, path)
     };
-    run::judge(&args, &open, ui)
+    run::judge(&run_args, &open, ui)
 }

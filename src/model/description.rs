@@ -11,6 +11,7 @@
 //! | `[torch]` | read by the Python side only; a component's `torch` by `import` too |
 //! | `[requires]` | values that keys of the configuration must have where they are there; an array stands for any of its values |
 //! | `[defaults]` | numbers, as expressions, for keys that the configuration may lack |
+//! | `[split]` | read by the Python side only: of which linear's output a size counts the heads or channels |
 //! | `[dims]` | sizes by name, as expressions over the configuration |
 //! | `[[component]]` | the computations, in order of execution |
 //!

@@ -1,6 +1,6 @@
 //! `manifest.json` as types, and the rules that it must keep by itself.
 
-use super::WriteOptions;
+use super::{Parallel, WriteOptions};
 use crate::error::{Error, Result};
 use crate::model::Adapter;
 use crate::prompt::{PLAIN_ID, Prompt, is_plain_id};
@@ -92,6 +92,9 @@ pub struct Provenance {
     /// floats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation_bits: Option<u32>,
+    /// How the run was split, where several processes made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<Parallel>,
     /// Relative L2 error that this engine's storage format adds to each parameter of the
     /// checkpoint; parameters that it holds exactly are not listed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "crate::number::map")]
@@ -327,7 +330,8 @@ impl Manifest {
         self.validate_self_check()?;
         self.validate_prompts()?;
         self.validate_generated()?;
-        self.validate_tensors()
+        self.validate_tensors()?;
+        self.provenance.parallel.as_ref().map_or(Ok(()), |parallel| parallel.validate(&self.tensors))
     }
 
     fn validate_self_check(&self) -> Result<()> {

@@ -36,6 +36,11 @@
 //! run the adapter states it all the same, and says so in `notes`, in one that
 //! ends in `the adapter was not applied`.
 //!
+//! `provenance` may have `parallel`: `{processes, backend, split: {POINT: {axis, shares: [SIZE, …]}, …}}`, where several
+//! processes ran the model, each a share of it. The tensors are whole all the same. `split` names points of the
+//! trace of which each process had a share along `axis`; there are as many `shares` as processes, and in each tensor of
+//! the point they add up to the size of that axis.
+//!
 //! A trace with `generated` has one prompt. Its `text` may be null; `seconds` is finite and not negative.
 //!
 //! A prompt's `id` is not empty and consists of ASCII letters, digits, `-`, `_` and `.`; it is not `.` or
@@ -84,6 +89,7 @@ mod adapter;
 pub(crate) mod hash;
 mod live;
 mod manifest;
+mod parallel;
 mod read;
 mod sink;
 mod write;
@@ -93,6 +99,7 @@ pub use manifest::{
     ADAPTER_NOT_APPLIED, Entry, Evidence, Generated, Hashes, LeftOut, Manifest, Provenance, SelfCheck, Shard,
     Status, activations,
 };
+pub use parallel::{Parallel, Split};
 pub use read::Trace;
 pub use sink::Sink;
 pub use write::{TraceWriter, WriteOptions};

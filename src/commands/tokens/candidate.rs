@@ -42,7 +42,7 @@ impl Bench<'_> {
         &self,
         engine: &mut dyn Engine,
         name: &str,
-        questions: &[Asked],
+        questions: &[&Asked],
     ) -> Result<(Vec<Record>, Vec<ChoiceResult>, Provenance)> {
         let provenance = engine.provenance();
         let dir = self.reference.records(name);
@@ -90,7 +90,7 @@ impl Bench<'_> {
     }
 
     /// The longest that there is must fit before the first is run.
-    fn check_lengths(&self, engine: &dyn Engine, questions: &[Asked]) -> Result<()> {
+    fn check_lengths(&self, engine: &dyn Engine, questions: &[&Asked]) -> Result<()> {
         let prompts = self.reference.prompts.iter().map(|p| (p, p.token_ids.len() + self.setting.tokens));
         let all = prompts.chain(questions.iter().map(|q| (&q.prompt, q.prompt.token_ids.len())));
         refuse_too_long(all, ("engine", engine.max_tokens()), ("generated ones", "--tokens"))

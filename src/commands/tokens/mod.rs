@@ -19,15 +19,16 @@ use crate::error::{Error, Result};
 use crate::faults::{Fault, FaultyEngine, named};
 use crate::files::ReplacedDir;
 use crate::parameters::Parameters;
-use crate::prompt::tokenize;
+use crate::prompt::{Prompt, tokenize};
 use crate::report::Outcome;
 use crate::tokens::{
-    Choices, Origin, Profile, Setting, TokenReport, profile, tokens_github, tokens_terminal, worst_first,
-    write_tokens,
+    ChoiceResult, Choices, Origin, Profile, Record, Setting, TokenReport, WorstPrompt, profile,
+    tokens_github, tokens_terminal, worst_first, write_tokens,
 };
+use crate::trace::{Hashes, Provenance};
 use candidate::Bench;
 use link::Link;
-use questions::Exam;
+use questions::{Asked, Exam};
 use reference::{Reference, Source};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -39,7 +40,9 @@ pub(super) fn run(args: &TokensArgs, ui: Ui) -> Result<Outcome> {
     let profile = profile(args.on.profile.as_deref(), &args.engine)?;
     let out = ReplacedDir::stage(&args.out, "report.json")?;
     let bundle = Bundle::unpack()?;
-    let session = Session::new(&args.on, &bundle, std::slice::from_ref(&profile), ui)?;
+    let setup = Setup::new(&args.on, &bundle, ui)?;
+    setup.say(std::slice::from_ref(&profile));
+    let session = Session::new(&setup, None)?;
     let candidate =
         Candidate { name: &args.engine, path: args.path.as_deref(), fault: fault.map(|f| (f, args.layer)) };
     let report = session.judge(&candidate, &profile)?;
@@ -108,22 +111,28 @@ pub(super) fn planted((fault, layer): (&Fault, Option<usize>)) -> String {
     }
 }
 
-/// What all engines have in common: PyTorch's side.
-pub(super) struct Session<'a> {
+/// What was asked for, before anything is run.
+pub(super) struct Setup<'a> {
     args: &'a TokenArgs,
     model: ModelDir,
-    parameters: Parameters,
-    exam: Exam,
-    reference: Reference,
-    setting: Setting,
-    /// Where the dumps lie that are not kept.
-    _work: Option<TempDir>,
-    ui: Ui,
+    /// Without step tokens: those are the reference's.
+    pub prompts: Vec<Prompt>,
+    pub exam: Exam,
+    pub setting: Setting,
+    pub ui: Ui,
 }
 
-impl<'a> Session<'a> {
-    /// Checks what was asked for, and runs PyTorch. `profiles` are those that the engines will be held to.
-    pub fn new(args: &'a TokenArgs, bundle: &Bundle, profiles: &[Profile], ui: Ui) -> Result<Self> {
+/// What a candidate's run gives.
+pub(super) struct Measured {
+    pub records: Vec<Record>,
+    pub answers: Vec<ChoiceResult>,
+    pub reference: Provenance,
+    pub candidate: Provenance,
+}
+
+impl<'a> Setup<'a> {
+    /// Checks it.
+    pub fn new(args: &'a TokenArgs, bundle: &Bundle, ui: Ui) -> Result<Self> {
         let setting = setting(args)?;
         let model = ModelDir::open(&args.model.dir.clone().unwrap_or_else(|| bundle.model()))?;
         if model.is_quantized() {
@@ -135,67 +144,135 @@ impl<'a> Session<'a> {
             Some(prompts) => prompts,
             None => standard_prompts()?,
         };
+        if prompts.is_empty() {
+            return Err(Error::new("the set of prompts is empty"));
+        }
         // They are the reference's own, of another length.
         prompts.iter_mut().for_each(|p| p.step_token_ids.clear());
         tokenize(&mut prompts, model.path(), model.graph().dim("vocab"))?;
         let exam = Exam::new(args, &model)?;
         refuse_too_long(&prompts, setting.tokens, "--tokens", &model)?;
         refuse_too_long(&exam.prompts(), 0, "--shots", &model)?;
-        let parameters = Parameters::open(model.path(), model.graph().description())?;
-        let python = Python::find(args.python.file.as_deref());
-        let (work, dir) = dumps(args.dumps.as_deref())?;
-        say_unmeasurable(args, profiles, ui);
-        exam.note.iter().for_each(|note| ui.say(format_args!("note: {note}")));
-        let source = Source { python: &python, model: &model, setting, quiet: ui.quiet };
-        let reference = source.generate(&prompts, &exam.prompts(), &dir)?;
-        reference.check(&exam.prompts(), model.graph(), &parameters)?;
-        Ok(Self { args, model, parameters, exam, reference, setting, _work: work, ui })
+        Ok(Self { args, model, prompts, exam, setting, ui })
+    }
+
+    /// Says before the run what it will not measure, and how questions are asked; `profiles` are those that the
+    /// engines will be held to.
+    pub fn say(&self, profiles: &[Profile]) {
+        say_unmeasurable(self.args, profiles, self.ui);
+        self.exam.note.iter().for_each(|note| self.ui.say(format_args!("note: {note}")));
     }
 
     /// Refuses prompts that have no room for so many decode steps.
     pub fn refuse_steps(&self, steps: usize) -> Result<()> {
-        refuse_too_long(&self.reference.prompts, steps, "--steps", &self.model)
+        refuse_too_long(&self.prompts, steps, "--steps", &self.model)
     }
 
-    /// Runs a candidate, and looks into its worst prompts.
-    pub fn judge(&self, candidate: &Candidate<'_>, profile: &Profile) -> Result<TokenReport> {
-        let mut engine = candidate.open(candidate.name, &self.model, candidate.path)?;
-        let bench = Bench {
-            model: &self.model,
-            parameters: &self.parameters,
-            reference: &self.reference,
-            setting: self.setting,
-            keep: self.args.dumps.is_some(),
-            quiet: self.ui.quiet,
-        };
-        let (records, answers, provenance) =
-            bench.run(engine.as_mut(), &candidate.records(), &self.exam.asked)?;
-        drop(engine);
-        let exam = &self.exam;
-        let choices = (!answers.is_empty())
-            .then(|| Choices { note: exam.note.clone(), ..Choices::new(&exam.source, exam.shots, &answers) });
+    /// Hashes of the model.
+    pub fn hashes(&self) -> Result<Hashes> {
+        self.model.hashes()
+    }
+
+    /// Looks into the worst prompts of a candidate by layer.
+    pub fn worst(&self, records: &[Record], candidate: &Candidate<'_>) -> Result<Vec<WorstPrompt>> {
+        let mut prompts = self.prompts.clone();
+        for prompt in &mut prompts {
+            if let Some(record) = records.iter().find(|r| r.prompt == prompt.id) {
+                prompt.step_token_ids.clone_from(&record.greedy.reference);
+            }
+        }
         let link = Link {
             model: &self.model,
-            prompts: &self.reference.prompts,
+            prompts: &prompts,
             python: self.args.python.file.as_deref(),
             ui: self.ui,
         };
-        let worst = worst_first(&records)
+        worst_first(records)
             .into_iter()
             .filter(|r| r.greedy.divergence.is_some())
             .take(self.args.worst)
             .map(|record| link.look(record, candidate))
-            .collect::<Result<_>>()?;
-        let first =
-            self.reference.prompts.first().ok_or_else(|| Error::new("the set of prompts is empty"))?;
-        let origin = Origin {
-            engine: candidate.label(),
-            reference: self.reference.greedy(first)?.manifest().provenance.clone(),
-            candidate: provenance,
-            command: command_line(),
-        };
+            .collect()
+    }
+
+    /// The report of a candidate.
+    pub fn report(
+        &self,
+        candidate: &Candidate<'_>,
+        profile: &Profile,
+        measured: Measured,
+        worst: Vec<WorstPrompt>,
+    ) -> TokenReport {
+        let Measured { records, answers, reference, candidate: provenance } = measured;
+        let exam = &self.exam;
+        let choices = (!answers.is_empty())
+            .then(|| Choices { note: exam.note.clone(), ..Choices::new(&exam.source, exam.shots, &answers) });
+        let origin =
+            Origin { engine: candidate.label(), reference, candidate: provenance, command: command_line() };
         let gate = profile.judge(&records, choices.as_ref());
-        Ok(TokenReport::new(origin, self.setting, &records, choices, gate, worst))
+        TokenReport::new(origin, self.setting, &records, choices, gate, worst)
+    }
+}
+
+/// What all engines have in common: PyTorch's side.
+pub(super) struct Session<'a> {
+    setup: &'a Setup<'a>,
+    parameters: Parameters,
+    asked: Vec<&'a Asked>,
+    reference: Reference,
+    /// Whether the candidates leave traces too.
+    keep: bool,
+    /// Where the dumps lie that are not kept.
+    _work: Option<TempDir>,
+}
+
+impl<'a> Session<'a> {
+    /// Runs PyTorch, on those of the prompts and questions whose ids are in `only`; on all without.
+    pub fn new(setup: &'a Setup<'a>, only: Option<&[String]>) -> Result<Self> {
+        let Setup { args, model, setting, ui, .. } = setup;
+        let wanted = |id: &String| only.is_none_or(|ids| ids.contains(id));
+        let prompts: Vec<Prompt> = setup.prompts.iter().filter(|p| wanted(&p.id)).cloned().collect();
+        let asked: Vec<&Asked> = setup.exam.asked.iter().filter(|a| wanted(&a.prompt.id)).collect();
+        let questions: Vec<Prompt> = asked.iter().map(|asked| asked.prompt.clone()).collect();
+        let parameters = Parameters::open(model.path(), model.graph().description())?;
+        let python = Python::find(args.python.file.as_deref());
+        let (work, dir) = dumps(args.dumps.as_deref())?;
+        let source = Source { python: &python, model, setting: *setting, quiet: ui.quiet };
+        // By all prompts: what is kept, and so a logit's last bit, must not depend on how they are shared out.
+        let positions = setup.prompts.iter().map(|p| p.token_ids.len() + setting.tokens).sum();
+        let reference = source.generate(&prompts, &questions, positions, &dir)?;
+        reference.check(&questions, model.graph(), &parameters)?;
+        let keep = args.dumps.is_some() && only.is_none();
+        Ok(Self { setup, parameters, asked, reference, keep, _work: work })
+    }
+
+    /// How many prompts and questions it has.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.reference.prompts.len(), self.asked.len())
+    }
+
+    /// Runs a candidate.
+    pub fn measure(&self, candidate: &Candidate<'_>) -> Result<Measured> {
+        let setup = self.setup;
+        let mut engine = candidate.open(candidate.name, &setup.model, candidate.path)?;
+        let bench = Bench {
+            model: &setup.model,
+            parameters: &self.parameters,
+            reference: &self.reference,
+            setting: setup.setting,
+            keep: self.keep,
+            quiet: setup.ui.quiet,
+        };
+        let (records, answers, provenance) = bench.run(engine.as_mut(), &candidate.records(), &self.asked)?;
+        let reference = self.reference.provenance(self.asked.first().map(|asked| &asked.prompt))?;
+        Ok(Measured { records, answers, reference, candidate: provenance })
+    }
+
+    /// Runs a candidate, and looks into its worst prompts.
+    pub fn judge(&self, candidate: &Candidate<'_>, profile: &Profile) -> Result<TokenReport> {
+        let measured = self.measure(candidate)?;
+        let worst = self.setup.worst(&measured.records, candidate)?;
+        Ok(self.setup.report(candidate, profile, measured, worst))
     }
 }
 

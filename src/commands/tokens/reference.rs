@@ -8,7 +8,7 @@ use crate::model::{Graph, PointFilter};
 use crate::parameters::Parameters;
 use crate::prompt::Prompt;
 use crate::tokens::{Logits, Setting};
-use crate::trace::{Hashes, MANIFEST, Trace};
+use crate::trace::{Hashes, MANIFEST, Provenance, Trace};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -48,15 +48,21 @@ pub(in crate::commands) struct Source<'a> {
 
 impl Source<'_> {
     /// Runs `prompts` greedily, again in f64 on the same tokens, and sampled; and `questions` for the token
-    /// that follows them.
-    pub fn generate(&self, prompts: &[Prompt], questions: &[Prompt], dir: &Path) -> Result<Reference> {
+    /// that follows them. What is there already is not run again. `positions` are those of the whole job, by
+    /// which is decided what of each is kept.
+    pub fn generate(
+        &self,
+        prompts: &[Prompt],
+        questions: &[Prompt],
+        positions: usize,
+        dir: &Path,
+    ) -> Result<Reference> {
         check_dir(dir, &self.identity()?)?;
         let runs = [GREEDY, DOUBLE, SAMPLED, QUESTIONS].map(|run| dir.join(run));
         let dirs: Vec<&Path> = runs.iter().map(PathBuf::as_path).chain([dir]).collect();
         let lock = sweep(&dir.join(SETTINGS), &dirs);
         let graph = self.model.graph();
         let head = graph.components().last().expect("an architecture has components");
-        let positions: usize = prompts.iter().map(|p| p.token_ids.len() + self.setting.tokens).sum();
         let large = positions * graph.dim("vocab") * size_of::<f32>() > MOST_BYTES;
         let logits = PointFilter::new(if large { &head.inputs[0] } else { &head.point })?;
         let small = PointFilter::new(&head.inputs[0])?;
@@ -70,18 +76,24 @@ impl Source<'_> {
             quiet: self.quiet,
         };
         let (steps, hashes) = (self.setting.tokens, self.model.hashes()?);
-        self.python.generate(&request(prompts, &logits, "float32", steps), None, &dir.join(GREEDY))?;
+        let run = |request: &Request<'_>, sampling, to: &str| {
+            let dir = dir.join(to);
+            let there = |p: &Prompt| dir.join(&p.id).join(MANIFEST).is_file();
+            if request.prompts.iter().all(there) {
+                return Ok(());
+            }
+            self.python.generate(request, sampling, &dir)
+        };
+        run(&request(prompts, &logits, "float32", steps), None, GREEDY)?;
         let known = prompts.iter().map(|prompt| {
             let trace = open(&dir.join(GREEDY), prompt, &hashes)?;
             Ok(trace.manifest().prompts[0].clone())
         });
         let known: Vec<Prompt> = known.collect::<Result<_>>()?;
-        self.python.generate(&request(&known, &logits, "float64", steps), None, &dir.join(DOUBLE))?;
+        run(&request(&known, &logits, "float64", steps), None, DOUBLE)?;
         let sampling = Some((self.setting.temperature, self.setting.seed));
-        self.python.generate(&request(prompts, &small, "float32", steps), sampling, &dir.join(SAMPLED))?;
-        if !questions.is_empty() {
-            self.python.generate(&request(questions, &small, "float32", 0), None, &dir.join(QUESTIONS))?;
-        }
+        run(&request(prompts, &small, "float32", steps), sampling, SAMPLED)?;
+        run(&request(questions, &small, "float32", 0), None, QUESTIONS)?;
         Ok(Reference { dir: dir.to_path_buf(), prompts: known, points: logits, hashes, _lock: lock })
     }
 
@@ -100,6 +112,16 @@ impl Reference {
     /// The same tokens in f64.
     pub fn double(&self, prompt: &Prompt) -> Result<Trace> {
         self.open(DOUBLE, prompt)
+    }
+
+    /// Who ran: by the first prompt, or else by `question`.
+    pub fn provenance(&self, question: Option<&Prompt>) -> Result<Provenance> {
+        let trace = match (self.prompts.first(), question) {
+            (Some(prompt), _) => self.greedy(prompt)?,
+            (None, Some(prompt)) => self.question(prompt)?,
+            (None, None) => return Err(Error::new("there is neither a prompt nor a question to run")),
+        };
+        Ok(trace.manifest().provenance.clone())
     }
 
     /// The tokens of the sampled run.

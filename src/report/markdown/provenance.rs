@@ -56,6 +56,8 @@ fn side(origin: &Provenance, chars: usize) -> String {
         parts.push(hash("adapter", &origin.hashes.adapter));
     }
     parts.extend(origin.threads.map(|n| format!("{n} {}", if n == 1 { "thread" } else { "threads" })));
+    let split = origin.parallel.as_ref();
+    parts.extend(split.map(|p| format!("split over {} processes by {}", p.processes, said(&p.backend))));
     if !origin.cpu_features.is_empty() {
         parts.push(format!("CPU features {}", said(&origin.cpu_features.join(" "))));
     }

@@ -1,0 +1,261 @@
+"""A release whose parts are tasks on Ray is the release of one machine, whoever is killed."""
+
+import collections
+import filecmp
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from layerdiff_hooks.errors import LayerdiffError
+from layerdiff_hooks.parts import Parts
+
+ROOT = Path(__file__).parents[2]
+FAKE = Path(__file__).with_name("fake_layerdiff.py")
+REAL = os.environ.get("LAYERDIFF_BINARY") or shutil.which("layerdiff")
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def start(tmp_path: Path, log: Path) -> Iterator[Start]:
+    """Start the command in a session of its own, as a shell would."""
+    program = tmp_path / "layerdiff"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{FAKE}" "$@"\n')
+    program.chmod(0o755)
+    begun: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: str, chunk: int = 1, retries: int = 3) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "layerdiff_hooks", "release", "--parts", "parts"]
+        command += ["--binary", str(program), "--cpus", "2", "--chunk", str(chunk)]
+        command += ["--retries", str(retries), "--", "--out", "report", *arguments]
+        pipe = subprocess.PIPE
+        begun.append(
+            subprocess.Popen(
+                command,
+                cwd=tmp_path,
+                env={**os.environ, "FAKE_LOG": str(log)},
+                stdout=pipe,
+                stderr=pipe,
+                text=True,
+                start_new_session=True,
+            )
+        )
+        return begun[-1]
+
+    yield begin
+    for process in begun:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    said, talk = process.communicate(timeout=100)
+    return process.returncode, said + talk
+
+
+def wait_for(there: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not there():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def rows(folder: Path) -> list[tuple[str, str]]:
+    """Engine and name of every row of tokens."""
+    query = f"SELECT engine, id FROM '{folder}/parts/tokens/*/*.parquet' ORDER BY ALL"
+    return duckdb.sql(query).fetchall()
+
+
+def asked(log: Path) -> collections.Counter[str]:
+    return collections.Counter(
+        file.name.split("@")[0] for file in log.iterdir() if "@" in file.name
+    )
+
+
+def worker(parent: int, name: str) -> int | None:
+    """The process of Ray that runs a task of this name."""
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and os.getsid(int(entry.name)) == parent:
+                title = (entry / "cmdline").read_bytes().decode(errors="replace")
+                if title.startswith(f"ray::{name}"):
+                    return int(entry.name)
+        except (ProcessLookupError, FileNotFoundError):
+            continue
+    return None
+
+
+EVERY = [(f"lattice-{e}", name) for e in "ab" for name in ["p0", "p1", "p2", "p3", "question-0001"]]
+
+
+def test_a_killed_worker_loses_and_doubles_nothing(start: Start, tmp_path: Path, log: Path) -> None:
+    assert finish(start())[0] == 1, "the exit code of the release"
+    undisturbed = (tmp_path / "report").read_bytes()
+    assert rows(tmp_path) == EVERY
+    # Again: nothing but the plan and the report is made.
+    before = asked(log)
+    assert finish(start(chunk=3))[0] == 1
+    new = asked(log) - before
+    assert set(new) == {"plan+", "release+"}, new
+    assert (tmp_path / "report").read_bytes() == undisturbed
+
+    shutil.rmtree(tmp_path / "parts")
+    (tmp_path / "report").unlink()
+    (log / "slow").write_text("p2")
+    running = start()
+    wait_for(lambda: worker(running.pid, "tokens") and "tokens+lattice-a+p2" in asked(log) - before)
+    killed = worker(running.pid, "tokens")
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    code, talk = finish(running)
+    assert code == 1, talk
+    assert (tmp_path / "report").read_bytes() == undisturbed
+    assert rows(tmp_path) == EVERY
+
+
+def test_a_killed_driver_goes_on_where_it_was(start: Start, tmp_path: Path, log: Path) -> None:
+    (log / "slow").write_text("p3")
+    running = start()
+    wait_for(lambda: (tmp_path / "parts/tokens/lattice-a/p0.parquet").exists())
+    os.killpg(running.pid, signal.SIGKILL)
+    running.communicate()
+    kept = {name for engine, name in rows(tmp_path) if engine == "lattice-a"}
+    before = asked(log)
+    (log / "slow").unlink()
+    # A part that is cut off is made anew.
+    cut = tmp_path / "parts/tokens/lattice-a/p0.parquet"
+    cut.write_bytes(cut.read_bytes()[:-20])
+    assert finish(start())[0] == 1
+    new = asked(log) - before
+    assert new["tokens+lattice-a+p0"] == 1
+    assert not any(new[f"tokens+lattice-a+{name}"] for name in kept - {"p0"})
+    assert rows(tmp_path) == EVERY
+    assert not list((tmp_path / "parts").rglob("*.partial")) or kept
+    code, talk = finish(start("--marker", "other"))
+    assert code == 2 and "parts of another release" in talk
+
+
+def test_a_part_that_fails_is_tried_again_and_then_is_the_engines_error(
+    start: Start, tmp_path: Path, log: Path
+) -> None:
+    (log / "broken").write_text("p0")
+    (log / "always").touch()
+    code, talk = finish(start(retries=2, chunk=4))
+    assert code == 1, talk
+    made = asked(log)
+    assert (made["tokens+lattice-a+p0+p1+p2+p3"], made["tokens+lattice-b+p0+p1+p2+p3"]) == (2, 3)
+    report = (tmp_path / "report").read_text()
+    assert "== lattice-b.tokens.error\nit broke\n  hint: mend it\n" in report
+    assert "== lattice-a.worst.json" in report and "== lattice-b.worst.json" not in report
+
+
+def test_the_examples_in_sql_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fake_layerdiff import ENGINES, PROMPTS, QUESTIONS, _row
+
+    from layerdiff_hooks.parts import token_row
+
+    store = Parts(str(tmp_path / "parts"), "job")
+    categories = {p["id"]: p["category"] for p in PROMPTS}
+    for engine in ENGINES:
+        for name in [*categories, *QUESTIONS]:
+            store.write(
+                "tokens", engine, name, [token_row(_row(engine, name), categories.get(name))]
+            )
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "hooks" / "examples" / "release.sql").read_text()
+    queries = [query for query in text.split(";") if "SELECT" in query]
+    worst, parts, greedy, by_position = (duckdb.sql(query).fetchall() for query in queries)
+    assert [row[0] for row in worst] == sorted(ENGINES * 4)
+    for engine in ENGINES:
+        figures = [row[4] for row in worst if row[0] == engine]
+        assert figures == sorted(figures, reverse=True)
+    assert sum(row[2] for row in parts) == sum(row[3] is not None for row in worst)
+    assert [row[:2] for row in greedy] == [(e, c) for e in ENGINES for c in ("code", "prose")]
+    assert all(2 / 3 <= row[2] <= 1 for row in greedy)
+    assert [row[:2] for row in by_position] == [(e, k) for e in ENGINES for k in range(3)]
+
+
+def test_what_is_no_part_of_this_job_is_not_taken(tmp_path: Path) -> None:
+    mine, other = Parts(str(tmp_path), "mine"), Parts(tmp_path.as_uri(), "other")
+    row = {"engine": "e", "outcome": "pass", "headline": "fine", "json": '{"a": 1e-07}'}
+    mine.claim()
+    mine.write("layers", "e", "all", [row])
+    mine.write("layers", "e", "all", [row])
+    assert mine.rows("layers", "e", "all") == ['{"a": 1e-07}']
+    assert other.rows("layers", "e", "all") is None
+    with pytest.raises(LayerdiffError, match="parts of another release"):
+        other.claim()
+    foreign = tmp_path / "layers" / "f" / "all.parquet"
+    foreign.parent.mkdir()
+    pq.write_table(pa.table({"json": ["{}"]}), foreign)
+    assert mine.rows("layers", "f", "all") is None
+    with pytest.raises(LayerdiffError, match="name a directory or an URI"):
+        Parts("nowhere://a", "mine")
+
+
+@pytest.mark.skipif(REAL is None, reason="no layerdiff: set LAYERDIFF_BINARY")
+def test_the_real_release_is_that_of_one_machine_byte_for_byte(tmp_path: Path) -> None:
+    assert REAL is not None
+    # Two tokens each: what takes long is PyTorch's start, seven times on one machine.
+    prompts = tmp_path / "prompts.jsonl"
+    lines = [{"id": name, "token_ids": ids} for name, ids in (("a", [5, 17]), ("b", [45, 99]))]
+    prompts.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    arguments = ["--engine", "lattice-f16", "--engine", "lattice-q8", "--prompts", str(prompts)]
+    arguments += ["--tokens", "2", "--steps", "0", "--worst", "0"]
+    arguments += ["--choices", "none", "--out", "report"]
+    environment = {**os.environ, "LAYERDIFF_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    one, many = tmp_path / "one", tmp_path / "many"
+    command = [sys.executable, "-m", "layerdiff_hooks", "release", "--parts", "parts"]
+    command += ["--binary", REAL, "--cpus", "2", "--", *arguments]
+    codes = []
+    for folder, line in ((one, [REAL, "release", *arguments]), (many, command)):
+        folder.mkdir()
+        pipe = subprocess.PIPE
+        running = subprocess.Popen(
+            line,
+            cwd=folder,
+            env=environment,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            start_new_session=True,
+        )
+        if folder == many:
+            wait_for(lambda: worker(running.pid, "layers"))  # noqa: B023 (run at once)
+            killed = worker(running.pid, "layers")
+            assert killed is not None
+            os.kill(killed, signal.SIGKILL)
+        said, talk = running.communicate(timeout=500)
+        assert not any(line.startswith("error:") for line in talk.splitlines()), talk
+        codes.append((running.returncode, said))
+    assert codes[0] == codes[1]
+    files = [
+        sorted(
+            str(file.relative_to(folder))
+            for file in (folder / "report").rglob("*")
+            if file.is_file()
+        )
+        for folder in (one, many)
+    ]
+    assert files[0] == files[1] and len(files[0]) > 20
+    equal, *_ = filecmp.cmpfiles(one, many, files[0], shallow=False)
+    assert equal == files[0]
+    assert len(rows(many)) == len(set(rows(many))) == 4
