@@ -84,6 +84,7 @@ mod adapter;
 pub(crate) mod hash;
 mod manifest;
 mod read;
+mod shards;
 mod write;
 
 pub use adapter::StatedAdapter;

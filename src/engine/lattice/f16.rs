@@ -69,6 +69,22 @@ impl F16Engine {
     fn with_model<T>(&self, work: impl FnOnce(&Model<'_>) -> Result<T>) -> Result<T> {
         self.frame.with(&Weights::of_f16(&self.weights)?, Path::Serial, work)
     }
+
+    /// The un-instrumented engine's hidden states after the final norm, of all positions.
+    fn hidden_states(&self, all: &[u32]) -> Result<Vec<f32>> {
+        let request = Qwen35VisionRequest {
+            input_ids: all.to_vec(),
+            image_grids: Vec::new(),
+            post_merger_rows: Vec::new(),
+            image_token_id: u32::MAX,
+            spatial_merge_size: 2,
+            decoder_hidden_size: self.frame.config.hidden_size,
+        };
+        prefill_hidden_states_f16(&self.weights, &self.frame.config, &request).map_err(|e| {
+            engine_error("run its un-instrumented pass", &e)
+                .hint("config.json needs rope_parameters with rope_theta and mrope_section")
+        })
+    }
 }
 
 impl Engine for F16Engine {
@@ -104,21 +120,14 @@ impl Engine for F16Engine {
 
     super::pass::runs_of_the_model!();
 
+    fn run_alone(&mut self, tokens: &[u32], forced: &[u32]) -> Result<bool> {
+        self.hidden_states(&[tokens, forced].concat()).map(|_| true)
+    }
+
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
         let pass = self.with_model(|model| model.run(tokens, forced, hook))?;
         let all = [tokens, forced].concat();
-        let request = Qwen35VisionRequest {
-            input_ids: all.clone(),
-            image_grids: Vec::new(),
-            post_merger_rows: Vec::new(),
-            image_token_id: u32::MAX,
-            spatial_merge_size: 2,
-            decoder_hidden_size: self.frame.config.hidden_size,
-        };
-        let hidden = prefill_hidden_states_f16(&self.weights, &self.frame.config, &request).map_err(|e| {
-            engine_error("run its un-instrumented pass", &e)
-                .hint("config.json needs rope_parameters with rope_theta and mrope_section")
-        })?;
+        let hidden = self.hidden_states(&all)?;
         let (tokenizer, text) = text_for(&all)?;
         let Frame { config, rope, .. } = &self.frame;
         let generated = generate_f16(&self.weights, config, &tokenizer, rope, &text, &greedy_config(1))
