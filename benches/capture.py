@@ -97,7 +97,9 @@ def ways(model: Qwen3_5ForCausalLM, ids: Tensor, work: Path) -> dict[str, Callab
             layerdiff_hooks.capture.TraceWriter = real
 
     def dumped(use_repr: bool) -> None:
-        with model_addition_debugger_context(model, str(out), do_prune_layers=False, use_repr=use_repr):
+        with model_addition_debugger_context(
+            model, str(out), do_prune_layers=False, use_repr=use_repr
+        ):
             model(input_ids=ids)
 
     return {

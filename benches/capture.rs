@@ -171,7 +171,8 @@ fn print(works: &[Work<'_>], seconds: &[Vec<f64>]) {
     println!("{:<28} {:>9} {:>8}   of the rounds", "", "seconds", "ratio");
     for ((name, _), own) in works.iter().zip(seconds) {
         let ratios: Vec<f64> = own.iter().zip(&seconds[0]).map(|(own, base)| own / base).collect();
-        let (low, high) = ratios.iter().fold((f64::MAX, 0.0f64), |(low, high), r| (low.min(*r), high.max(*r)));
+        let (low, high) =
+            ratios.iter().fold((f64::MAX, 0.0f64), |(low, high), r| (low.min(*r), high.max(*r)));
         let ratio = median(ratios);
         println!("{name:<28} {:>9.3} {ratio:>8.3}   {low:.3} to {high:.3}", median(own.clone()));
     }
@@ -260,7 +261,11 @@ fn write(dir: &Path, shapes: &BTreeMap<String, Vec<usize>>, config: &Value) {
         .iter()
         .map(|(name, shape)| {
             // Matrices keep the size of their input.
-            let scale = if shape.len() == 1 { 0.1 } else { (3.0 / shape[1..].iter().product::<usize>() as f64).sqrt() };
+            let scale = if shape.len() == 1 {
+                0.1
+            } else {
+                (3.0 / shape[1..].iter().product::<usize>() as f64).sqrt()
+            };
             let values = (0..shape.iter().product()).map(|_| bf16::from_f64(scale * random()));
             (name, shape, values.flat_map(bf16::to_le_bytes).collect())
         })

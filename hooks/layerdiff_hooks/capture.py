@@ -309,7 +309,8 @@ class Trace:
             prompt = self._prompts[-1]
             step = len(prompt.get("step_token_ids", []))
             basis = ORIGINAL if point.basis == ORIGINAL else self._rotated
-            self._writer.add(prompt["id"], step, point.name, _own_copy(stored, value), derived, basis)
+            own = _own_copy(stored, value)
+            self._writer.add(prompt["id"], step, point.name, own, derived, basis)
 
     def _laid_out(
         self, point: Point, value: object, scope: Scope | None

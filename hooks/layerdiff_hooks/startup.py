@@ -1,8 +1,9 @@
 """A quicker start of the command, which runs a model once and compiles and trains nothing.
 
-When Transformers is imported it loads `torch._dynamo` for decorators that matter to `torch.compile` alone, and
-scipy for the losses of object detectors: together almost half of all that is imported. Only the command does without,
-since it has its process to itself; whoever imports this package in a program of their own gets all of it.
+When Transformers is imported it loads `torch._dynamo` for decorators that matter to
+`torch.compile` alone, and scipy for the losses of object detectors: together a quarter of what an
+import costs. Only the command does without, since it has its process to itself; whoever imports
+this package in a program of their own gets all of it.
 """
 
 import importlib

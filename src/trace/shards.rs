@@ -140,3 +140,44 @@ fn stored(dtype: DType) -> Dtype {
         DType::U8 => Dtype::U8,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(key: &str) -> Vec<Block> {
+        vec![Block { key: key.to_owned(), dtype: DType::U8, shape: vec![3], bytes: vec![1, 2, 3] }]
+    }
+
+    #[test]
+    fn shards_are_written_in_the_order_in_which_they_are_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut shards = Shards::new(dir.path(), Path::new("t"));
+        for i in 0..20 {
+            assert_eq!(shards.count(), i);
+            shards.write(block(&format!("key-{i}"))).unwrap();
+        }
+        let written = shards.finish().unwrap();
+        assert_eq!(written.len(), 20);
+        for (i, shard) in written.iter().enumerate() {
+            let bytes = std::fs::read(dir.path().join(&shard.file)).unwrap();
+            assert_eq!(bytes.len() as u64, shard.bytes);
+            let names = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+            assert_eq!(names.names(), [format!("key-{i}").as_str()]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_said_by_a_later_call_and_by_all_after_it() {
+        let gone = tempfile::tempdir().unwrap().path().join("gone");
+        let mut shards = Shards::new(&gone, Path::new("my.trace"));
+        let said = (0..20).find_map(|_| shards.write(block("key")).err()).expect("the thread has ended");
+        assert!(said.to_string().contains("cannot write the trace"), "{said}");
+        assert!(said.to_string().contains("my.trace"), "{said}");
+        assert_eq!(shards.write(block("key")).unwrap_err(), said);
+        assert_eq!(shards.finish().unwrap_err(), said);
+        let mut one = Shards::new(&gone, Path::new("my.trace"));
+        one.write(block("key")).unwrap();
+        assert!(one.finish().unwrap_err().to_string().contains("cannot write the trace"));
+    }
+}

@@ -7,7 +7,7 @@ use super::self_check::{evidence, greedy_evidence};
 use super::text::text_for;
 use super::weights::Weights;
 use super::{engine_error, greedy_config, provenance};
-use crate::checkpoint::{Head, ModelDir, merge_shards};
+use crate::checkpoint::{Head, ModelDir, Values, merge_shards};
 use crate::engine::{Engine, likeliest};
 use crate::error::{Error, Result};
 use crate::hook::Hook;
@@ -23,6 +23,9 @@ use lattice_weights::f16_weights::F16ModelWeights;
 use lattice_weights::f32_weights::SafetensorsFile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
+
+/// Numbers that are rounded at a time where all are looked at.
+const PIECE: usize = 1 << 16;
 
 /// The F16 engine with a model loaded.
 pub struct F16Engine {
@@ -110,9 +113,9 @@ impl Engine for F16Engine {
         let weights = Weights::of_f16(&self.weights)?;
         // The engine ignores a head of its own. That is its error, not its format's, and is to be seen
         // as one: the checkpoint's head is what it should have rounded.
-        let rounded = |param: &str, values: &[f32]| match param {
-            HEAD => Some(narrow(values).into_iter().map(f16::to_f32).collect()),
-            _ => weights.dequantized(param),
+        let rounded = |param: &str, source: Values<'_>| match param {
+            HEAD => Ok(Some(narrow(&source()?).into_iter().map(f16::to_f32).collect())),
+            _ => Ok(weights.dequantized(param)),
         };
         source.write_replaced(Head::AsInSource, rounded, out)?;
         Ok(true)
@@ -161,7 +164,9 @@ fn storage(tensors: &SafetensorsFile, graph: &Graph) -> Result<Storage> {
         let (values, _) =
             tensors.get_f32_tensor(&name).map_err(|e| engine_error(&format!("read `{name}`"), &e))?;
         let (mut error, mut norm, mut beyond) = (0.0, 0.0, 0);
-        for (wide, narrow) in values.iter().zip(narrow(values)) {
+        // In pieces: an embedding may be as large as all the rest.
+        let pairs = values.chunks(PIECE).flat_map(|piece| piece.iter().zip(narrow(piece)));
+        for (wide, narrow) in pairs {
             let wide = f64::from(*wide);
             if narrow.is_finite() {
                 error += (narrow.to_f64() - wide).powi(2);
