@@ -7,7 +7,8 @@
 //! cargo bench --bench capture -- --short             small, to see that it runs
 //! ```
 //!
-//! Rounds are interleaved and medians are taken. lattice has no Q4 engine for the processor: there the pass without a
+//! Rounds are interleaved and medians are taken; beside the time stands, where the system tells, the CPU time of all
+//! threads, which says more on a busy machine. lattice has no Q4 engine for the processor: there the pass without a
 //! hook is what the others are held against.
 
 use half::bf16;
@@ -154,27 +155,42 @@ fn measure(dir: &Path, tokens: u32, rounds: usize) {
     }
 }
 
-/// The seconds that each took, by round.
-fn interleaved(works: &[Work<'_>], engine: &mut dyn Engine, rounds: usize) -> Vec<Vec<f64>> {
-    let mut seconds = vec![Vec::new(); works.len()];
+/// Seconds, and seconds of the processor.
+type Times = [f64; 2];
+
+/// The times that each took, by round.
+fn interleaved(works: &[Work<'_>], engine: &mut dyn Engine, rounds: usize) -> Vec<Vec<Times>> {
+    let mut times = vec![Vec::new(); works.len()];
     for _ in 0..rounds {
-        for ((_, work), seconds) in works.iter().zip(&mut seconds) {
-            let start = Instant::now();
+        for ((_, work), times) in works.iter().zip(&mut times) {
+            let (start, cpu) = (Instant::now(), cpu_seconds());
             work(engine);
-            seconds.push(start.elapsed().as_secs_f64());
+            times.push([start.elapsed().as_secs_f64(), cpu_seconds() - cpu]);
         }
     }
-    seconds
+    times
 }
 
-fn print(works: &[Work<'_>], seconds: &[Vec<f64>]) {
-    println!("{:<28} {:>9} {:>8}   of the rounds", "", "seconds", "ratio");
-    for ((name, _), own) in works.iter().zip(seconds) {
-        let ratios: Vec<f64> = own.iter().zip(&seconds[0]).map(|(own, base)| own / base).collect();
+/// What all threads of this process have used so far, in hundredths of seconds as Linux counts; else 0.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name of the program, in brackets, may hold spaces.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    fields
+        .get(11..13)
+        .map_or(0.0, |ticks| ticks.iter().filter_map(|t| t.parse::<f64>().ok()).sum::<f64>() / 100.0)
+}
+
+fn print(works: &[Work<'_>], times: &[Vec<Times>]) {
+    println!("{:<28} {:>9} {:>8} {:>8}   of the rounds", "", "seconds", "ratio", "of CPU");
+    for ((name, _), own) in works.iter().zip(times) {
+        let ratios =
+            |i: usize| own.iter().zip(&times[0]).map(|(own, base)| own[i] / base[i]).collect::<Vec<_>>();
         let (low, high) =
-            ratios.iter().fold((f64::MAX, 0.0f64), |(low, high), r| (low.min(*r), high.max(*r)));
-        let ratio = median(ratios);
-        println!("{name:<28} {:>9.3} {ratio:>8.3}   {low:.3} to {high:.3}", median(own.clone()));
+            ratios(0).iter().fold((f64::MAX, 0.0f64), |(low, high), r| (low.min(*r), high.max(*r)));
+        let [ratio, cpu] = [0, 1].map(|i| median(ratios(i)));
+        let seconds = median(own.iter().map(|times| times[0]).collect());
+        println!("{name:<28} {seconds:>9.3} {ratio:>8.3} {cpu:>8.3}   {low:.3} to {high:.3}");
     }
 }
 
