@@ -140,7 +140,14 @@ impl Tensor {
     /// The values as little-endian bytes.
     pub fn to_le_bytes(&self) -> Vec<u8> {
         match &self.values {
-            Values::F32(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Values::F32(values) => {
+                // In chunks it is one copy of memory where the machine is little-endian.
+                let mut bytes = vec![0; 4 * values.len()];
+                for (chunk, value) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(values) {
+                    *chunk = value.to_le_bytes();
+                }
+                bytes
+            }
             Values::U8(values) => values.clone(),
         }
     }

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -258,7 +259,7 @@ def load_architecture(model_type: str, folder: Traversable | None = None) -> Arc
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         if not file.name.endswith(".toml"):
             continue
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
+        data = _parsed(file.read_text(encoding="utf-8"))
         if model_type in data["model_types"]:
             return Architecture(data["name"], data)
         known += data["model_types"]
@@ -266,3 +267,9 @@ def load_architecture(model_type: str, folder: Traversable | None = None) -> Arc
         f"no architecture description for model type {model_type!r}",
         f"known model types: {', '.join(known)}; a new architecture is one more TOML file",
     )
+
+
+@cache
+def _parsed(description: str) -> dict[str, Any]:
+    # Nobody changes it, and a capture asks for it several times.
+    return tomllib.loads(description)

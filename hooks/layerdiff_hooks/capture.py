@@ -314,7 +314,8 @@ class Trace:
             prompt = self._prompts[-1]
             step = len(prompt.get("step_token_ids", []))
             basis = ORIGINAL if point.basis == ORIGINAL else self._rotated
-            self._writer.add(prompt["id"], step, point.name, _own_copy(stored), derived, basis)
+            own = _own_copy(stored, value)
+            self._writer.add(prompt["id"], step, point.name, own, derived, basis)
 
     def _laid_out(
         self, point: Point, value: object, scope: Scope | None
@@ -353,9 +354,29 @@ class Trace:
         return tuple(sizes[name] for name in point.shape)
 
 
-def _own_copy(tensor: Tensor) -> Tensor:
-    """Contiguous, on the CPU, and sharing memory with nothing: models write in place."""
-    return tensor.to("cpu").clone(memory_format=torch.contiguous_format)
+def _own_copy(tensor: Tensor, value: object) -> Tensor:
+    """Contiguous, on the CPU, and sharing memory with nothing: models write in place.
+
+    A layout that computes, and the way from another device, have made a copy of `value` already.
+    """
+    here = tensor.to("cpu")
+    if here.is_contiguous() and not _may_share(here, value):
+        return here
+    return here.clone(memory_format=torch.contiguous_format)
+
+
+def _may_share(tensor: Tensor, value: object) -> bool:
+    """Whether both may lie in the same memory, or `tensor` holds on to more than its own."""
+    memory = tensor.untyped_storage()
+    if not isinstance(value, Tensor):
+        return False
+    if memory.nbytes() != tensor.numel() * tensor.element_size():
+        return True
+    try:
+        return memory.data_ptr() == value.untyped_storage().data_ptr()
+    except RuntimeError:
+        # The memory of some kinds of tensors is not told.
+        return True
 
 
 def _directory(model: PreTrainedModel, given: str | Path | None) -> Path | None:

@@ -41,7 +41,10 @@ def _fail(message: str, hint: str | None) -> int:
 
 def _capture(options: argparse.Namespace) -> int:
     try:
-        from layerdiff_hooks.command import capture
+        from layerdiff_hooks.startup import without_compiler
+
+        with without_compiler():
+            from layerdiff_hooks.command import capture
     except ImportError as error:
         return _fail(f"cannot capture: {error}", INSTALL_HINT)
     return capture(options)
@@ -49,7 +52,10 @@ def _capture(options: argparse.Namespace) -> int:
 
 def _generate(options: argparse.Namespace) -> int:
     try:
-        from layerdiff_hooks.generate import generate
+        from layerdiff_hooks.startup import without_compiler
+
+        with without_compiler():
+            from layerdiff_hooks.generate import generate
     except ImportError as error:
         return _fail(f"cannot generate: {error}", INSTALL_HINT)
     return generate(options)

@@ -1,7 +1,8 @@
 """Writes a trace directory, format version 1: whole or not at all.
 
 `src/trace/mod.rs` of layerdiff is the specification. Tensors are kept until a shard is large
-enough; the directory gets its name when it is complete.
+enough, and written by a thread of its own while the model goes on; the directory gets its name
+when it is complete.
 """
 
 import json
@@ -9,12 +10,15 @@ import os
 import re
 import secrets
 import shutil
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -24,6 +28,8 @@ from layerdiff_hooks.errors import LayerdiffError
 SHARD_BYTES = 8 * 2**20
 # Left on the disk, for the manifest and for others.
 RESERVED_BYTES = 64 * 2**20
+# Beyond so many unwritten shards the model waits: a disk that is slower does not fill the memory.
+UNWRITTEN = 2
 PROMPT_ID = re.compile(r"[A-Za-z0-9._-]+")
 DTYPES = {
     torch.float64: "F64",
@@ -81,7 +87,9 @@ class TraceWriter:
         self._config = config
         self._provenance = provenance
         self._adapter = {"adapter": adapter} if adapter else {}
-        self._shards: list[dict[str, Any]] = []
+        self._shards: list[Future[dict[str, Any]]] = []
+        self._unwritten: deque[tuple[Future[dict[str, Any]], int]] = deque()
+        self._thread = ThreadPoolExecutor(1, "trace")
         self._entries: list[dict[str, Any]] = []
         self._pending: dict[str, Tensor] = {}
         self._names: set[str] = set()
@@ -144,27 +152,39 @@ class TraceWriter:
         )
 
     def flush(self, at_least: int = SHARD_BYTES) -> None:
-        """Write the pending tensors as a shard if they are more than `at_least` bytes.
+        """Have the pending tensors written as a shard if they are more than `at_least` bytes.
 
         Raises:
-            LayerdiffError: the disk has no room for it.
+            LayerdiffError: the disk has no room for it, or an earlier one could not be written.
         """
         size = sum(t.numel() * t.element_size() for t in self._pending.values())
         if not self._pending or size <= at_least:
             return
-        free = shutil.disk_usage(self._folder).free
+        self._await(UNWRITTEN - 1)
+        free = shutil.disk_usage(self._folder).free - sum(size for _, size in self._unwritten)
         if free < size + RESERVED_BYTES:
             raise LayerdiffError(
                 f"no room for a shard of {size} bytes: {free} bytes are free at {self._out.parent}",
                 "capture fewer points or prompts, or write to another disk",
             )
         path = self._folder / f"shard-{len(self._shards):05}.safetensors"
-        save_file(self._pending, path)
-        # safetensors makes files that only their owner may read.
-        path.chmod(self._folder.stat().st_mode & 0o666)
-        _to_disk(path)
-        self._shards.append({"file": path.name, "bytes": path.stat().st_size})
+        shard = self._thread.submit(_write_shard, self._pending, path)
+        self._shards.append(shard)
+        self._unwritten.append((shard, size))
         self._pending = {}
+
+    def _await(self, left: int) -> None:
+        """Wait until no more than so many shards are unwritten.
+
+        Raises:
+            LayerdiffError: one of them could not be written.
+        """
+        while self._unwritten and (len(self._unwritten) > left or self._unwritten[0][0].done()):
+            shard, _ = self._unwritten.popleft()
+            try:
+                shard.result()
+            except (OSError, SafetensorError) as error:
+                raise LayerdiffError(f"cannot write {self._out}: {error}") from error
 
     def finish(
         self, prompts: Sequence[Mapping[str, Any]], self_check: Mapping[str, Any] | None
@@ -172,9 +192,12 @@ class TraceWriter:
         """Write the manifest and give the directory its name.
 
         Raises:
-            LayerdiffError: there is no tensor, or `out` has come into being meanwhile.
+            LayerdiffError: there is no tensor, not all of them could be written, or `out` has
+                come into being meanwhile.
         """
         self.flush(at_least=-1)
+        self._await(0)
+        self._thread.shutdown()
         if not self._entries:
             raise LayerdiffError("no tensor was captured")
         manifest = {
@@ -184,7 +207,7 @@ class TraceWriter:
             **self._adapter,
             "self_check": self_check,
             "prompts": prompts,
-            "shards": self._shards,
+            "shards": [shard.result() for shard in self._shards],
             "tensors": self._entries,
             **({"generated": self.generated} if self.generated else {}),
         }
@@ -203,6 +226,8 @@ class TraceWriter:
         if self._open:
             self._open = False
             self._pending = {}
+            # Nothing may be written there any more.
+            self._thread.shutdown(cancel_futures=True)
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -263,6 +288,15 @@ def _json_lines(manifest: Mapping[str, Any]) -> Iterator[str]:
             yield dumps(value)
         separator = ",\n"
     yield "\n}\n"
+
+
+def _write_shard(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
+    """Write a file and return its line in the manifest."""
+    save_file(dict(tensors), path)
+    # safetensors makes files that only their owner may read.
+    path.chmod(path.parent.stat().st_mode & 0o666)
+    _to_disk(path)
+    return {"file": path.name, "bytes": path.stat().st_size}
 
 
 def _to_disk(path: Path) -> None:

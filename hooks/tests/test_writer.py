@@ -1,6 +1,7 @@
 """The trace on disk: whole or not at all, in the agreed format, the same bytes each time."""
 
 import shutil
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -178,6 +179,56 @@ def test_a_full_disk_is_noticed_before_a_shard_is_started(
         fill(target)
         target.flush(at_least=-1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("when", ["with the next shard", "at the end"])
+def test_a_shard_that_cannot_be_written_is_told_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer, "save_file", full)
+    with (
+        pytest.raises(LayerdiffError, match=r"cannot write .*No space left on device"),
+        started(tmp_path / "t") as target,
+    ):
+        for step in range(writer.UNWRITTEN + 1 if when == "with the next shard" else 1):
+            target.add("p", step, "x", torch.zeros(25), derived=False)
+            target.flush(at_least=-1)
+        assert when == "at the end"
+        target.finish(PROMPTS, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slow_disk_holds_the_model_up_instead_of_filling_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, may_go_on, begun = writer.save_file, threading.Event(), []
+
+    def slow(tensors: dict[str, Tensor], path: Path) -> None:
+        begun.append(path)
+        assert may_go_on.wait(60)
+        real(tensors, path)
+
+    monkeypatch.setattr(writer, "save_file", slow)
+    added = []
+
+    def add(target: TraceWriter) -> None:
+        for step in range(writer.UNWRITTEN + 3):
+            target.add("p", step, "x", torch.zeros(25), derived=False)
+            target.flush(at_least=-1)
+            added.append(step)
+
+    with started(tmp_path / "t") as target:
+        model = threading.Thread(target=add, args=(target,))
+        model.start()
+        model.join(0.5)
+        assert (len(begun), len(added)) == (1, writer.UNWRITTEN)
+        may_go_on.set()
+        model.join()
+        target.finish(PROMPTS, None)
+    assert len(Read(tmp_path / "t").tensors) == writer.UNWRITTEN + 3
 
 
 def test_a_point_twice_in_a_step_is_refused(tmp_path: Path) -> None:

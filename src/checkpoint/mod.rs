@@ -8,7 +8,7 @@ mod write;
 
 pub use adapter::AdapterDir;
 pub(crate) use merge::merge_shards;
-pub(crate) use replace::Head;
+pub(crate) use replace::{Head, Values};
 pub(crate) use write::copy_tokenizer;
 
 use crate::basis::Gains;

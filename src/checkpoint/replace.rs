@@ -16,16 +16,19 @@ pub(crate) enum Head {
     Own,
 }
 
+/// Reads a parameter's values out of the checkpoint.
+pub(crate) type Values<'a> = &'a dyn Fn() -> Result<Vec<f32>>;
+
 impl ModelDir {
     /// Writes the parameters of the architecture, tensor by tensor, as an f32 checkpoint that must not
     /// exist yet.
     ///
-    /// `replace` is offered each parameter with the values of this checkpoint; where it has nothing to
+    /// `replace` is offered each parameter, and can read its values in this checkpoint; where it has nothing to
     /// say they stay. What the architecture does not name, such as a vision tower, is left out.
     pub(crate) fn write_replaced(
         &self,
         head: Head,
-        replace: impl Fn(&str, &[f32]) -> Option<Vec<f32>>,
+        replace: impl Fn(&str, Values<'_>) -> Result<Option<Vec<f32>>>,
         out: &Path,
     ) -> Result<()> {
         let read = |e| Error::new(format!("cannot read the weights: {e}")).at(self.path());
@@ -36,11 +39,14 @@ impl ModelDir {
             let lacking = || Error::new(format!("the checkpoint lacks `{from}`")).at(self.path());
             let stored = description.stored_names(from).find(|name| reader.has_tensor(name));
             let stored = stored.ok_or_else(lacking)?;
-            let (wide, shape) = reader.read_tensor_f64(&stored).map_err(read)?;
-            // A checkpoint holds 32 bits at the most, so that this rounds nothing.
-            let values: Vec<f32> = wide.into_iter().map(|v| v as f32).collect();
-            let values = replace(param, &values).unwrap_or(values);
-            writer.push(if param == from { &stored } else { param }, &shape, &values)
+            let shape = reader.tensor_shape(&stored).map_err(read)?;
+            let source = || {
+                let (wide, _) = reader.read_tensor_f64(&stored).map_err(read)?;
+                // A checkpoint holds 32 bits at the most, so that this rounds nothing.
+                Ok(wide.into_iter().map(|v| v as f32).collect())
+            };
+            let values = replace(param, &source)?.map_or_else(source, Ok)?;
+            writer.push(if param == from { &stored } else { param }, &shape, values)
         };
         self.for_each_param(head, push)?;
         let section = description.config_section.as_str();

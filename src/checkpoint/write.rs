@@ -18,7 +18,7 @@ pub(super) struct CheckpointWriter {
     target: PathBuf,
     dir: StagedDir,
     shard_bytes: usize,
-    pending: Vec<(String, Vec<usize>, Vec<u8>)>,
+    pending: Vec<(String, Vec<usize>, Vec<f32>)>,
     pending_bytes: usize,
     total_bytes: usize,
     /// The tensors' names in each shard that has been written.
@@ -47,11 +47,15 @@ impl CheckpointWriter {
     }
 
     /// Takes a tensor.
-    pub fn push(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.pending_bytes += bytes.len();
-        self.total_bytes += bytes.len();
-        self.pending.push((name.to_owned(), shape.to_vec(), bytes));
+    pub fn push(&mut self, name: &str, shape: &[usize], mut values: Vec<f32>) -> Result<()> {
+        if cfg!(target_endian = "big") {
+            values.iter_mut().for_each(|v| *v = f32::from_bits(v.to_bits().to_le()));
+        }
+        let bytes = size_of_val(values.as_slice());
+        self.pending_bytes += bytes;
+        self.total_bytes += bytes;
+        // They are bytes as they lie: a copy of an embedding would be a large one.
+        self.pending.push((name.to_owned(), shape.to_vec(), values));
         if self.pending_bytes >= self.shard_bytes { self.flush() } else { Ok(()) }
     }
 
@@ -63,8 +67,8 @@ impl CheckpointWriter {
         let views = self
             .pending
             .iter()
-            .map(|(name, shape, bytes)| {
-                let view = TensorView::new(Dtype::F32, shape.clone(), bytes)
+            .map(|(name, shape, values)| {
+                let view = TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values))
                     .map_err(|e| Error::new(format!("cannot store `{name}`: {e}")))?;
                 Ok((name.as_str(), view))
             })
@@ -147,7 +151,7 @@ mod tests {
         let target = root.path().join("out");
         let mut writer = CheckpointWriter::create(&target).unwrap().with_shards_of(16);
         for (name, start) in [("a", 0.0), ("b", 10.0), ("c", 20.0)] {
-            writer.push(name, &[1, 3], &[start, start + 1.0, start + 2.0]).unwrap();
+            writer.push(name, &[1, 3], vec![start, start + 1.0, start + 2.0]).unwrap();
         }
         writer.finish(&json!({"x": 1}), root.path()).unwrap();
         assert!(target.join("model-00002.safetensors").is_file());

@@ -71,6 +71,12 @@ pub trait Engine {
     /// It says something about the engine only if `hook` changes nothing.
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>>;
 
+    /// The un-instrumented engine alone on the same tokens, with nothing of ours in it: what an instrumented pass
+    /// is timed against. False, and nothing is run, where the engine cannot be run so.
+    fn run_alone(&mut self, _tokens: &[u32], _forced: &[u32]) -> Result<bool> {
+        Ok(false)
+    }
+
     /// The same run where `hook` changes what it sees on purpose: the un-instrumented engine is not run,
     /// since it has no part in the change.
     fn run_unchecked(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<()> {

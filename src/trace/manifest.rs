@@ -270,7 +270,7 @@ impl Manifest {
         }
     }
 
-    /// What is said of the next tensor, which goes into the next shard.
+    /// What is said of the next tensor; in which shard it lies is for the writer to say.
     ///
     /// # Panics
     /// When there is no prompt yet.
@@ -292,7 +292,7 @@ impl Manifest {
             shape: shape.to_vec(),
             basis: basis.to_owned(),
             derived,
-            shard: self.shards.len(),
+            shard: 0,
         }
     }
 

@@ -91,6 +91,7 @@ mod live;
 mod manifest;
 mod parallel;
 mod read;
+mod shards;
 mod sink;
 mod write;
 

@@ -1,14 +1,13 @@
-//! Writing a trace: one shard in memory, then a rename.
+//! Writing a trace: a few shards in memory, then a rename.
 
-use super::{Generated, LeftOut, MANIFEST, Manifest, Provenance, SelfCheck, Shard};
+use super::shards::{Block, Shards};
+use super::{Entry, Generated, LeftOut, MANIFEST, Manifest, Provenance, SelfCheck};
 use crate::error::{Error, Result};
 use crate::files::StagedDir;
 use crate::model::Adapter;
 use crate::prompt::Prompt;
 use crate::tensor::DType;
-use safetensors::tensor::{Dtype, TensorView as SafeView, serialize_to_file};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What is known before the first tensor.
@@ -26,16 +25,18 @@ pub struct WriteOptions {
     pub shard_bytes: usize,
 }
 
-/// Writes a trace in a stream.
+/// Writes a trace in a stream, on a thread of its own.
 ///
-/// Dropped without [`TraceWriter::finish`], it leaves nothing behind.
+/// What cannot be written is said by a later call: a disk that is full by [`TraceWriter::finish`] at the latest. Dropped without [`TraceWriter::finish`], it leaves nothing behind.
 #[derive(Debug)]
 pub struct TraceWriter {
     target: PathBuf,
+    /// Before the directory: dropped, it waits for what is being written there.
+    shards: Shards,
     dir: StagedDir,
     manifest: Manifest,
     shard_bytes: usize,
-    pending: Vec<(String, DType, Vec<usize>, Vec<u8>)>,
+    pending: Vec<Block>,
     pending_bytes: usize,
 }
 
@@ -45,6 +46,7 @@ impl TraceWriter {
         let dir = crate::files::staging_dir(target)?;
         Ok(Self {
             target: target.to_path_buf(),
+            shards: Shards::new(dir.path(), target),
             dir,
             shard_bytes: options.shard_bytes,
             manifest: Manifest::new(options),
@@ -82,58 +84,31 @@ impl TraceWriter {
         basis: &str,
         derived: bool,
     ) -> Result<()> {
-        let entry = self.manifest.entry(step, point, dtype, shape, basis, derived);
+        let shard = self.shards.count();
+        let entry = Entry { shard, ..self.manifest.entry(step, point, dtype, shape, basis, derived) };
         debug_assert_eq!(entry.byte_len(), Some(bytes.len()));
         self.pending_bytes += bytes.len();
-        self.pending.push((entry.key(), dtype, shape.to_vec(), bytes));
+        self.pending.push(Block { key: entry.key(), dtype, shape: shape.to_vec(), bytes });
         self.manifest.tensors.push(entry);
         if self.pending_bytes >= self.shard_bytes { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<()> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        let file = format!("shard-{:05}.safetensors", self.manifest.shards.len());
-        let path = self.dir.path().join(&file);
-        let views = self
-            .pending
-            .iter()
-            .map(|(key, dtype, shape, bytes)| {
-                let view = SafeView::new(safe_dtype(*dtype), shape.clone(), bytes)
-                    .map_err(|e| Error::new(format!("cannot store `{key}`: {e}")).at(&self.target))?;
-                Ok((key.as_str(), view))
-            })
-            .collect::<Result<BTreeMap<_, _>>>()?;
-        serialize_to_file(views, None, &path).map_err(|e| match e {
-            safetensors::SafeTensorError::IoError(e) => Error::io("write the trace", &self.target, &e),
-            e => Error::new(format!("cannot write the trace: {e}")).at(&self.target),
-        })?;
-        let bytes = std::fs::metadata(&path).map_err(|e| Error::io("read back the trace", &path, &e))?.len();
-        self.manifest.shards.push(Shard { file, bytes });
-        self.pending.clear();
         self.pending_bytes = 0;
-        Ok(())
+        self.shards.write(std::mem::take(&mut self.pending))
     }
 
     /// Writes the rest and puts the trace in place.
     pub fn finish(mut self, self_check: Option<SelfCheck>) -> Result<()> {
-        self.flush()?;
+        if !self.pending.is_empty() {
+            self.flush()?;
+        }
+        self.manifest.shards = self.shards.finish()?;
         self.manifest.self_check = self_check;
         self.manifest.validate().map_err(|e| e.at(&self.target))?;
         let path = self.dir.path().join(MANIFEST);
         let json = serde_json::to_vec(&self.manifest).expect("a manifest has string keys only");
         std::fs::write(&path, json).map_err(|e| Error::io("write the manifest", &self.target, &e))?;
         crate::files::publish_dir(self.dir, &self.target)
-    }
-}
-
-fn safe_dtype(dtype: DType) -> Dtype {
-    match dtype {
-        DType::F64 => Dtype::F64,
-        DType::F32 => Dtype::F32,
-        DType::F16 => Dtype::F16,
-        DType::BF16 => Dtype::BF16,
-        DType::U8 => Dtype::U8,
     }
 }

@@ -27,7 +27,7 @@ impl Q4Dir {
     pub fn write_dequantized(&self, out: &Path) -> Result<()> {
         let mut writer = CheckpointWriter::create(out)?;
         for entry in self.entries() {
-            writer.push(&entry.name, &entry.shape, &self.dequantize(entry)?)?;
+            writer.push(&entry.name, &entry.shape, self.dequantize(entry)?)?;
         }
         writer.finish(&as_f32(self.config(), self.section(), true), self.path())
     }
@@ -41,7 +41,7 @@ impl Q4Dir {
         for entry in self.entries() {
             let values: Vec<f32> =
                 undo.apply(entry, &self.dequantize(entry)?)?.iter().map(|v| *v as f32).collect();
-            writer.push(&entry.name, &entry.shape, &values)?;
+            writer.push(&entry.name, &entry.shape, values)?;
         }
         writer.finish(&as_f32(self.config(), self.section(), false), self.path())
     }

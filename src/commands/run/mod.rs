@@ -93,16 +93,18 @@ fn each(
     mut take: impl FnMut(&str, Result<Report>) -> Result<()>,
 ) -> Result<()> {
     let points = PointFilter::new(&args.input.points)?;
-    let bundle = Bundle::unpack()?;
     let lora = args.input.lora.as_deref();
-    let model = ModelDir::open(&args.model.dir.clone().unwrap_or_else(|| bundle.model()))?.adapted(lora)?;
+    // Who names both a model and a reference needs nothing of it.
+    let bundle = (args.model.dir.is_none() || reference.is_none()).then(Bundle::unpack).transpose()?;
+    let dir = args.model.dir.clone().or_else(|| bundle.as_ref().map(Bundle::model)).expect("one of the two");
+    let model = ModelDir::open(&dir)?.adapted(lora)?;
     if !model.graph().components().iter().any(|c| points.accepts(&c.point)) {
         return Err(points.chooses_nothing());
     }
     let work = tempfile::tempdir()
         .map_err(|e| Error::io("create a temporary directory", std::env::temp_dir(), &e))?;
     crate::files::remove_on_interrupt(work.path());
-    let sources = Sources::new(args, reference, &model, &bundle, &points, work.path(), ui)?;
+    let sources = Sources::new(args, reference, &model, bundle.as_ref(), &points, work.path(), ui)?;
     let (model, points, sources, work) = (&model, &points, &sources, work.path());
     let job = Job { args, model, points, sources, work, open, out, ui };
     if args.engine != ALL {

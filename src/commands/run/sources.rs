@@ -57,7 +57,7 @@ impl Sources {
         args: &RunArgs,
         reference: Option<Reference<'_>>,
         model: &ModelDir,
-        bundle: &Bundle,
+        bundle: Option<&Bundle>,
         points: &PointFilter,
         work: &Path,
         ui: Ui,
@@ -66,22 +66,29 @@ impl Sources {
             Some(Reference::Torch) => Self::live(args, model, points, work, ui),
             Some(Reference::Itself) => Self::itself(args, model),
             Some(Reference::Engine(name, path)) => Self::engine(args, model, (name, path), points, work, ui),
-            Some(Reference::Stored(path)) => Self::stored(args, model, (path, path), &args.floor, &args.quantized),
-            None if model.adapter().is_some() => Err(Error::new("this model with its adapter has no reference")
-                .hint("the bundled reference has no adapter: add `--reference torch`, or `--reference TRACE`")),
-            None if args.model.dir.is_some() && !is_bundled(model, bundle)? => {
-                Err(Error::new("this model has no reference").hint(
-                    "the bundled reference belongs to the bundled model: add `--reference torch`, or `--reference TRACE`",
-                ))
+            Some(Reference::Stored(path)) => {
+                Self::stored(args, model, (path, path), &args.floor, &args.quantized)
             }
-            None => {
-                let floors = if args.floor.is_empty() { bundle.floors()? } else { args.floor.clone() };
-                let arms = if args.quantized.is_empty() { bundle.arms()? } else { args.quantized.clone() };
-                // Where it was unpacked to helps nobody.
-                let named = Path::new("(the bundled reference)");
-                Self::stored(args, model, (&bundle.reference(), named), &floors, &arms)
-            }
+            None if model.adapter().is_some() => Err(Error::new(
+                "this model with its adapter has no reference",
+            )
+            .hint("the bundled reference has no adapter: add `--reference torch`, or `--reference TRACE`")),
+            None => Self::bundled(args, model, bundle.expect("it is unpacked where no reference is named")),
         }
+    }
+
+    /// The bundled reference, which belongs to the bundled model.
+    fn bundled(args: &RunArgs, model: &ModelDir, bundle: &Bundle) -> Result<Self> {
+        if args.model.dir.is_some() && !is_bundled(model, bundle)? {
+            return Err(Error::new("this model has no reference").hint(
+                "the bundled reference belongs to the bundled model: add `--reference torch`, or `--reference TRACE`",
+            ));
+        }
+        let floors = if args.floor.is_empty() { bundle.floors()? } else { args.floor.clone() };
+        let arms = if args.quantized.is_empty() { bundle.arms()? } else { args.quantized.clone() };
+        // Where it was unpacked to helps nobody.
+        let named = Path::new("(the bundled reference)");
+        Self::stored(args, model, (&bundle.reference(), named), &floors, &arms)
     }
 
     /// A reference that lies on disk, and what errors call it; without a choice, its prompts are run.

@@ -91,7 +91,12 @@ fn attend(pass: &mut Pass<'_>, i: usize, n: usize, q: &[f32], k: &[f32], v: &[f3
             let tiles = TiledAttentionConfig::new(s.heads, s.kv_heads, s.head_dim);
             let (rows, columns) = (tiles.tile_size_q.max(1), tiles.tile_size_kv.max(1));
             let scores = pass.point(&name("scores"), &square, call.tiled_scores(rows, columns))?;
-            let online = call.online_softmax(&scores, rows, columns);
+            // The engine does not hold the probabilities.
+            let shown = pass.hook.wants(&name("probs"));
+            let online = call.online_softmax(&scores, rows, columns, shown);
+            if !shown {
+                return Ok(online.context);
+            }
             let (probs, changed) = pass.derived(&name("probs"), &square, online.probs)?;
             Ok(if changed { call.context(&probs) } else { online.context })
         }
@@ -109,7 +114,7 @@ struct Call<'a> {
     mask: &'a [u8],
 }
 
-/// The result of the tiled, online softmax.
+/// The result of the tiled, online softmax; without the probabilities where nobody wants them.
 struct Online {
     probs: Vec<f32>,
     context: Vec<f32>,
@@ -223,8 +228,9 @@ impl Call<'_> {
     }
 
     /// Softmax and values tile by tile: a row's sums are rescaled whenever its maximum grows.
-    fn online_softmax(&self, scores: &[f32], rows: usize, columns: usize) -> Online {
-        let mut out = Online { probs: vec![0.0; scores.len()], context: vec![0.0; self.n * self.s.q_dim()] };
+    fn online_softmax(&self, scores: &[f32], rows: usize, columns: usize, probs: bool) -> Online {
+        let probs = vec![0.0; if probs { scores.len() } else { 0 }];
+        let mut out = Online { probs, context: vec![0.0; self.n * self.s.q_dim()] };
         for h in 0..self.s.heads {
             for t0 in (0..self.n).step_by(rows) {
                 let t1 = self.n.min(t0 + rows);
@@ -271,7 +277,8 @@ impl Call<'_> {
             let inverse = 1.0 / sum;
             let context = &mut out.context[t * self.s.q_dim() + h * d..][..d];
             context.iter_mut().zip(&acc).for_each(|(c, a)| *c = a * inverse);
-            for u in (0..self.seen).filter(|&u| self.allowed(t, u)) {
+            let shown = if out.probs.is_empty() { 0 } else { self.seen };
+            for u in (0..shown).filter(|&u| self.allowed(t, u)) {
                 out.probs[row.start + u] = (scores[row.start + u] - max).exp() * inverse;
             }
         }

@@ -7,7 +7,7 @@ use super::self_check::{evidence, greedy_evidence};
 use super::text::text_for;
 use super::weights::Weights;
 use super::{engine_error, greedy_config, provenance};
-use crate::checkpoint::{Head, ModelDir, merge_shards};
+use crate::checkpoint::{Head, ModelDir, Values, merge_shards};
 use crate::engine::{Engine, likeliest};
 use crate::error::{Error, Result};
 use crate::hook::Hook;
@@ -23,6 +23,9 @@ use lattice_weights::f16_weights::F16ModelWeights;
 use lattice_weights::f32_weights::SafetensorsFile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
+
+/// Numbers that are rounded at a time where all are looked at.
+const PIECE: usize = 1 << 16;
 
 /// The F16 engine with a model loaded.
 pub struct F16Engine {
@@ -69,6 +72,22 @@ impl F16Engine {
     fn with_model<T>(&self, work: impl FnOnce(&Model<'_>) -> Result<T>) -> Result<T> {
         self.frame.with(&Weights::of_f16(&self.weights)?, Path::Serial, work)
     }
+
+    /// The un-instrumented engine's hidden states after the final norm, of all positions.
+    fn hidden_states(&self, all: &[u32]) -> Result<Vec<f32>> {
+        let request = Qwen35VisionRequest {
+            input_ids: all.to_vec(),
+            image_grids: Vec::new(),
+            post_merger_rows: Vec::new(),
+            image_token_id: u32::MAX,
+            spatial_merge_size: 2,
+            decoder_hidden_size: self.frame.config.hidden_size,
+        };
+        prefill_hidden_states_f16(&self.weights, &self.frame.config, &request).map_err(|e| {
+            engine_error("run its un-instrumented pass", &e)
+                .hint("config.json needs rope_parameters with rope_theta and mrope_section")
+        })
+    }
 }
 
 impl Engine for F16Engine {
@@ -94,9 +113,9 @@ impl Engine for F16Engine {
         let weights = Weights::of_f16(&self.weights)?;
         // The engine ignores a head of its own. That is its error, not its format's, and is to be seen
         // as one: the checkpoint's head is what it should have rounded.
-        let rounded = |param: &str, values: &[f32]| match param {
-            HEAD => Some(narrow(values).into_iter().map(f16::to_f32).collect()),
-            _ => weights.dequantized(param),
+        let rounded = |param: &str, source: Values<'_>| match param {
+            HEAD => Ok(Some(narrow(&source()?).into_iter().map(f16::to_f32).collect())),
+            _ => Ok(weights.dequantized(param)),
         };
         source.write_replaced(Head::AsInSource, rounded, out)?;
         Ok(true)
@@ -104,21 +123,14 @@ impl Engine for F16Engine {
 
     super::pass::runs_of_the_model!();
 
+    fn run_alone(&mut self, tokens: &[u32], forced: &[u32]) -> Result<bool> {
+        self.hidden_states(&[tokens, forced].concat()).map(|_| true)
+    }
+
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
         let pass = self.with_model(|model| model.run(tokens, forced, hook))?;
         let all = [tokens, forced].concat();
-        let request = Qwen35VisionRequest {
-            input_ids: all.clone(),
-            image_grids: Vec::new(),
-            post_merger_rows: Vec::new(),
-            image_token_id: u32::MAX,
-            spatial_merge_size: 2,
-            decoder_hidden_size: self.frame.config.hidden_size,
-        };
-        let hidden = prefill_hidden_states_f16(&self.weights, &self.frame.config, &request).map_err(|e| {
-            engine_error("run its un-instrumented pass", &e)
-                .hint("config.json needs rope_parameters with rope_theta and mrope_section")
-        })?;
+        let hidden = self.hidden_states(&all)?;
         let (tokenizer, text) = text_for(&all)?;
         let Frame { config, rope, .. } = &self.frame;
         let generated = generate_f16(&self.weights, config, &tokenizer, rope, &text, &greedy_config(1))
@@ -152,7 +164,9 @@ fn storage(tensors: &SafetensorsFile, graph: &Graph) -> Result<Storage> {
         let (values, _) =
             tensors.get_f32_tensor(&name).map_err(|e| engine_error(&format!("read `{name}`"), &e))?;
         let (mut error, mut norm, mut beyond) = (0.0, 0.0, 0);
-        for (wide, narrow) in values.iter().zip(narrow(values)) {
+        // In pieces: an embedding may be as large as all the rest.
+        let pairs = values.chunks(PIECE).flat_map(|piece| piece.iter().zip(narrow(piece)));
+        for (wide, narrow) in pairs {
             let wide = f64::from(*wide);
             if narrow.is_finite() {
                 error += (narrow.to_f64() - wide).powi(2);

@@ -106,17 +106,15 @@ impl F32Engine {
             Path::Batched => {
                 let entry = "DecoderSession";
                 let (logits, linears) = tap.record(|| self.session_logits(tokens, forced));
-                let ours = &pass.logits[(tokens.len() - 1) * pass.vocab..];
                 let what = "logits after the prefill and after each step";
-                Ok(vec![evidence(what, entry, &logits?, ours), points.compare(&linears, entry)])
+                Ok(vec![evidence(what, entry, &logits?, &pass.logits), points.compare(&linears, entry)])
             }
             Path::Serial | Path::Scalar => {
                 let entry = "Qwen35Model::forward_prompt_debug";
                 let model = self.decoder.model();
                 let (logits, linears) = tap.record(|| model.forward_prompt_debug(&all));
-                let last = &pass.logits[pass.logits.len() - pass.vocab..];
                 let mut found = vec![
-                    evidence("logits, last position", entry, &logits.map_err(run)?, last),
+                    evidence("logits, last position", entry, &logits.map_err(run)?, pass.last()),
                     points.compare(&linears, entry),
                 ];
                 // This entry point refuses a single token, whose logits say it all anyway.
@@ -152,6 +150,18 @@ impl Engine for F32Engine {
     }
 
     super::pass::runs_of_the_model!();
+
+    fn run_alone(&mut self, tokens: &[u32], forced: &[u32]) -> Result<bool> {
+        match self.path {
+            Path::Batched => self.session_logits(tokens, forced).map(drop)?,
+            Path::Serial | Path::Scalar => {
+                let all = [tokens, forced].concat();
+                let logits = self.decoder.model().forward_prompt_debug(&all);
+                logits.map_err(|e| engine_error("run its un-instrumented pass", &e))?;
+            }
+        }
+        Ok(true)
+    }
 
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
         let mut points = PointTap::new(&self.graph);

@@ -116,7 +116,8 @@ pub struct Model<'a> {
 }
 
 impl Model<'_> {
-    /// A prefill of `tokens`, then one step for each of `forced`; the output has all positions.
+    /// A prefill of `tokens`, then one step for each of `forced`: the hidden states of all positions, the logits
+    /// after the prefill and after each step.
     pub fn run(&self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Output> {
         if tokens.is_empty() {
             return Err(Error::new("the prompt has no tokens"));
@@ -181,7 +182,7 @@ pub struct Pass<'a> {
 pub struct Output {
     /// After the final norm: `[tokens, hidden]`.
     pub hidden: Vec<f32>,
-    /// `[tokens, vocab]`.
+    /// Of the last position: `[1, vocab]`.
     pub logits: Vec<f32>,
     /// Number of logits of one position.
     pub vocab: usize,
@@ -224,12 +225,24 @@ impl Pass<'_> {
         }
         let normed = rms_norm(&stream, self.weights.norm, eps);
         let normed = self.point("model.norm", &[n, hidden], normed)?;
-        // Both paths project one position at a time.
-        let logits = Path::Serial.linear(&self.weights.head, &normed, hidden);
-        let vocab = logits.len() / n;
-        let logits = self.point("lm_head", &[n, vocab], logits)?;
+        let logits = self.logits(&normed, n)?;
         state.seen += n;
-        Ok(Output { hidden: normed, logits, vocab })
+        Ok(Output { hidden: normed, vocab: logits.len(), logits })
+    }
+
+    /// The logits of the last position. Those of the others, which the engine does not compute, are there only
+    /// for a hook that wants them.
+    fn logits(&mut self, normed: &[f32], n: usize) -> Result<Vec<f32>> {
+        const POINT: &str = "lm_head";
+        let hidden = self.sizes.hidden;
+        let shown = if self.hook.wants(POINT) { normed } else { &normed[normed.len() - hidden..] };
+        // Both paths project one position at a time.
+        let mut logits = Path::Serial.linear(&self.weights.head, shown, hidden);
+        let vocab = logits.len() / (shown.len() / hidden);
+        if logits.len() == n * vocab {
+            logits = self.point(POINT, &[n, vocab], logits)?;
+        }
+        Ok(logits.split_off(logits.len() - vocab))
     }
 
     /// Cosines and sines `[tokens, rope_half]` from position `start` on.

@@ -123,7 +123,7 @@ impl Engine for Q8Engine {
         // The engine ignores a head of its own, which is its error and not its format's: the
         // checkpoint's stays, in f32 as the engine would keep it.
         let weights = weights(&self.weights);
-        source.write_replaced(Head::AsInSource, |param, _| weights.dequantized(param), out)?;
+        source.write_replaced(Head::AsInSource, |param, _| Ok(weights.dequantized(param)), out)?;
         Ok(true)
     }
 

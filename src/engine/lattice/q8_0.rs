@@ -62,7 +62,7 @@ impl Engine for Q8_0Engine {
     fn write_dequantized(&self, source: &ModelDir, out: &FilePath) -> Result<bool> {
         // The embedding is looked up in f32 and the head is in blocks, also where they are one tensor.
         let weights = weights(&self.model);
-        source.write_replaced(Head::Own, |param, _| weights.dequantized(param), out)?;
+        source.write_replaced(Head::Own, |param, _| Ok(weights.dequantized(param)), out)?;
         Ok(true)
     }
 
