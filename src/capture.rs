@@ -104,7 +104,7 @@ pub fn capture_fed(feed: Feed, engine: &mut dyn Engine, request: &Request<'_>, o
         bar.set_message(prompt.id.clone());
         let prompt = with_steps(prompt, request.steps, engine)?;
         writer.start_prompt(&prompt);
-        let mut hook = CaptureHook::new(&mut writer, request.points).rotated(graph, rotation);
+        let mut hook = CaptureHook::new(&mut writer, request.points).of(graph, rotation);
         let found = feed.run(engine, graph, &prompt, &mut hook)?;
         evidence.extend(found);
         bar.inc(1);

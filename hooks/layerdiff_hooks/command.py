@@ -26,6 +26,7 @@ from layerdiff_hooks.load import CheckpointError, load_text_model
 from layerdiff_hooks.plant import plant
 from layerdiff_hooks.prompts import Prompt, read_prompts, token_ids
 from layerdiff_hooks.sampler import Choose, likeliest
+from layerdiff_hooks.scores import parse_scores
 from layerdiff_hooks.writer import require_absent
 
 
@@ -49,6 +50,7 @@ class Job:
             model_dir=self.options.model,
             adapter_dir=self.options.lora,
             check=True,
+            scores=self.options.scores,
         )
 
 
@@ -90,6 +92,7 @@ def prepare(options: Namespace, stack: ExitStack) -> Job:
         LayerdiffError: bad input.
     """
     transformers.logging.set_verbosity_error()
+    parse_scores(options.scores)
     prompts = read_prompts(options.prompts, options.prompt)
     config = _config(options.model)
     architecture = load_architecture(_model_type(config))

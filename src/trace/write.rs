@@ -95,6 +95,20 @@ impl TraceWriter {
         basis: &str,
         derived: bool,
     ) -> Result<()> {
+        self.push_rows(step, point, dtype, (shape, None), bytes, basis, derived)
+    }
+
+    /// As [`TraceWriter::push`], of a tensor of which only these rows were captured, if not all were.
+    pub fn push_rows(
+        &mut self,
+        step: u32,
+        point: &str,
+        dtype: DType,
+        (shape, rows): (&[usize], Option<Vec<usize>>),
+        bytes: Vec<u8>,
+        basis: &str,
+        derived: bool,
+    ) -> Result<()> {
         let entry = Entry {
             order: self.manifest.tensors.len() as u64,
             prompt: self.manifest.prompts.last().expect("a prompt was started").id.clone(),
@@ -105,6 +119,7 @@ impl TraceWriter {
             basis: basis.to_owned(),
             derived,
             shard: self.manifest.shards.len(),
+            rows,
         };
         debug_assert_eq!(entry.byte_len(), Some(bytes.len()));
         self.pending_bytes += bytes.len();

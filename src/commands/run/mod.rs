@@ -14,7 +14,7 @@ use crate::cli::RunArgs;
 use crate::engine::{CANDIDATES, Engine, check_known, reads_blocks, torch};
 use crate::error::{Error, Result};
 use crate::files::ReplacedDir;
-use crate::model::PointFilter;
+use crate::model::{PointFilter, Scores};
 use crate::prompt::{Prompt, token_texts};
 use crate::replay::Held;
 use crate::report::{Options, Outcome, Report, ReportSet, assemble};
@@ -86,7 +86,7 @@ fn each(
     ui: Ui,
     mut take: impl FnMut(&str, Result<Report>) -> Result<()>,
 ) -> Result<()> {
-    let points = PointFilter::new(&args.input.points)?;
+    let points = PointFilter::new(&args.input.points)?.keeping(Scores::parse(&args.input.scores)?);
     let bundle = Bundle::unpack()?;
     let lora = args.input.lora.as_deref();
     let model = ModelDir::open(&args.model.dir.clone().unwrap_or_else(|| bundle.model()))?.adapted(lora)?;
