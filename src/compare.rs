@@ -2,6 +2,7 @@
 
 use crate::align::{Pair, Partner, restore};
 use crate::basis::{Gains, Restored};
+use crate::elements::Picked;
 use crate::error::{Error, Result};
 use crate::metrics::{self, Metrics};
 use crate::model::{Graph, Op};
@@ -31,11 +32,27 @@ pub fn compare(
             let way = |entry, other| restore(pair.component, entry, other, gains).ok()?.ok()?;
             let ours = Restored { view: candidate.view(c), restore: way(c, r) };
             let theirs = Restored { view: reference.view(r), restore: way(r, c) };
-            let metrics = metrics::compare(theirs, ours, axis);
+            let [theirs, ours] = [(theirs, r), (ours, c)].map(|(side, entry)| common(graph, pair, side, entry));
+            let mut metrics = metrics::compare(theirs, ours, axis);
+            if let (Some(rows), Some(axis)) = (&pair.rows, axis) {
+                metrics.of_rows(axis, rows);
+            }
             done();
             Some(metrics)
         })
         .collect()
+}
+
+/// What a side has of the rows that both have.
+pub fn common<'a>(graph: &Graph, pair: &Pair<'_>, side: Restored<'a>, entry: &Entry) -> Picked<Restored<'a>> {
+    let axis = pair.component.and_then(|component| graph.row_axis(component)).unwrap_or(0);
+    let place = |row: &usize| match &entry.rows {
+        Some(rows) => rows.binary_search(row).expect("a common row is one of either side's"),
+        None => *row,
+    };
+    // A side that has no others is read as it lies.
+    let rows = pair.rows.as_ref().filter(|rows| entry.rows.as_ref() != Some(rows));
+    Picked::new(side, axis, rows.map(|rows| rows.iter().map(place).collect()))
 }
 
 /// Refuses a trace in which two layers gave the same bytes: one buffer was captured for both, as

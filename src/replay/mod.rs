@@ -17,7 +17,7 @@ pub(crate) use edits::Edits;
 pub(crate) use judge::{Judge, Seen};
 pub use judge::{Local, Spot};
 pub(crate) use precision::SMALLEST;
-pub(crate) use step::{Replayed, Step, Stop};
+pub(crate) use step::{Replayed, Rows, Step, Stop};
 
 use crate::error::Result;
 use crate::model::{Graph, ModelConfig, Op};

@@ -4,8 +4,10 @@
 use super::assemble::Options;
 use super::json::{PointReport, PromptReport, State};
 use super::rows::Row;
-use crate::align::{Partner, restore};
+use crate::align::{Pair, Partner, common_rows, restore};
 use crate::basis::Restored;
+use crate::compare::common;
+use crate::elements::Picked;
 use crate::metrics::{self, ErrorsByValue};
 use crate::trace::Trace;
 use serde::{Deserialize, Serialize};
@@ -51,12 +53,12 @@ pub struct PromptError {
     /// Relative L2 error that the candidate is judged by; null where it was not compared.
     #[serde(with = "crate::number::option", default)]
     pub rel_l2: Option<f64>,
-    /// That of the total error, C − T, by token.
-    #[serde(with = "crate::number::list", default)]
-    pub per_token: Vec<f64>,
+    /// That of the total error, C − T, by token; null for one that was not compared.
+    #[serde(with = "crate::number::options", default)]
+    pub per_token: Vec<Option<f64>>,
     /// That of C − Q, by token, where arm Q was run.
-    #[serde(with = "crate::number::list", default, skip_serializing_if = "Vec::is_empty")]
-    pub engine_per_token: Vec<f64>,
+    #[serde(with = "crate::number::options", default, skip_serializing_if = "Vec::is_empty")]
+    pub engine_per_token: Vec<Option<f64>>,
 }
 
 /// The traces that errors are between.
@@ -69,7 +71,7 @@ pub(super) struct Sides<'a> {
 impl Sides<'_> {
     /// Both sides of a row that the candidate is judged by, in the original basis; none where they were not
     /// compared.
-    fn of(&self, row: &Row<'_>) -> Option<(Restored<'_>, Restored<'_>)> {
+    fn of(&self, row: &Row<'_>) -> Option<(Picked<Restored<'_>>, Picked<Restored<'_>>)> {
         row.judged()?;
         let pair = &row.pair;
         let Partner::Matched(..) = pair.partner else { return None };
@@ -77,9 +79,16 @@ impl Sides<'_> {
         let r = base.find(pair.prompt, pair.step, pair.point)?;
         let c = self.candidate.find(pair.prompt, pair.step, pair.point)?;
         let way = |entry, other| restore(pair.component, entry, other, self.options.gains).ok()?.ok();
+        // Arm Q may have other rows than the reference.
+        let pair = &Pair { rows: common_rows(r, c), ..pair.clone() };
         Some((
-            Restored { view: base.view(r), restore: way(r, c)? },
-            Restored { view: self.candidate.view(c), restore: way(c, r)? },
+            common(self.options.graph, pair, Restored { view: base.view(r), restore: way(r, c)? }, r),
+            common(
+                self.options.graph,
+                pair,
+                Restored { view: self.candidate.view(c), restore: way(c, r)? },
+                c,
+            ),
         ))
     }
 
@@ -99,7 +108,7 @@ impl Sides<'_> {
                 step: row.pair.step,
                 prompt: row.pair.prompt.to_owned(),
                 axis: graph.axes(row.pair.component?)[axis].clone(),
-                rel_l2: metrics::compare(reference, candidate, Some(axis)).per_token,
+                rel_l2: metrics::compare(reference, candidate, Some(axis)).per_token.into_iter().flatten().collect(),
             })
         });
         heads.collect()
@@ -184,7 +193,7 @@ pub(super) fn by_prompt(
         let mut errors = vec![PromptError::default(); points.len()];
         for row in rows.iter().filter(|row| row.pair.prompt == prompt.id) {
             let Some(&at) = places.get(&(row.pair.step, row.pair.point)) else { continue };
-            let list = |m: &metrics::Metrics| m.per_token.iter().map(|v| short(*v)).collect::<Vec<f64>>();
+            let list = |m: &metrics::Metrics| m.per_token.iter().map(|v| v.map(short)).collect::<Vec<_>>();
             errors[at] = PromptError {
                 rel_l2: row.judged().map(|m| short(m.rel_l2)),
                 per_token: row.total.as_ref().map(list).unwrap_or_default(),
