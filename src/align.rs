@@ -31,6 +31,8 @@ pub struct Pair<'a> {
     pub component: Option<&'a Component>,
     /// The query tokens whose rows both sides have, as positions in the step; none where both have all.
     pub rows: Option<Vec<usize>>,
+    /// The shape of what both sides have; empty where they cannot be compared.
+    pub shape: Vec<usize>,
     /// What can be done with it.
     pub partner: Partner<'a>,
 }
@@ -157,15 +159,18 @@ fn align_prompt<'a>(
         let context = prompt.token_ids.len() + step as usize;
         let known = graph.components().iter().filter(|c| points.accepts(&c.point));
         let pair = |point: &'a str, component: Option<&'a Component>| {
-            let (r, c) =
-                (reference.find(&prompt.id, step, point), candidate.find(&prompt.id, step, point));
+            let (r, c) = (reference.find(&prompt.id, step, point), candidate.find(&prompt.id, step, point));
             let known = component.map(|component| Known { graph, component, tokens, context });
             let partner = partner(known, r, c, gains)?;
-            let rows = match partner {
-                Partner::Matched(r, c) => common_rows(r, c),
-                _ => None,
+            let (rows, shape) = match partner {
+                Partner::Matched(r, c) => {
+                    let rows = common_rows(r, c);
+                    let some = known.filter(|_| rows.is_some());
+                    (rows.clone(), some.map_or_else(|| r.shape.clone(), |known| known.shape(rows.as_deref())))
+                }
+                _ => (None, Vec::new()),
             };
-            Ok(Pair { prompt: &prompt.id, step, tokens, context, point, component, rows, partner })
+            Ok(Pair { prompt: &prompt.id, step, tokens, context, point, component, rows, shape, partner })
         };
         let left_out = |point: &str| {
             [reference, candidate]
@@ -199,9 +204,9 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// The shape of what a side captured.
-    fn shape(&self, entry: &Entry) -> Vec<usize> {
-        self.graph.shape_of_rows(self.component, self.tokens, self.context, entry.rows.as_deref())
+    /// The shape of what was captured, of these rows if not of all.
+    fn shape(&self, rows: Option<&[usize]>) -> Vec<usize> {
+        self.graph.shape_of_rows(self.component, self.tokens, self.context, rows)
     }
 }
 
@@ -209,9 +214,7 @@ impl Known<'_> {
 pub fn common_rows(r: &Entry, c: &Entry) -> Option<Vec<usize>> {
     match (&r.rows, &c.rows) {
         (None, rows) | (rows, None) => rows.clone(),
-        (Some(r), Some(c)) => {
-            Some(r.iter().copied().filter(|row| c.binary_search(row).is_ok()).collect())
-        }
+        (Some(r), Some(c)) => Some(r.iter().copied().filter(|row| c.binary_search(row).is_ok()).collect()),
     }
 }
 
@@ -265,7 +268,7 @@ fn mismatch(known: Option<Known<'_>>, r: &Entry, c: &Entry) -> Option<String> {
         let component = known.component;
         // Each side has its own rows; beyond them both must be what the configuration says.
         for (side, entry) in [("reference", r), ("candidate", c)] {
-            let shape = known.shape(entry);
+            let shape = known.shape(entry.rows.as_deref());
             if entry.shape != shape && r.shape == c.shape {
                 return Some(format!("shape {:?} on both sides, {shape:?} by the configuration", r.shape));
             }

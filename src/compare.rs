@@ -32,7 +32,8 @@ pub fn compare(
             let way = |entry, other| restore(pair.component, entry, other, gains).ok()?.ok()?;
             let ours = Restored { view: candidate.view(c), restore: way(c, r) };
             let theirs = Restored { view: reference.view(r), restore: way(r, c) };
-            let [theirs, ours] = [(theirs, r), (ours, c)].map(|(side, entry)| common(graph, pair, side, entry));
+            let [theirs, ours] =
+                [(theirs, r), (ours, c)].map(|(side, entry)| common(graph, pair, side, entry));
             let mut metrics = metrics::compare(theirs, ours, axis);
             if let (Some(rows), Some(axis)) = (&pair.rows, axis) {
                 metrics.of_rows(axis, rows);

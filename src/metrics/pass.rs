@@ -146,7 +146,8 @@ impl<'a> Pass<'a> {
         self.tokens.iter().for_each(|token| total.merge(token));
         let counted = self.histogram.finish();
         let [p50, p90, p99, p999] = [0.5, 0.9, 0.99, 0.999].map(|q| counted.quantile(q));
-        let per_token = self.tokens.iter().filter(|_| self.has_tokens).map(|sums| Some(sums.rel_l2())).collect();
+        let per_token =
+            self.tokens.iter().filter(|_| self.has_tokens).map(|sums| Some(sums.rel_l2())).collect();
         Metrics {
             quantiles: Quantiles { p50, p90, p99, p999 },
             magnitudes: counted.magnitudes(),

@@ -108,7 +108,11 @@ impl Sides<'_> {
                 step: row.pair.step,
                 prompt: row.pair.prompt.to_owned(),
                 axis: graph.axes(row.pair.component?)[axis].clone(),
-                rel_l2: metrics::compare(reference, candidate, Some(axis)).per_token.into_iter().flatten().collect(),
+                rel_l2: metrics::compare(reference, candidate, Some(axis))
+                    .per_token
+                    .into_iter()
+                    .flatten()
+                    .collect(),
             })
         });
         heads.collect()

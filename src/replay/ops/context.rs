@@ -130,7 +130,9 @@ impl<'a> Behind<'a> {
         };
         let behind = match read() {
             Ok(behind) => behind,
-            Err(Stop::Missing(why)) => return Ok(Err(format!("what they are made of cannot be replayed: {why}"))),
+            Err(Stop::Missing(why)) => {
+                return Ok(Err(format!("what they are made of cannot be replayed: {why}")));
+            }
             Err(bad) => return Err(bad),
         };
         Ok(behind.unsound()?.map_or(Ok(behind), Err))
@@ -152,7 +154,9 @@ impl<'a> Behind<'a> {
             match judged() {
                 Ok(true) => {}
                 Ok(false) => {
-                    return Ok(Some(format!("{point} errs beyond its bounds in the rows that were captured")));
+                    return Ok(Some(format!(
+                        "{point} errs beyond its bounds in the rows that were captured"
+                    )));
                 }
                 Err(Stop::Missing(why)) => return Ok(Some(format!("{point} cannot be replayed: {why}"))),
                 Err(bad) => return Err(bad),
@@ -200,7 +204,8 @@ impl<'a> Behind<'a> {
                         *size += error * (p * v).abs();
                     }
                 }
-                let stored = |((size, least), y): ((&f64, &f64), &f64)| size + least + precision.stored * y.abs();
+                let stored =
+                    |((size, least), y): ((&f64, &f64), &f64)| size + least + precision.stored * y.abs();
                 let bounds: Vec<f64> = size.iter().zip(&least).zip(&out).map(stored).collect();
                 judge.check_further(at, &out, &bounds);
             }
