@@ -152,8 +152,9 @@ fn the_rows_are_those_of_the_whole_bit_for_bit_and_all_else_is_the_same() {
             assert_eq!(Some(rows), ROWS.rows(150, 150).as_ref());
             let width = 150 * all.dtype.size();
             let heads = all_view.bytes.chunks_exact(150 * width);
-            let picked: Vec<u8> =
-                heads.flat_map(|head| rows.iter().flat_map(|t| head[t * width..][..width].to_vec())).collect();
+            let picked: Vec<u8> = heads
+                .flat_map(|head| rows.iter().flat_map(|t| head[t * width..][..width].to_vec()))
+                .collect();
             assert!(picked == some_view.bytes, "{path} {}", all.point);
             seen += 1;
         }
@@ -192,7 +193,10 @@ fn a_healthy_run_passes_whichever_side_has_some_rows_only() {
         assert_eq!((measured.len(), measured[0], measured[kept - 1]), (kept, 0, 39));
         // A context is whole, and judged whole.
         let context = point(&report, &format!("{ATTENTION}.context"));
-        assert!(context["local_ratio"].as_f64().is_some_and(|ratio| ratio > 0.0 && ratio <= 1.0), "{context}");
+        assert!(
+            context["local_ratio"].as_f64().is_some_and(|ratio| ratio > 0.0 && ratio <= 1.0),
+            "{context}"
+        );
     }
     let (_, report) = bench.compare("whole", "whole");
     assert!(!report["warnings"].to_string().contains("--scores"));
@@ -336,7 +340,8 @@ fn as_many_rows_as_tokens_make_the_report_of_all() {
 #[test]
 fn an_engine_against_itself_compares_the_rows_of_both_ways() {
     let root = tempfile::tempdir().unwrap();
-    let args = ["run", "--engine", "lattice-f16", "--reference", "self", "--prompt", "code-01", "--steps", "1"];
+    let args =
+        ["run", "--engine", "lattice-f16", "--reference", "self", "--prompt", "code-01", "--steps", "1"];
     let out = root.path().join("report");
     let more = ["--scores", "rows:8", "--json", "--out", out.to_str().unwrap()];
     let run = layerdiff(&[&args[..], &more].concat());
