@@ -282,7 +282,7 @@ impl Call<'_> {
                 if !(t0..t1).all(|t| scores.has(t)) {
                     made.resize((t1 - t0) * self.seen, f32::NEG_INFINITY);
                     self.tile_scores(h, (t0, t1), columns, |t, u, score| {
-                        made[(t - t0) * self.seen + u] = score
+                        made[(t - t0) * self.seen + u] = score;
                     });
                 }
                 for t in t0..t1 {
