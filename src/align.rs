@@ -29,6 +29,10 @@ pub struct Pair<'a> {
     pub point: &'a str,
     /// Its component; none for a name that the architecture does not know.
     pub component: Option<&'a Component>,
+    /// The query tokens whose rows both sides have, as positions in the step; none where both have all.
+    pub rows: Option<Vec<usize>>,
+    /// The shape of what both sides have; empty where they cannot be compared.
+    pub shape: Vec<usize>,
     /// What can be done with it.
     pub partner: Partner<'a>,
 }
@@ -99,14 +103,29 @@ pub fn meet<'a>(
 ) -> Result<Pair<'a>> {
     let step = candidate.step;
     let (tokens, context) = sizes(prompt, step);
-    let component = graph.get(&candidate.point);
-    let partner = partner(
-        component.map(|c| (c, graph.shape(c, tokens, context))),
-        reference.find(&prompt.id, step, &candidate.point),
-        Some(candidate),
-        gains,
-    )?;
-    Ok(Pair { prompt: &prompt.id, step, tokens, context, point: &candidate.point, component, partner })
+    let known = graph.get(&candidate.point).map(|component| Known { graph, component, tokens, context });
+    let reference = reference.find(&prompt.id, step, &candidate.point);
+    pair((&prompt.id, step, &candidate.point), (tokens, context), known, (reference, Some(candidate)), gains)
+}
+
+fn pair<'a>(
+    (prompt, step, point): (&'a str, u32, &'a str),
+    (tokens, context): (usize, usize),
+    known: Option<Known<'a>>,
+    (r, c): (Option<&'a Entry>, Option<&'a Entry>),
+    gains: &Gains,
+) -> Result<Pair<'a>> {
+    let partner = partner(known, r, c, gains)?;
+    let (rows, shape) = match partner {
+        Partner::Matched(r, c) => {
+            let rows = common_rows(r, c);
+            let some = known.filter(|_| rows.is_some());
+            (rows.clone(), some.map_or_else(|| r.shape.clone(), |known| known.shape(rows.as_deref())))
+        }
+        _ => (None, Vec::new()),
+    };
+    let component = known.map(|known| known.component);
+    Ok(Pair { prompt, step, tokens, context, point, component, rows, shape, partner })
 }
 
 /// How many tokens a step takes, and how many it sees.
@@ -180,13 +199,9 @@ fn align_prompt<'a>(
         let (tokens, context) = sizes(prompt, step);
         let known = graph.components().iter().filter(|c| points.accepts(&c.point));
         let pair = |point: &'a str, component: Option<&'a Component>| {
-            let partner = partner(
-                component.map(|c| (c, graph.shape(c, tokens, context))),
-                reference.find(&prompt.id, step, point),
-                candidate.find(&prompt.id, step, point),
-                gains,
-            )?;
-            Ok(Pair { prompt: &prompt.id, step, tokens, context, point, component, partner })
+            let known = component.map(|component| Known { graph, component, tokens, context });
+            let sides = (reference.find(&prompt.id, step, point), candidate.find(&prompt.id, step, point));
+            self::pair((&prompt.id, step, point), (tokens, context), known, sides, gains)
         };
         let left_out = |point: &str| {
             [reference, candidate]
@@ -210,8 +225,32 @@ fn align_prompt<'a>(
     Ok(())
 }
 
+/// A component of a step.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    graph: &'a Graph,
+    component: &'a Component,
+    tokens: usize,
+    context: usize,
+}
+
+impl Known<'_> {
+    /// The shape of what was captured, of these rows if not of all.
+    fn shape(&self, rows: Option<&[usize]>) -> Vec<usize> {
+        self.graph.shape_of_rows(self.component, self.tokens, self.context, rows)
+    }
+}
+
+/// The query tokens whose rows both sides have; none where both have all.
+pub fn common_rows(r: &Entry, c: &Entry) -> Option<Vec<usize>> {
+    match (&r.rows, &c.rows) {
+        (None, rows) | (rows, None) => rows.clone(),
+        (Some(r), Some(c)) => Some(r.iter().copied().filter(|row| c.binary_search(row).is_ok()).collect()),
+    }
+}
+
 fn partner<'a>(
-    component: Option<(&Component, Vec<usize>)>,
+    component: Option<Known<'_>>,
     reference: Option<&'a Entry>,
     candidate: Option<&'a Entry>,
     gains: &Gains,
@@ -222,11 +261,14 @@ fn partner<'a>(
         (None, Some(_)) => return Ok(Partner::Unmeasured("the reference lacks it".into())),
         (None, None) => return Ok(Partner::Unmeasured("both traces lack it".into())),
     };
-    if let Some(note) = mismatch(component.as_ref(), r, c) {
+    if let Some(note) = mismatch(component, r, c) {
         return Ok(Partner::Mismatched(note));
     }
+    if common_rows(r, c).is_some_and(|rows| rows.is_empty()) {
+        return Ok(Partner::Unmeasured("the two sides kept the rows of different tokens".into()));
+    }
     for (entry, other) in [(r, c), (c, r)] {
-        if let Err(note) = restore(component.as_ref().map(|(c, _)| *c), entry, other, gains)? {
+        if let Err(note) = restore(component.map(|known| known.component), entry, other, gains)? {
             return Ok(Partner::Unmeasured(note));
         }
     }
@@ -234,8 +276,17 @@ fn partner<'a>(
 }
 
 /// Why two entries cannot be compared, whatever is known about the model.
-fn mismatch(component: Option<&(&Component, Vec<usize>)>, r: &Entry, c: &Entry) -> Option<String> {
-    if r.shape != c.shape {
+fn mismatch(known: Option<Known<'_>>, r: &Entry, c: &Entry) -> Option<String> {
+    let row_axis = known.and_then(|known| known.graph.row_axis(known.component));
+    if row_axis.is_none() && (r.rows.is_some() || c.rows.is_some()) {
+        let words = |entry: &Entry| entry.rows.as_ref().map_or("all", |_| "some");
+        return Some(format!(
+            "{} of the rows in the reference, {} in the candidate, of a point that has none by its description",
+            words(r),
+            words(c)
+        ));
+    }
+    if r.rows == c.rows && r.shape != c.shape {
         return Some(format!("shape {:?} in the reference, {:?} in the candidate", r.shape, c.shape));
     }
     if r.dtype.is_float() != c.dtype.is_float() {
@@ -244,9 +295,20 @@ fn mismatch(component: Option<&(&Component, Vec<usize>)>, r: &Entry, c: &Entry) 
     if r.basis != c.basis && !(is_known(&r.basis) && is_known(&c.basis)) {
         return Some(format!("basis {} in the reference, {} in the candidate", r.basis, c.basis));
     }
-    if let Some((component, shape)) = component {
-        if r.shape != *shape {
-            return Some(format!("shape {:?} on both sides, {shape:?} by the configuration", r.shape));
+    if let Some(known) = known {
+        let component = known.component;
+        // Each side has its own rows; beyond them both must be what the configuration says.
+        for (side, entry) in [("reference", r), ("candidate", c)] {
+            let shape = known.shape(entry.rows.as_deref());
+            if entry.shape != shape && r.shape == c.shape {
+                return Some(format!("shape {:?} on both sides, {shape:?} by the configuration", r.shape));
+            }
+            if entry.shape != shape {
+                return Some(format!(
+                    "shape {:?} in the {side}, {shape:?} by the configuration",
+                    entry.shape
+                ));
+            }
         }
         if component.dtype.is_some_and(|d| d != r.dtype)
             || (component.dtype.is_none() && r.dtype == DType::U8)

@@ -97,7 +97,7 @@ pub fn watch<S: Sink>(
         bar.set_message(prompt.id.clone());
         let prompt = with_steps(prompt, request.steps, engine)?;
         sink.start_prompt(&prompt)?;
-        let mut hook = CaptureHook::new(&mut sink, request.points).rotated(graph, rotation);
+        let mut hook = CaptureHook::new(&mut sink, request.points).of(graph, rotation);
         let found = feed.run(engine, graph, &prompt, &mut hook)?;
         sink.end_prompt()?;
         evidence.extend(found);

@@ -150,6 +150,11 @@ pub struct InputArgs {
     /// Only points that this glob accepts, such as '*.self_attn.*'; `embed` and `logits` as in reports.
     #[arg(long, value_name = "GLOB", default_value = "*")]
     pub points: String,
+    /// Rows of attention's scores, probabilities and masks to keep of a prefill: all; rows:N for those of N query
+    /// tokens, evenly chosen, with the first and the last; or auto, all up to a context of 2048 tokens and 64
+    /// rows beyond it.
+    #[arg(long, value_name = "all|rows:N|auto", default_value = "auto")]
+    pub scores: String,
     /// Where PyTorch runs.
     #[command(flatten)]
     pub python: PythonArg,

@@ -2,6 +2,7 @@
 
 use crate::align::{Pair, Partner, restore};
 use crate::basis::{Gains, Restored};
+use crate::elements::Picked;
 use crate::error::{Error, Result};
 use crate::metrics::{self, Metrics};
 use crate::model::{Component, Graph, Op};
@@ -26,36 +27,63 @@ pub fn compare(
         .par_iter()
         .map(|pair| {
             let Partner::Matched(r, c) = pair.partner else { return None };
-            let sides = sides(pair.component, (reference, r), (candidate, c), gains)?;
-            let metrics = metrics_of(graph, pair.component, sides);
+            let rows = pair.rows.as_deref();
+            let sides = sides(graph, pair.component, rows, (reference, r), (candidate, c), gains)?;
+            let metrics = metrics_of(graph, pair.component, rows, sides);
             done();
             Some(metrics)
         })
         .collect()
 }
 
-/// Both sides of a point in the original basis; none where alignment would not have matched them.
+/// Both sides of a point in the original basis, of `rows` where these are all that both have; none where
+/// alignment would not have matched them.
 pub fn sides<'a>(
+    graph: &Graph,
     component: Option<&Component>,
+    rows: Option<&[usize]>,
     (reference, r): (&'a Trace, &'a Entry),
     (candidate, c): (&'a Trace, &'a Entry),
     gains: &Gains,
-) -> Option<[Restored<'a>; 2]> {
+) -> Option<[Picked<Restored<'a>>; 2]> {
     let way = |entry, other| restore(component, entry, other, gains).ok()?.ok();
     let (theirs, ours) = (way(r, c)?, way(c, r)?);
+    let axis = component.and_then(|component| graph.row_axis(component)).unwrap_or(0);
     Some([
-        Restored { view: reference.view(r), restore: theirs },
-        Restored { view: candidate.view(c), restore: ours },
+        common(axis, rows, Restored { view: reference.view(r), restore: theirs }, r),
+        common(axis, rows, Restored { view: candidate.view(c), restore: ours }, c),
     ])
 }
 
-/// The metrics of two sides of a point.
+/// What a side has of the rows that both have.
+fn common<'a>(
+    axis: usize,
+    rows: Option<&[usize]>,
+    side: Restored<'a>,
+    entry: &Entry,
+) -> Picked<Restored<'a>> {
+    let place = |row: &usize| match &entry.rows {
+        Some(rows) => rows.binary_search(row).expect("a common row is one of either side's"),
+        None => *row,
+    };
+    // A side that has no others is read as it lies.
+    let rows = rows.filter(|rows| entry.rows.as_deref() != Some(rows));
+    Picked::new(side, axis, rows.map(|rows| rows.iter().map(place).collect()))
+}
+
+/// The metrics of two sides of a point, of which `rows` are compared.
 pub fn metrics_of(
     graph: &Graph,
     component: Option<&Component>,
-    [reference, candidate]: [Restored<'_>; 2],
+    rows: Option<&[usize]>,
+    [reference, candidate]: [Picked<Restored<'_>>; 2],
 ) -> Metrics {
-    metrics::compare(reference, candidate, component.and_then(|component| graph.token_axis(component)))
+    let axis = component.and_then(|component| graph.token_axis(component));
+    let mut metrics = metrics::compare(reference, candidate, axis);
+    if let (Some(rows), Some(axis)) = (rows, axis) {
+        metrics.of_rows(axis, rows);
+    }
+    metrics
 }
 
 /// The axis of a component that counts heads, if one does.

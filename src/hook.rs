@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::model::{Basis, Graph};
 use crate::tensor::Tensor;
 use crate::trace::Sink;
+use std::collections::BTreeSet;
 
 /// Where in a run a tensor is offered.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +16,17 @@ pub struct At<'a> {
     pub step: u32,
     /// True when the engine goes on with other numbers, from which this tensor was computed.
     pub derived: bool,
+    /// Which rows the tensor has, where it has not all.
+    pub rows: Option<Rows<'a>>,
+}
+
+/// Some rows of a tensor that has one for each query token.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// The query tokens of the rows, as positions in the step, ascending.
+    pub kept: &'a [usize],
+    /// How many the step has.
+    pub tokens: usize,
 }
 
 /// Sees a pass's tensors in order of execution, and may replace them.
@@ -26,6 +38,12 @@ pub trait Hook {
     /// True when the hook wants to be called for this point. Others cost nothing.
     fn wants(&self, point: &str) -> bool;
 
+    /// Of a point with a row over the `context` for each of the step's `tokens`, which rows it wants, as ascending
+    /// positions; none for all of them. It may be given more: [`At::rows`] says which.
+    fn rows(&self, _at: At<'_>, _tokens: usize, _context: usize) -> Option<Vec<usize>> {
+        None
+    }
+
     /// Takes the tensor and returns the one to go on with: same shape, same dtype.
     fn call(&mut self, at: At<'_>, tensor: Tensor) -> Result<Tensor>;
 }
@@ -36,6 +54,16 @@ pub struct Chain<'a>(pub Vec<&'a mut dyn Hook>);
 impl Hook for Chain<'_> {
     fn wants(&self, point: &str) -> bool {
         self.0.iter().any(|hook| hook.wants(point))
+    }
+
+    fn rows(&self, at: At<'_>, tokens: usize, context: usize) -> Option<Vec<usize>> {
+        let hooks = self.0.iter().filter(|hook| hook.wants(at.point));
+        let wanted: Option<BTreeSet<usize>> =
+            hooks.map(|hook| hook.rows(at, tokens, context)).try_fold(BTreeSet::new(), |mut all, rows| {
+                all.extend(rows?);
+                Some(all)
+            });
+        wanted.map(|rows| rows.into_iter().collect())
     }
 
     fn call(&mut self, at: At<'_>, mut tensor: Tensor) -> Result<Tensor> {
@@ -64,24 +92,47 @@ impl Hook for NoHook {
 pub struct CaptureHook<'a> {
     sink: &'a mut dyn Sink,
     points: &'a crate::model::PointFilter,
-    rotated: Option<(&'a Graph, u64)>,
+    graph: Option<&'a Graph>,
+    seed: Option<u64>,
 }
 
 impl<'a> CaptureHook<'a> {
     /// Shows them to `sink`, whose current prompt the tensors belong to.
     pub fn new(sink: &'a mut dyn Sink, points: &'a crate::model::PointFilter) -> Self {
-        Self { sink, points, rotated: None }
+        Self { sink, points, graph: None, seed: None }
     }
 
-    /// Says of the points that a rotation touches, by the architecture's description, that they are in
-    /// the basis that `seed` makes.
-    pub fn rotated(mut self, graph: &'a Graph, seed: Option<u64>) -> Self {
-        self.rotated = seed.map(|seed| (graph, seed));
+    /// Names the architecture. By its description the points that have a row for each query token are kept in
+    /// part, as the filter says, and those that a rotation touches are in the basis that `seed` makes.
+    pub fn of(mut self, graph: &'a Graph, seed: Option<u64>) -> Self {
+        (self.graph, self.seed) = (Some(graph), seed);
         self
     }
 
+    /// The rows of a point that are kept, of so many tokens and so much context, and the axis that counts them.
+    fn kept(&self, point: &str, tokens: usize, context: usize) -> Option<(usize, Vec<usize>)> {
+        let graph = self.graph?;
+        let axis = graph.row_axis(graph.get(point)?)?;
+        Some((axis, self.points.scores().rows(tokens, context)?))
+    }
+
+    /// What is written of a tensor that has all rows, or more of them than are kept.
+    fn part(&self, at: At<'_>, tensor: &Tensor) -> Option<(Tensor, Vec<usize>)> {
+        let graph = self.graph?;
+        let component = graph.get(at.point)?;
+        let axis = graph.row_axis(component)?;
+        let context = graph.axes(component).iter().position(|name| name == "context")?;
+        let tokens = at.rows.map_or(tensor.shape[axis], |rows| rows.tokens);
+        let (axis, kept) = self.kept(at.point, tokens, tensor.shape[context])?;
+        let places: Vec<usize> = match at.rows {
+            None => kept.clone(),
+            Some(rows) => kept.iter().filter_map(|row| rows.kept.binary_search(row).ok()).collect(),
+        };
+        Some((tensor.kept(axis, &places), kept))
+    }
+
     fn basis(&self, point: &str) -> String {
-        match self.rotated {
+        match self.graph.zip(self.seed) {
             Some((graph, seed)) if graph.get(point).is_some_and(|c| c.basis != Basis::Original) => {
                 basis::name(seed)
             }
@@ -95,10 +146,16 @@ impl Hook for CaptureHook<'_> {
         self.points.accepts(point)
     }
 
+    fn rows(&self, at: At<'_>, tokens: usize, context: usize) -> Option<Vec<usize>> {
+        self.kept(at.point, tokens, context).map(|(_, rows)| rows)
+    }
+
     fn call(&mut self, at: At<'_>, tensor: Tensor) -> Result<Tensor> {
-        let bytes = tensor.to_le_bytes();
-        let basis = self.basis(at.point);
-        self.sink.push(at.step, at.point, tensor.dtype(), &tensor.shape, bytes, &basis, at.derived)?;
+        let part = self.part(at, &tensor);
+        let (shown, rows) = part.as_ref().map_or((&tensor, None), |(part, rows)| (part, Some(rows.clone())));
+        let form = (shown.shape.as_slice(), rows);
+        let (bytes, basis) = (shown.to_le_bytes(), self.basis(at.point));
+        self.sink.push(at.step, at.point, tensor.dtype(), form, bytes, &basis, at.derived)?;
         Ok(tensor)
     }
 }
@@ -135,7 +192,7 @@ mod tests {
     fn each_hook_of_a_chain_sees_what_the_one_before_returned() {
         let (mut one, mut two) = (Add(1.0), Add(2.0));
         let mut chain = Chain(vec![&mut one, &mut two]);
-        let at = At { point: "a", step: 0, derived: false };
+        let at = At { point: "a", step: 0, derived: false, rows: None };
         assert_eq!(chain.call(at, Tensor::new(&[1], vec![0.0])).unwrap().into_f32().unwrap(), [3.0]);
     }
 
@@ -150,7 +207,7 @@ mod tests {
                 Ok(Tensor::new(&[4], tensor.into_f32()?))
             }
         }
-        let at = At { point: "a", step: 0, derived: false };
+        let at = At { point: "a", step: 0, derived: false, rows: None };
         assert!(offer(&mut Flatten, at, Tensor::new(&[2, 2], vec![0.0; 4])).is_err());
     }
 }

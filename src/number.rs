@@ -81,6 +81,24 @@ pub mod list {
     }
 }
 
+/// The same for a list of numbers of which some are not known: those are null.
+pub mod options {
+    use super::{Deserialize, Deserializer, Number, Serializer, decode, encode};
+    use serde::de::Error as _;
+
+    /// Writes the numbers and nulls.
+    pub fn serialize<S: Serializer>(values: &[Option<f64>], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(|v| v.map(encode)))
+    }
+
+    /// Reads the numbers and nulls.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Option<f64>>, D::Error> {
+        let numbers = Vec::<Option<Number>>::deserialize(deserializer)?.into_iter();
+        let decoded = numbers.map(|number| number.map(decode).transpose());
+        decoded.collect::<Result<_, _>>().map_err(D::Error::custom)
+    }
+}
+
 /// The same for numbers by name.
 pub mod map {
     use super::{Deserialize, Deserializer, Number, Serializer, decode, encode};
@@ -110,22 +128,29 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     #[derive(Serialize, Deserialize)]
-    struct Three {
+    struct Four {
         #[serde(with = "super")]
         one: f64,
         #[serde(with = "super::option")]
         maybe: Option<f64>,
         #[serde(with = "super::list")]
         many: Vec<f64>,
+        #[serde(with = "super::options")]
+        some: Vec<Option<f64>>,
     }
 
     #[test]
     fn non_finite_numbers_survive_json() {
-        let value = Three { one: f64::NAN, maybe: Some(f64::NEG_INFINITY), many: vec![1.5, f64::INFINITY] };
+        let value = Four {
+            one: f64::NAN,
+            maybe: Some(f64::NEG_INFINITY),
+            many: vec![1.5, f64::INFINITY],
+            some: vec![None, Some(0.0), Some(f64::INFINITY)],
+        };
         let text = serde_json::to_string(&value).unwrap();
-        assert_eq!(text, r#"{"one":"NaN","maybe":"-inf","many":[1.5,"inf"]}"#);
-        let back: Three = serde_json::from_str(&text).unwrap();
+        assert_eq!(text, r#"{"one":"NaN","maybe":"-inf","many":[1.5,"inf"],"some":[null,0.0,"inf"]}"#);
+        let back: Four = serde_json::from_str(&text).unwrap();
         assert!(back.one.is_nan() && back.maybe == Some(f64::NEG_INFINITY) && back.many[1] == f64::INFINITY);
-        assert!(serde_json::from_str::<Three>(r#"{"one":"no","maybe":null,"many":[]}"#).is_err());
+        assert!(serde_json::from_str::<Four>(r#"{"one":"no","maybe":null,"many":[],"some":[]}"#).is_err());
     }
 }

@@ -9,7 +9,7 @@
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::hook::{At, Hook, offer};
+use crate::hook::{At, Hook, Rows, offer};
 use crate::model::{Component, Graph};
 use crate::number::count;
 use crate::prompt::Prompt;
@@ -103,6 +103,10 @@ impl Hook for Apart<'_> {
         self.inner.wants(point)
     }
 
+    fn rows(&self, at: At<'_>, tokens: usize, context: usize) -> Option<Vec<usize>> {
+        self.inner.rows(at, tokens, context)
+    }
+
     fn call(&mut self, at: At<'_>, tensor: Tensor) -> Result<Tensor> {
         if at.step == 0 && is_state(self.graph, self.graph.component(at.point)?) {
             return Ok(tensor);
@@ -124,29 +128,48 @@ impl Hook for Joined<'_> {
         self.inner.wants(point)
     }
 
+    /// Those of the first part, and that of the token that becomes a step.
+    fn rows(&self, at: At<'_>, tokens: usize, context: usize) -> Option<Vec<usize>> {
+        if at.step > 0 {
+            return self.inner.rows(At { step: at.step + 1, ..at }, tokens, context);
+        }
+        let last = tokens - 1;
+        self.inner.rows(at, last, context - 1).map(|rows| rows.into_iter().chain([last]).collect())
+    }
+
     fn call(&mut self, at: At<'_>, tensor: Tensor) -> Result<Tensor> {
         if at.step > 0 {
             return self.inner.call(At { step: at.step + 1, ..at }, tensor);
         }
         let component = self.graph.component(at.point)?;
-        let whole = self.graph.shape(component, self.tokens, self.tokens);
+        let kept = at.rows.map(|rows| rows.kept);
+        let whole = self.graph.shape_of_rows(component, self.tokens, self.tokens, kept);
         if tensor.shape != whole {
             return Err(Error::new(format!("cannot cut `{}` in two", at.point))
                 .expected(format!("{whole:?}"), format!("{:?}", tensor.shape)));
         }
+        let square = self.graph.row_axis(component).is_some();
         for (step, tokens) in [(0, 0..self.tokens - 1), (1, self.tokens - 1..self.tokens)] {
             if step == 0 && is_state(self.graph, component) {
                 continue;
             }
+            // Of a tensor with some rows only those of the part's tokens.
+            let kept = kept.filter(|_| square);
+            let rows = kept.map(|kept| {
+                kept.partition_point(|row| *row < tokens.start)..kept.partition_point(|row| *row < tokens.end)
+            });
+            let (end, tokens) = (tokens.end, rows.unwrap_or(tokens));
             let axes = self.graph.axes(component).iter().zip(&whole);
             let ranges: Vec<_> = axes
                 .map(|(axis, n)| match axis.as_str() {
                     "tokens" => tokens.clone(),
-                    "context" => 0..tokens.end,
+                    "context" => 0..end,
                     _ => 0..*n,
                 })
                 .collect();
-            offer(self.inner, At { step, ..at }, tensor.part(&ranges))?;
+            let rows = kept.map(|kept| Rows { kept: &kept[tokens.clone()], tokens: self.tokens - 1 });
+            let rows = rows.filter(|rows| step == 0 && rows.kept.len() < rows.tokens);
+            offer(self.inner, At { step, rows, ..at }, tensor.part(&ranges))?;
         }
         Ok(tensor)
     }

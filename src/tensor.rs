@@ -137,6 +137,21 @@ impl Tensor {
         Self { shape, values }
     }
 
+    /// The places `kept` of one axis, in their order.
+    ///
+    /// # Panics
+    /// When the axis or a place is out of bounds: that is a bug of the caller.
+    pub fn kept(&self, axis: usize, kept: &[usize]) -> Self {
+        let mut shape = self.shape.clone();
+        shape[axis] = kept.len();
+        let axis = (self.shape[axis], self.shape[axis + 1..].iter().product());
+        let values = match &self.values {
+            Values::F32(values) => Values::F32(keep(values, axis, kept)),
+            Values::U8(values) => Values::U8(keep(values, axis, kept)),
+        };
+        Self { shape, values }
+    }
+
     /// The values as little-endian bytes.
     pub fn to_le_bytes(&self) -> Vec<u8> {
         match &self.values {
@@ -167,6 +182,12 @@ fn copy_part<T: Copy>(values: &[T], shape: &[usize], ranges: &[Range<usize>], ou
             copy_part(&values[i * stride..(i + 1) * stride], shape, ranges, out);
         }
     }
+}
+
+/// The places `kept` of an axis of this size, of so many elements each.
+fn keep<T: Copy>(values: &[T], (size, inner): (usize, usize), kept: &[usize]) -> Vec<T> {
+    let blocks = values.chunks_exact((size * inner).max(1));
+    blocks.flat_map(|block| kept.iter().flat_map(move |at| block[at * inner..][..inner].to_vec())).collect()
 }
 
 /// A tensor that lies in a trace: borrowed little-endian bytes, not necessarily aligned.
@@ -258,6 +279,14 @@ mod tests {
             Tensor::mask(&[2, 2], vec![1, 0, 1, 1]).part(&[1..2, 0..1]),
             Tensor::mask(&[1, 1], vec![1])
         );
+    }
+
+    #[test]
+    fn places_of_an_axis_are_kept_in_their_order() {
+        let tensor = Tensor::new(&[2, 3, 2], (0u8..12).map(f32::from).collect());
+        let kept = Tensor::new(&[2, 2, 2], [0u8, 1, 4, 5, 6, 7, 10, 11].map(f32::from).to_vec());
+        assert_eq!(tensor.kept(1, &[0, 2]), kept);
+        assert_eq!(Tensor::mask(&[3, 1], vec![1, 0, 1]).kept(0, &[1]), Tensor::mask(&[1, 1], vec![0]));
     }
 
     #[test]

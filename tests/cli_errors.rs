@@ -589,6 +589,11 @@ fn a_glob_that_chooses_nothing_is_refused_by_capture() {
     refused!(World::new(), &format!("{CAPTURE_BUNDLED} --points *.q_rop"));
 }
 
+#[test]
+fn an_unknown_choice_of_rows_is_answered_with_the_known_ones() {
+    refused!(World::new(), &format!("{CAPTURE_BUNDLED} --scores rows:1"));
+}
+
 // Adapters.
 
 const ADAPTED: &str =

@@ -180,6 +180,42 @@ fn faults_planted_in_qwen3_are_named_exactly_in_f32() {
     );
 }
 
+#[test]
+#[ignore = "needs PyTorch"]
+fn of_some_rows_of_scores_the_same_is_said_as_of_all() {
+    let planted: [(&str, &[&str]); 3] = [
+        ("scores-unscaled", &["self_attn.scores"]),
+        ("gqa-tiled", &["self_attn.context", "self_attn.scores"]),
+        ("mask-off-by-one", &["self_attn.attention_mask"]),
+    ];
+    let asked = planted.map(|(fault, _)| format!("--dtype bfloat16 --scores rows:6 --plant {fault}@2"));
+    let mut captures = vec![
+        ("reference", "--scores rows:6"),
+        ("floor", "--dtype float64 --scores rows:9"),
+        ("bf16", "--dtype bfloat16 --scores rows:6"),
+        ("whole", "--dtype float16 --scores all"),
+    ];
+    captures.extend(planted.iter().zip(&asked).map(|((fault, _), asked)| (*fault, asked.as_str())));
+    let family = Family::new("llama", &captures);
+    for candidate in ["bf16", "whole"] {
+        let (code, report) = family.compare(candidate);
+        assert_eq!((code, report["outcome"].as_str()), (0, Some("pass")), "{candidate}: {report:#}");
+        assert_eq!(report["coverage"]["matched"], report["coverage"]["expected"]);
+        assert_eq!(report["verdict"]["rests_on"], "replay");
+        let warnings = report["warnings"].to_string();
+        assert!(warnings.contains("of 6 of 23 in prompt long"), "{warnings}");
+    }
+    for (fault, components) in planted {
+        let (code, report) = family.compare(fault);
+        let expected = components.iter().map(|local| format!("model.layers.2.{local}")).collect();
+        assert_eq!((code, points(&report)), (1, expected), "{fault}");
+        for diagnosis in report["diagnosis"].as_array().unwrap() {
+            let id = diagnosis["id"].as_str().unwrap_or_default();
+            assert!(named(fault).unwrap().names().contains(&id), "{fault}: {diagnosis:#}");
+        }
+    }
+}
+
 /// As checkpoints have it that were saved by Transformers 4.
 fn older(config: &mut Value) {
     let mut rope = config.as_object_mut().unwrap().remove("rope_parameters").unwrap();

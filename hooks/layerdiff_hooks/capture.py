@@ -29,6 +29,7 @@ from layerdiff_hooks.plant import planted
 from layerdiff_hooks.processes import is_first
 from layerdiff_hooks.provenance import provenance
 from layerdiff_hooks.rotation import rotated_basis
+from layerdiff_hooks.scores import has_rows, parse_scores, take_rows
 from layerdiff_hooks.self_check import SelfCheck, independent_arguments, logits_of
 from layerdiff_hooks.shares import shares_of
 from layerdiff_hooks.taps import Scope, Taps
@@ -54,6 +55,7 @@ def trace(
     model_dir: str | Path | None = None,
     adapter_dir: str | Path | None = None,
     check: bool = False,
+    scores: str = "auto",
 ) -> "Trace":
     """Record the calls of `model` within the ``with`` block as a trace at `out`.
 
@@ -71,6 +73,9 @@ def trace(
         model_dir: the checkpoint, for its hashes; without, where the model says it is from.
         adapter_dir: the adapter's directory, for its hash.
         check: repeat each call without hooks, and fail unless the logits are bit for bit equal.
+        scores: rows of attention's scores, probabilities and masks to keep of a prefill: ``all``,
+            ``rows:N`` (of N query tokens, evenly chosen, with the first and the last) or ``auto``
+            (all up to a context of 2048 tokens, else 64).
 
     Raises:
         LayerdiffError: now if the arguments do not fit; in the block if a call cannot be
@@ -82,7 +87,7 @@ def trace(
     if prompts is not None or prompt_ids is not None:
         described = [dict(p) for p in prompts or [{"id": name} for name in prompt_ids or []]]
     folder = Path(adapter_dir) if adapter_dir is not None else None
-    return Trace(model, Path(out), points, described, tokenizer, model_dir, check, folder)
+    return Trace(model, Path(out), points, described, tokenizer, model_dir, check, folder, scores)
 
 
 class Trace:
@@ -98,6 +103,7 @@ class Trace:
         model_dir: str | Path | None,
         check: bool,
         adapter_dir: Path | None = None,
+        scores: str = "auto",
     ) -> None:
         """Prepare everything that does not touch the model or the disk."""
         if model.training:
@@ -130,6 +136,7 @@ class Trace:
             every = adapted(every, self._adapter.modules)
             self._sizes |= {rank_size(u.rank): u.rank for u in self._adapter.modules.values()}
         self._wanted = matching(every, points)
+        self._scores = parse_scores(scores)
         self._taps = Taps(
             model, self._architecture, every, self._attention, self._see, self._end_layer
         )
@@ -315,7 +322,8 @@ class Trace:
             step = len(prompt.get("step_token_ids", []))
             basis = ORIGINAL if point.basis == ORIGINAL else self._rotated
             own = _own_copy(stored, value)
-            self._writer.add(prompt["id"], step, point.name, own, derived, basis)
+            rows = self._rows(point)
+            self._writer.add(prompt["id"], step, point.name, own, derived, basis, rows)
 
     def _laid_out(
         self, point: Point, value: object, scope: Scope | None
@@ -333,7 +341,9 @@ class Trace:
         if not isinstance(value, Tensor):
             raise LayerdiffError(f"{point.name}: expected a tensor, got {type(value).__name__}")
         try:
-            stored, derived = lay_out(value.detach(), point.source.layout, near)
+            # Before the layout, which would make another matrix of all rows.
+            value = take_rows(value.detach(), self._rows(point), len(self._call.token_ids))
+            stored, derived = lay_out(value, point.source.layout, near)
         except LayerdiffError as error:
             hint = error.hint or f"the description says [{', '.join(point.shape)}]"
             if "vocab" in point.shape:
@@ -351,7 +361,18 @@ class Trace:
         unknown = [name for name in point.shape if name not in sizes]
         if unknown:
             raise LayerdiffError(f"{point.name}: the description has no size {unknown[0]!r}")
+        rows = self._rows(point)
+        if rows is not None:
+            sizes["tokens"] = len(rows)
         return tuple(sizes[name] for name in point.shape)
+
+    def _rows(self, point: Point) -> list[int] | None:
+        """The query tokens whose rows are kept of a point that has one for each; None for all."""
+        call = self._call
+        if call is None or not has_rows(point.shape):
+            return None
+        tokens = len(call.token_ids)
+        return self._scores.rows(tokens, call.past + tokens)
 
 
 def _own_copy(tensor: Tensor, value: object) -> Tensor:

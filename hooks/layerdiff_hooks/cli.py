@@ -171,6 +171,13 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="only these points; repeatable (default: all)",
     )
     add(
+        "--scores",
+        default="auto",
+        metavar="all|rows:N|auto",
+        help="rows of attention's scores, probabilities and masks to keep of a prefill: those of N "
+        "query tokens, or 64 where the context is longer than 2048 (default: auto)",
+    )
+    add(
         "--dtype",
         choices=["float32", "float64", "bfloat16", "float16"],
         default="float32",

@@ -27,6 +27,7 @@ from layerdiff_hooks.plant import plant
 from layerdiff_hooks.processes import is_first, joined, started
 from layerdiff_hooks.prompts import Prompt, read_prompts, token_ids
 from layerdiff_hooks.sampler import Choose, likeliest
+from layerdiff_hooks.scores import parse_scores
 from layerdiff_hooks.shares import require_divisible
 from layerdiff_hooks.writer import require_absent
 
@@ -51,6 +52,7 @@ class Job:
             model_dir=self.options.model,
             adapter_dir=self.options.lora,
             check=True,
+            scores=self.options.scores,
         )
 
 
@@ -94,6 +96,7 @@ def prepare(options: Namespace, stack: ExitStack) -> Job:
         LayerdiffError: bad input.
     """
     transformers.logging.set_verbosity_error()
+    parse_scores(options.scores)
     prompts = read_prompts(options.prompts, options.prompt)
     config = _config(options.model)
     architecture = load_architecture(_model_type(config))

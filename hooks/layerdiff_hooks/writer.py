@@ -119,10 +119,12 @@ class TraceWriter:
         tensor: Tensor,
         derived: bool,
         basis: str = ORIGINAL,
+        rows: Sequence[int] | None = None,
     ) -> None:
         """Append a tensor; the order of these calls is the order of execution.
 
-        The tensor is kept, not copied: it must be contiguous, on the CPU and nobody else's.
+        The tensor is kept, not copied: it must be contiguous, on the CPU and nobody else's. `rows`
+        are the query tokens whose rows it has, where it has not all.
 
         Raises:
             LayerdiffError: a dtype that the format lacks, or the point came before in this step.
@@ -148,6 +150,7 @@ class TraceWriter:
                 "basis": basis,
                 "derived": derived,
                 "shard": len(self._shards),
+                **({"rows": list(rows)} if rows is not None else {}),
             }
         )
 

@@ -51,9 +51,11 @@ def tiny_model(attention: str = "eager") -> Qwen3_5ForCausalLM:
     return model
 
 
-def captured(model: Qwen3_5ForCausalLM, out: Path, ids: Tensor = PROMPT, steps: int = 0) -> "Read":
+def captured(
+    model: Qwen3_5ForCausalLM, out: Path, ids: Tensor = PROMPT, steps: int = 0, **options: Any
+) -> "Read":
     """Trace a prompt and `steps` cached tokens after it, and read the trace."""
-    with torch.no_grad(), layerdiff_hooks.trace(model, out):
+    with torch.no_grad(), layerdiff_hooks.trace(model, out, **options):
         output = model(ids)
         for step in range(steps):
             output = model(torch.tensor([[step + 3]]), **with_cache(model, output.past_key_values))

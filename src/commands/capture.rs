@@ -8,7 +8,7 @@ use crate::cli::CaptureArgs;
 use crate::engine::torch::{self, Python};
 use crate::engine::{capturable, check_known};
 use crate::error::{Error, Result};
-use crate::model::PointFilter;
+use crate::model::{PointFilter, Scores};
 use crate::prompt::tokenize;
 use crate::report::Outcome;
 use crate::trace::Trace;
@@ -17,7 +17,7 @@ use std::path::Path;
 
 pub(super) fn run(args: &CaptureArgs, ui: Ui) -> Result<Outcome> {
     check_known(&args.engine, &capturable())?;
-    let points = PointFilter::new(&args.input.points)?;
+    let points = PointFilter::new(&args.input.points)?.keeping(Scores::parse(&args.input.scores)?);
     let bundle = args.model.dir.is_none().then(Bundle::unpack).transpose()?;
     if bundle.is_some() {
         ui.say("no --model: capturing the bundled model");

@@ -51,8 +51,12 @@ fn is_glob(point: &str) -> bool {
 }
 
 fn document(entry: &Entry, statistics: &Statistics) -> Value {
-    json!({"point": entry.point, "prompt": entry.prompt, "step": entry.step, "dtype": entry.dtype,
-        "shape": entry.shape, "basis": entry.basis, "derived": entry.derived, "statistics": statistics})
+    let mut document = json!({"point": entry.point, "prompt": entry.prompt, "step": entry.step, "dtype": entry.dtype,
+        "shape": entry.shape, "basis": entry.basis, "derived": entry.derived, "statistics": statistics});
+    if let Some(rows) = &entry.rows {
+        document["rows"] = json!(rows);
+    }
+    document
 }
 
 /// The prompt that was asked for, else the first.
@@ -96,6 +100,13 @@ fn lacking(trace: &Trace, prompt: &str, step: u32, point: &str, accepts: impl Fn
             .hint(format!("it is there for prompt `{}`, step {}", other.prompt, other.step)),
         None => trace.unknown_point(point),
     }
+}
+
+/// Which rows are there, in words.
+fn some_of(rows: &[usize]) -> String {
+    let ends = rows.first().zip(rows.last()).filter(|(first, last)| first != last);
+    let ends = ends.map_or_else(String::new, |(first, last)| format!(" from {first} to {last}"));
+    format!("rows of {}{ends}", count(rows.len(), "query token"))
 }
 
 /// Who wrote the trace, and what it holds.
@@ -146,7 +157,8 @@ fn listing(trace: &Trace) -> String {
     let _infallible = writeln!(out, "\npoints of {}, in order of execution:", first.id);
     for entry in trace.entries().iter().filter(|e| e.prompt == first.id) {
         let shape = format!("{:?}", entry.shape);
-        let note = if entry.derived { "  derived" } else { "" };
+        let rows = entry.rows.as_ref().map_or_else(String::new, |rows| format!("  {}", some_of(rows)));
+        let note = rows + if entry.derived { "  derived" } else { "" };
         let _infallible = writeln!(
             out,
             "{:>4}  {:<48} {:<5} {shape}{note}",

@@ -126,6 +126,7 @@ fn layers(args: &ReleaseArgs, fault: Planted, ui: Ui) -> Result<Vec<(String, Res
             steps: Some(args.steps),
             lora: None,
             points: "*".to_owned(),
+            scores: "auto".to_owned(),
             python: on.python.clone(),
         },
     };

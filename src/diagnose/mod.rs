@@ -98,7 +98,7 @@ fn component(steps: &[Step<'_>]) -> Option<Diagnosed> {
     let all = hypotheses::of(first.component.op);
     let fits = all.filter_map(|hypothesis| attempt(steps, &judges, &right, hypothesis));
     let fits: Vec<Named> = fits.collect();
-    let mut shape = shape::describe(output, first.graph.axes(first.component), &seen?);
+    let mut shape = shape::describe(output, first.graph.axes(first.component), first.output_rows(), &seen?);
     let usual = right.iter().map(|local| local.usual).fold(0.0, f64::max);
     if shape.is_empty() && usual > 1.0 {
         shape = format!(

@@ -142,7 +142,8 @@ impl Python {
             .arg(file.path())
             .arg("--out")
             .arg(out)
-            .args(["--steps", &steps.to_string()]);
+            .args(["--steps", &steps.to_string()])
+            .args(["--scores", &points.scores().to_string()]);
         if let Some(adapter) = model.adapter() {
             command.arg("--lora").arg(adapter.path());
         }

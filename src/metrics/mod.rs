@@ -60,9 +60,10 @@ pub struct Metrics {
     pub magnitudes: Magnitudes,
     /// Numbers that are not finite, by side.
     pub non_finite: NonFinite,
-    /// *Which tokens are hit?* `rel_l2` of each token's elements; empty without a token axis.
-    #[serde(with = "crate::number::list", default)]
-    pub per_token: Vec<f64>,
+    /// *Which tokens are hit?* `rel_l2` of each token's elements, null for one that was not compared; empty
+    /// without a token axis.
+    #[serde(with = "crate::number::options", default)]
+    pub per_token: Vec<Option<f64>>,
 }
 
 /// A coordinate with both values.
@@ -234,6 +235,20 @@ impl Metrics {
             magnitudes: Magnitudes::default(),
             non_finite: NonFinite::default(),
             per_token: Vec::new(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Says that the tokens on `axis` were these, as positions among all.
+    pub fn of_rows(&mut self, axis: usize, rows: &[usize]) {
+        let mut per_token = vec![None; rows.last().map_or(0, |last| last + 1)];
+        for (row, error) in rows.iter().zip(&self.per_token) {
+            per_token[*row] = *error;
+        }
+        self.per_token = per_token;
+        if let Some(place) = self.max_abs_at.as_mut().and_then(|at| at.index.get_mut(axis)) {
+            *place = rows[*place];
         }
     }
 }

@@ -213,7 +213,7 @@ impl<'a> Pass<'a> {
     pub(super) fn finish(self, elements: usize) -> Metrics {
         let mut total = Sums::default();
         self.tokens.iter().for_each(|token| total.merge(token));
-        let per_token = self.per_token();
+        let per_token = self.per_token().into_iter().map(Some).collect();
         let counted = self.sizes.map(Histogram::finish).unwrap_or_default();
         let [p50, p90, p99, p999] = [0.5, 0.9, 0.99, 0.999].map(|q| counted.quantile(q));
         Metrics {

@@ -42,7 +42,7 @@ fn nan_on_one_side_makes_the_error_infinite_and_is_counted_and_located() {
         let m = metrics(&[2, 2], &[1.0, 1.0, r, 1.0], &[9.0, 1.0, c, 1.0], Some(0));
         assert_eq!((m.rel_l2, m.max_abs, m.non_finite.mismatches), (f64::INFINITY, f64::INFINITY, 1));
         assert_eq!(m.max_abs_at.unwrap().index, [1, 0]);
-        assert!(m.per_token[0].is_finite() && m.per_token[1].is_infinite());
+        assert!(m.per_token[0].is_some_and(f64::is_finite) && m.per_token[1] == Some(f64::INFINITY));
     }
 }
 
@@ -70,7 +70,7 @@ fn the_error_of_each_token_is_told_on_any_axis() {
     for i in [2, 3, 8, 9] {
         candidate[i] = 3.0;
     }
-    assert_eq!(metrics(&[2, 3, 2], &reference, &candidate, Some(1)).per_token, [0.0, 2.0, 0.0]);
+    assert_eq!(metrics(&[2, 3, 2], &reference, &candidate, Some(1)).per_token, [0.0, 2.0, 0.0].map(Some));
 }
 
 #[test]
@@ -194,7 +194,7 @@ proptest! {
         prop_assert_eq!(rest(&one), rest(&other));
         if let Some(axis) = axis {
             let text = |list: Vec<f64>| format!("{list:?}");
-            prop_assert_eq!(text(rel_l2_along(r, c, axis)), text(one.per_token));
+            prop_assert_eq!(text(rel_l2_along(r, c, axis)), text(one.per_token.into_iter().flatten().collect()));
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The glob that chooses some of the points.
+//! The glob that chooses some of the points, and what is captured of the largest.
 
 use super::point::resolve;
+use super::scores::Scores;
 use crate::error::{Error, Result};
 use globset::{Glob, GlobMatcher};
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ pub struct PointFilter {
     matcher: GlobMatcher,
     /// Only these, where only what was captured is asked for.
     among: Option<BTreeSet<String>>,
+    scores: Scores,
 }
 
 impl PointFilter {
@@ -25,7 +27,7 @@ impl PointFilter {
                     .hint("`*` and `?` stand for any characters, `[0-9]` for one of some, `{a,b}` for either")
             })?
             .compile_matcher();
-        Ok(Self { glob: glob.to_owned(), matcher, among: None })
+        Ok(Self { glob: glob.to_owned(), matcher, among: None, scores: Scores::default() })
     }
 
     /// True when the point is chosen.
@@ -37,6 +39,17 @@ impl PointFilter {
     pub fn among(mut self, points: BTreeSet<String>) -> Self {
         self.among = Some(points);
         self
+    }
+
+    /// The same, with these rows of the points that have one for each query token, where they are captured.
+    pub fn keeping(mut self, scores: Scores) -> Self {
+        self.scores = scores;
+        self
+    }
+
+    /// Which rows are captured of the points that have one for each query token.
+    pub fn scores(&self) -> Scores {
+        self.scores
     }
 
     /// True where only some points are asked for, because only these were captured.

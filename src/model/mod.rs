@@ -12,6 +12,8 @@ mod expression;
 mod filter;
 mod graph;
 mod point;
+#[cfg(feature = "cli")]
+mod scores;
 
 pub use adapter::{ADAPTER_PARTS, Adapter, LowRank};
 pub use config::ModelConfig;
@@ -20,3 +22,5 @@ pub use description::{ARCHITECTURES, Basis, Description, Op, Shown, Template, Ti
 pub use filter::PointFilter;
 pub use graph::{Component, Graph};
 pub use point::{layer_of, resolve};
+#[cfg(feature = "cli")]
+pub use scores::Scores;

@@ -14,7 +14,7 @@ mod window;
 
 pub use measured::{Base, Key, Measured, key};
 
-use crate::align::{Partner, meet};
+use crate::align::{Partner, common_rows, meet};
 use crate::basis::Gains;
 use crate::compare::{head_axis, is_layer, metrics_of, refuse_repeated, sides};
 use crate::error::Result;
@@ -173,8 +173,9 @@ impl<'a> Online<'a> {
             let of = |base: &&Trace| -> Result<Option<Metrics>> {
                 let pair = meet(graph, base, prompt, entry, gains)?;
                 let Partner::Matched(r, c) = pair.partner else { return Ok(None) };
-                let sides = sides(pair.component, (base, r), (trace, c), gains);
-                Ok(sides.map(|sides| metrics_of(graph, pair.component, sides)))
+                let rows = pair.rows.as_deref();
+                let sides = sides(graph, pair.component, rows, (base, r), (trace, c), gains);
+                Ok(sides.map(|sides| metrics_of(graph, pair.component, rows, sides)))
             };
             bases.iter().map(of).collect::<Result<Vec<_>>>()
         };
@@ -190,7 +191,8 @@ impl<'a> Online<'a> {
             let component = graph.get(&entry.point);
             let both = || {
                 let r = judged_by.find(&entry.prompt, entry.step, &entry.point)?;
-                sides(component, (judged_by, r), (trace, entry), gains)
+                let rows = common_rows(r, entry);
+                sides(graph, component, rows.as_deref(), (judged_by, r), (trace, entry), gains)
             };
             let axis = component.and_then(|component| head_axis(graph, component)).filter(|_| *heads);
             let heads = axis.and_then(|axis| both().map(|[r, c]| rel_l2_along(r, c, axis)));
@@ -281,7 +283,7 @@ impl Sink for Online<'_> {
         step: u32,
         point: &str,
         dtype: DType,
-        shape: &[usize],
+        form: (&[usize], Option<Vec<usize>>),
         bytes: Vec<u8>,
         basis: &str,
         derived: bool,
@@ -289,7 +291,7 @@ impl Sink for Online<'_> {
         self.pending_bytes += bytes.len();
         let [now, most] = self.in_memory;
         self.in_memory = [now + bytes.len(), most.max(now + bytes.len())];
-        let order = self.trace.push(step, point, dtype, shape, bytes, basis, derived);
+        let order = self.trace.push(step, point, dtype, form, bytes, basis, derived);
         self.window.arrive(step, self.against.graph.position(point), order);
         self.pending.push(order);
         if self.pending_bytes >= self.batch { self.work(false) } else { Ok(()) }

@@ -2,7 +2,7 @@
 
 use crate::compare::is_layer;
 use crate::model::{Graph, PointFilter};
-use crate::replay::reads_of_prefill;
+use crate::replay::{reads_further, reads_of_prefill};
 use std::collections::{HashMap, HashSet};
 
 /// A tensor that has come, for its component to be replayed.
@@ -68,7 +68,9 @@ impl Window {
                 known.dedup();
                 known
             };
-            let inputs = known(&mut component.inputs.iter().map(String::as_str));
+            let inputs = known(
+                &mut component.inputs.iter().map(String::as_str).chain(reads_further(graph, component)),
+            );
             let carried = known(&mut component.carried.iter().map(String::as_str));
             let prefill = known(&mut reads_of_prefill(graph, component));
             prefill.iter().for_each(|p| of_prefill[*p] = true);

@@ -29,6 +29,10 @@ pub struct Local {
     /// How many were left out: what they read is not finite.
     #[serde(default)]
     pub undefined: u64,
+    /// How many beyond their bounds were replayed from further back than the component's own inputs, of which not
+    /// all rows were captured: the fault may be that of a component between.
+    #[serde(default)]
+    pub further: u64,
     /// Where the ratio is largest.
     pub worst: Option<Spot>,
 }
@@ -67,6 +71,8 @@ pub(crate) struct Judge<'a> {
     seen: Option<Seen>,
     sample: Option<Sample>,
     left_out: Vec<bool>,
+    is_further: bool,
+    unseen: Option<String>,
 }
 
 /// Ratios of some elements, evenly chosen.
@@ -108,6 +114,7 @@ impl<'a> Judge<'a> {
             beyond: 0,
             unbounded: 0,
             undefined: 0,
+            further: 0,
             usual: 0.0,
             worst: None,
         };
@@ -123,6 +130,8 @@ impl<'a> Judge<'a> {
             seen: None,
             sample: None,
             left_out: Vec::new(),
+            is_further: false,
+            unseen: None,
         }
     }
 
@@ -211,6 +220,23 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// As [`Judge::check`], for values that were replayed from further back than the component's inputs.
+    pub fn check_further(&mut self, start: usize, replayed: &[f64], bounds: &[f64]) {
+        self.is_further = true;
+        self.check(start, replayed, bounds);
+        self.is_further = false;
+    }
+
+    /// Says that some elements are not checked, and why: what is within its bounds elsewhere is not all there is.
+    pub fn leave_unseen(&mut self, why: String) {
+        self.unseen = Some(why);
+    }
+
+    /// Why some elements were not checked; none where all were.
+    pub fn unseen(&mut self) -> Option<String> {
+        self.unseen.take()
+    }
+
     /// As [`Judge::check`], for values that must be equal.
     pub fn check_exact(&mut self, start: usize, replayed: &[f64]) {
         self.check(start, replayed, &vec![0.0; replayed.len()]);
@@ -251,6 +277,7 @@ impl<'a> Judge<'a> {
         }
         let ratio = if ratio.is_nan() { f64::INFINITY } else { ratio };
         self.local.beyond += u64::from(ratio > 1.0);
+        self.local.further += u64::from(ratio > 1.0 && self.is_further);
         if self.local.worst.is_none() || ratio > self.local.ratio {
             self.local.ratio = ratio;
             self.local.worst = Some(Spot { index, captured, replayed, bound });

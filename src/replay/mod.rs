@@ -17,7 +17,7 @@ pub(crate) use edits::Edits;
 pub(crate) use judge::{Judge, Seen};
 pub use judge::{Local, Spot};
 pub(crate) use precision::SMALLEST;
-pub(crate) use step::{Replayed, Step, Stop};
+pub(crate) use step::{Replayed, Rows, Step, Stop};
 
 use crate::error::Result;
 use crate::model::{Component, Graph, ModelConfig, Op};
@@ -98,6 +98,15 @@ pub struct Place<'a> {
     pub step: u32,
     /// The component's point.
     pub point: &'a str,
+}
+
+/// What a component's replay may read of the same step beside its inputs: a context of whose probabilities only some
+/// rows were captured, that which makes them.
+pub fn reads_further<'a>(graph: &'a Graph, component: &'a Component) -> impl Iterator<Item = &'a str> {
+    let first = |component: &'a Component| component.inputs.first().and_then(|point| graph.get(point));
+    let probs = Some(component).filter(|c| c.op == Op::AttentionContext).and_then(first);
+    let scores = probs.and_then(first);
+    [probs, scores].into_iter().flatten().flat_map(|c| c.inputs.iter().map(String::as_str))
 }
 
 /// What a component's replay reads of the prefill beside its inputs and what is carried: from where positions

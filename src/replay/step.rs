@@ -1,6 +1,6 @@
 //! What a component of one step reads: its inputs as the candidate had them, its parameters, its constants.
 
-use super::edits::Edits;
+use super::edits::{self, Edits};
 use super::precision::Precision;
 use crate::error::{Error, Result};
 use crate::model::{Component, Graph, ModelConfig};
@@ -47,6 +47,46 @@ impl From<Error> for Stop {
 
 /// What a replay comes to, if it comes to an end.
 pub(crate) type Replayed<T> = std::result::Result<T, Stop>;
+
+/// Query tokens of a step, as ascending positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rows<'a> {
+    /// All of so many.
+    All(usize),
+    /// These.
+    Some(&'a [usize]),
+}
+
+impl Rows<'_> {
+    /// How many there are.
+    pub fn len(self) -> usize {
+        match self {
+            Self::All(n) => n,
+            Self::Some(rows) => rows.len(),
+        }
+    }
+
+    /// The token of each row.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        (0..self.len()).map(move |i| self.token(i))
+    }
+
+    /// The token of row `i`.
+    pub fn token(self, i: usize) -> usize {
+        match self {
+            Self::All(_) => i,
+            Self::Some(rows) => rows[i],
+        }
+    }
+
+    /// Which row is that of a token, if one is.
+    pub fn place(self, token: usize) -> Option<usize> {
+        match self {
+            Self::All(n) => Some(token).filter(|token| *token < n),
+            Self::Some(rows) => rows.binary_search(&token).ok(),
+        }
+    }
+}
 
 impl<'a> Step<'a> {
     /// Number of tokens of the step.
@@ -96,7 +136,8 @@ impl<'a> Step<'a> {
                 continue;
             };
             let there = Step { step, ..*self };
-            let wanted = self.graph.shape(known, there.tokens(), there.past() + there.tokens());
+            let (tokens, context) = (there.tokens(), there.past() + there.tokens());
+            let wanted = self.graph.shape_of_rows(known, tokens, context, entry.rows.as_deref());
             if entry.shape != wanted {
                 return Err(Stop::Missing(format!(
                     "{point} has another shape than the model gives it: expected {wanted:?}, got {:?}",
@@ -105,6 +146,30 @@ impl<'a> Step<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The query tokens whose rows were captured at a point that has one for each, as positions in the step.
+    pub fn rows(&self, point: &str) -> Rows<'a> {
+        let entry = self.trace.find(&self.prompt.id, self.step, point);
+        match entry.and_then(|entry| entry.rows.as_deref()) {
+            Some(rows) => Rows::Some(rows),
+            None => Rows::All(self.tokens()),
+        }
+    }
+
+    /// Those of the component's output.
+    pub fn output_rows(&self) -> Rows<'a> {
+        self.rows(&self.component.point)
+    }
+
+    /// Those of its input number `i`.
+    pub fn input_rows(&self, i: usize) -> Rows<'a> {
+        self.component.inputs.get(i).map_or(Rows::All(self.tokens()), |point| self.rows(point))
+    }
+
+    /// The same step of another component, read as it is.
+    pub fn of(&self, component: &'a Component) -> Self {
+        Step { component, edits: &edits::NONE, ..*self }
     }
 
     /// The same step, read otherwise.

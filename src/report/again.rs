@@ -6,7 +6,7 @@ use super::json::Fault;
 use super::rows::Row;
 use crate::error::{Error, Result};
 use crate::model::Graph;
-use crate::replay::{Place, Replay, reads_of_prefill, replay};
+use crate::replay::{Place, Replay, reads_further, reads_of_prefill, replay};
 use crate::trace::Trace;
 use std::collections::BTreeSet;
 
@@ -29,7 +29,9 @@ impl Revisit {
         self.point(&fault.prompt, &fault.point);
         if let Some(component) = graph.get(&fault.point) {
             component.inputs.iter().chain(&component.carried).for_each(|p| self.point(&fault.prompt, p));
-            reads_of_prefill(graph, component).for_each(|p| self.point(&fault.prompt, p));
+            reads_further(graph, component)
+                .chain(reads_of_prefill(graph, component))
+                .for_each(|p| self.point(&fault.prompt, p));
         }
     }
 }

@@ -172,7 +172,7 @@ pub(super) fn by_token(
     let exact = matches!(quantization, Quantization::Exact);
     let mut tokens = Vec::new();
     for row in rows.iter().filter(|r| r.pair.prompt == prompt && r.pair.point == logits.point) {
-        let at = |m: &Option<crate::metrics::Metrics>, i: usize| m.as_ref()?.per_token.get(i).copied();
+        let at = |m: &Option<crate::metrics::Metrics>, i: usize| m.as_ref()?.per_token.get(i).copied()?;
         for i in 0..row.pair.tokens {
             let total = at(&row.total, i);
             tokens.push(TokenError {

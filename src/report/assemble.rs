@@ -264,7 +264,7 @@ fn points(rows: &[(&Row<'_>, Figures)]) -> Vec<PointReport> {
 fn point_report(row: &Row<'_>, figures: &Figures) -> PointReport {
     let judged = row.judgement.as_ref().map_or(State::Unmeasured, |j| j.state);
     let (state, shape) = match &row.pair.partner {
-        Partner::Matched(r, _) => (judged, r.shape.clone()),
+        Partner::Matched(..) => (judged, row.pair.shape.clone()),
         Partner::Mismatched(_) => (State::Mismatched, Vec::new()),
         Partner::Unmeasured(_) => (State::Unmeasured, Vec::new()),
     };
@@ -325,6 +325,7 @@ fn warnings(
         warnings.push("the two sides ran with different adapters".into());
     }
     warnings.extend(brought_back(rows));
+    warnings.extend(super::captured::some_rows(rows));
     if let Quantization::Arm(arm) = quantization
         && (c.provenance.hashes.dequantized.is_none() || arm.manifest().provenance.hashes.weights.is_none())
     {

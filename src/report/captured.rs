@@ -18,6 +18,22 @@ pub(super) fn part(rows: &[Row<'_>], options: &Options<'_>) -> Option<String> {
     Some(format!("{} of the model's {} points", asked.len(), options.graph.components().len()))
 }
 
+/// Says that points were compared in some rows only; none where all were in all.
+pub(super) fn some_rows(rows: &[Row<'_>]) -> Option<String> {
+    let part = || rows.iter().filter_map(|row| Some((row, row.pair.rows.as_ref()?.len())));
+    let (fewest, kept) = part().min_by(|(a, m), (b, n)| (m * b.pair.tokens).cmp(&(n * a.pair.tokens)))?;
+    let points: BTreeSet<&str> =
+        part().map(|(row, _)| row.pair.component.map_or(row.pair.point, |c| c.name())).collect();
+    let points: Vec<&str> = points.into_iter().collect();
+    let (all, tokens, prompt) = (part().count(), fewest.pair.tokens, fewest.pair.prompt);
+    Some(format!(
+        "of {} ({}) the rows of some query tokens were compared, of {kept} of {tokens} in prompt {prompt}: those of the others \
+         were not captured by policy (`--scores`), and nothing is said of them",
+        count(all, "tensor"),
+        points.join(", ")
+    ))
+}
+
 /// Where the error may have been born, when more components than one end between compared points.
 pub(super) fn stretch(first: &Fault, rows: &[Row<'_>], graph: &Graph) -> Option<String> {
     let here = |row: &&Row<'_>| row.pair.prompt == first.prompt && row.pair.step == first.step;

@@ -4,9 +4,10 @@
 use super::assemble::Options;
 use super::json::{PointReport, PromptReport, State};
 use super::rows::Row;
-use crate::align::Partner;
+use crate::align::{Partner, common_rows};
 use crate::basis::{Gains, Restored};
 use crate::compare::{head_axis, sides};
+use crate::elements::Picked;
 use crate::metrics::{self, ErrorsByValue};
 use crate::model::Graph;
 use crate::online::{Key, Measured};
@@ -55,12 +56,12 @@ pub struct PromptError {
     /// Relative L2 error that the candidate is judged by; null where it was not compared.
     #[serde(with = "crate::number::option", default)]
     pub rel_l2: Option<f64>,
-    /// That of the total error, C − T, by token.
-    #[serde(with = "crate::number::list", default)]
-    pub per_token: Vec<f64>,
+    /// That of the total error, C − T, by token; null for one that was not compared.
+    #[serde(with = "crate::number::options", default)]
+    pub per_token: Vec<Option<f64>>,
     /// That of C − Q, by token, where arm Q was run.
-    #[serde(with = "crate::number::list", default, skip_serializing_if = "Vec::is_empty")]
-    pub engine_per_token: Vec<f64>,
+    #[serde(with = "crate::number::options", default, skip_serializing_if = "Vec::is_empty")]
+    pub engine_per_token: Vec<Option<f64>>,
 }
 
 /// The traces that errors are between.
@@ -106,14 +107,16 @@ impl<'a> Sides<'a> {
 
     /// Both sides of a row that the candidate is judged by, in the original basis; none where they were not
     /// compared.
-    fn of(&self, row: &Row<'_>) -> Option<[Restored<'_>; 2]> {
+    fn of(&self, row: &Row<'_>) -> Option<[Picked<Restored<'_>>; 2]> {
         row.judged()?;
         let pair = &row.pair;
         let Partner::Matched(..) = pair.partner else { return None };
         let base = if row.armed { self.quantized? } else { self.reference };
         let r = base.find(pair.prompt, pair.step, pair.point)?;
         let c = self.candidate.find(pair.prompt, pair.step, pair.point)?;
-        sides(pair.component, (base, r), (self.candidate, c), self.gains)
+        // Arm Q may have other rows than the reference.
+        let rows = common_rows(r, c);
+        sides(self.graph, pair.component, rows.as_deref(), (base, r), (self.candidate, c), self.gains)
     }
 
     /// What was found out about a row while the candidate ran.
@@ -219,7 +222,7 @@ pub(super) fn by_prompt(
         let mut errors = vec![PromptError::default(); points.len()];
         for row in rows.iter().filter(|row| row.pair.prompt == prompt.id) {
             let Some(&at) = places.get(&(row.pair.step, row.pair.point)) else { continue };
-            let list = |m: &metrics::Metrics| m.per_token.iter().map(|v| short(*v)).collect::<Vec<f64>>();
+            let list = |m: &metrics::Metrics| m.per_token.iter().map(|v| v.map(short)).collect::<Vec<_>>();
             errors[at] = PromptError {
                 rel_l2: row.judged().map(|m| short(m.rel_l2)),
                 per_token: row.total.as_ref().map(list).unwrap_or_default(),

@@ -31,7 +31,7 @@ pub(super) fn metrics(rel_l2: f64) -> Metrics {
         quantiles: Quantiles::default(),
         magnitudes: Magnitudes::default(),
         non_finite: NonFinite::default(),
-        per_token: (0..16).map(|i| rel_l2 * (0.3 + 0.1 * f64::from(i % 7))).collect(),
+        per_token: (0..16).map(|i| Some(rel_l2 * (0.3 + 0.1 * f64::from(i % 7)))).collect(),
     }
 }
 

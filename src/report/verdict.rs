@@ -89,8 +89,15 @@ fn local_reason(local: &Local) -> String {
         0 => String::new(),
         n => format!("; {n} more are not judged, for what reaches them is not finite"),
     };
+    let further = match local.further {
+        0 => String::new(),
+        n => format!(
+            "; {n} of these were replayed from queries and keys, for the probabilities of their tokens were not captured: of \
+             these tokens the mask, the scores or the softmax may err instead"
+        ),
+    };
     format!(
-        "its local error is {size} (its own relative L2 {:.2e}, {} of {} elements beyond their bound{undefined}{usual}{spot})",
+        "its local error is {size} (its own relative L2 {:.2e}, {} of {} elements beyond their bound{further}{undefined}{usual}{spot})",
         local.rel_l2,
         local.beyond,
         local.elements - local.undefined

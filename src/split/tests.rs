@@ -33,7 +33,7 @@ fn shown(point: &str) -> Vec<(u32, Tensor)> {
     let (graph, mut log) = (graph(), Log::default());
     let shape = graph.shape(graph.get(point).unwrap(), 3, 3);
     let whole = Tensor::new(&shape, (0u16..shape.iter().product::<usize>() as u16).map(f32::from).collect());
-    let at = At { point, step: 0, derived: false };
+    let at = At { point, step: 0, derived: false, rows: None };
     let returned = Joined { graph: &graph, tokens: 3, inner: &mut log }.call(at, whole.clone()).unwrap();
     assert_eq!(returned, whole);
     log.0
@@ -80,9 +80,9 @@ fn the_states_after_the_prefill_are_not_shown_of_a_run_apart() {
     let (graph, mut log) = (graph(), Log::default());
     let mut apart = Apart { graph: &graph, inner: &mut log };
     for (step, point) in [(0, "model.norm"), (0, "model.layers.0.linear_attn.conv_state")] {
-        apart.call(At { point, step, derived: false }, Tensor::new(&[1], vec![0.0])).unwrap();
+        apart.call(At { point, step, derived: false, rows: None }, Tensor::new(&[1], vec![0.0])).unwrap();
     }
-    let at = At { point: "model.layers.0.linear_attn.conv_state", step: 1, derived: false };
+    let at = At { point: "model.layers.0.linear_attn.conv_state", step: 1, derived: false, rows: None };
     apart.call(at, Tensor::new(&[1], vec![2.0])).unwrap();
     assert_eq!(log.0.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 1]);
 }
@@ -90,7 +90,7 @@ fn the_states_after_the_prefill_are_not_shown_of_a_run_apart() {
 #[test]
 fn later_steps_come_one_later() {
     let (graph, mut log) = (graph(), Log::default());
-    let at = At { point: "model.norm", step: 2, derived: false };
+    let at = At { point: "model.norm", step: 2, derived: false, rows: None };
     Joined { graph: &graph, tokens: 3, inner: &mut log }.call(at, Tensor::new(&[1], vec![0.0])).unwrap();
     assert_eq!(log.0[0].0, 3);
 }
@@ -98,7 +98,7 @@ fn later_steps_come_one_later() {
 #[test]
 fn a_tensor_that_does_not_have_its_shape_cannot_be_cut() {
     let (graph, mut log) = (graph(), Log::default());
-    let at = At { point: "model.norm", step: 0, derived: false };
+    let at = At { point: "model.norm", step: 0, derived: false, rows: None };
     let mut joined = Joined { graph: &graph, tokens: 3, inner: &mut log };
     let error = joined.call(at, Tensor::new(&[1], vec![0.0])).unwrap_err().to_string();
     assert!(error.contains("expected: [3, 8]"), "{error}");

@@ -47,12 +47,12 @@ impl Trace {
         step: u32,
         point: &str,
         dtype: DType,
-        shape: &[usize],
+        form: (&[usize], Option<Vec<usize>>),
         bytes: Vec<u8>,
         basis: &str,
         derived: bool,
     ) -> u64 {
-        let entry = self.manifest.entry(step, point, dtype, shape, basis, derived);
+        let entry = self.manifest.entry(step, point, dtype, form, basis, derived);
         debug_assert_eq!(entry.byte_len(), Some(bytes.len()));
         let order = entry.order;
         let place = |i: &u32| key(&self.manifest.tensors[*i as usize]) < key(&entry);

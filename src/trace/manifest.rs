@@ -1,5 +1,6 @@
 //! `manifest.json` as types, and the rules that it must keep by itself.
 
+use super::entry::Entry;
 use super::{Parallel, WriteOptions};
 use crate::error::{Error, Result};
 use crate::model::Adapter;
@@ -7,7 +8,7 @@ use crate::prompt::{PLAIN_ID, Prompt, is_plain_id};
 use crate::tensor::DType;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Everything about a trace but the values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -181,38 +182,6 @@ pub struct Shard {
     pub bytes: u64,
 }
 
-/// A tensor in the trace. The [format](super) says what each field means.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct Entry {
-    pub order: u64,
-    pub prompt: String,
-    pub step: u32,
-    pub point: String,
-    pub dtype: DType,
-    pub shape: Vec<usize>,
-    pub basis: String,
-    pub derived: bool,
-    pub shard: usize,
-}
-
-impl Entry {
-    /// The tensor's name in its shard.
-    pub fn key(&self) -> String {
-        format!("{}/{}/{}", self.prompt, self.step, self.point)
-    }
-
-    /// The point with its place, for errors.
-    fn named(&self) -> String {
-        format!("`{}` (step {}, prompt `{}`)", self.point, self.step, self.prompt)
-    }
-
-    /// Bytes of the tensor's values; none when the product does not fit.
-    pub fn byte_len(&self) -> Option<usize> {
-        self.shape.iter().try_fold(self.dtype.size(), |bytes, &n| bytes.checked_mul(n))
-    }
-}
-
 impl SelfCheck {
     /// That of several runs: evidence of the same kind is added up.
     pub fn over(found: impl IntoIterator<Item = Evidence>) -> Self {
@@ -279,7 +248,7 @@ impl Manifest {
         step: u32,
         point: &str,
         dtype: DType,
-        shape: &[usize],
+        (shape, rows): (&[usize], Option<Vec<usize>>),
         basis: &str,
         derived: bool,
     ) -> Entry {
@@ -293,6 +262,7 @@ impl Manifest {
             basis: basis.to_owned(),
             derived,
             shard: 0,
+            rows,
         }
     }
 
@@ -408,7 +378,7 @@ impl Manifest {
     }
 
     fn validate_tensors(&self) -> Result<()> {
-        let prompts: HashSet<&str> = self.prompts.iter().map(|p| p.id.as_str()).collect();
+        let prompts: HashMap<&str, &Prompt> = self.prompts.iter().map(|p| (p.id.as_str(), p)).collect();
         let mut seen = HashSet::new();
         for (i, entry) in self.tensors.iter().enumerate() {
             let name = || entry.named();
@@ -419,9 +389,10 @@ impl Manifest {
                 ))
                 .expected(i, entry.order));
             }
-            if !prompts.contains(entry.prompt.as_str()) {
+            let Some(prompt) = prompts.get(entry.prompt.as_str()) else {
                 return Err(Error::new(format!("{} belongs to no prompt of the trace", name())));
-            }
+            };
+            entry.validate_rows(prompt).map_err(|e| e.about(name()))?;
             if entry.point.is_empty() || entry.basis.is_empty() {
                 let what = if entry.point.is_empty() { "point" } else { "basis" };
                 return Err(Error::new(format!("tensor {i} of the trace has no {what}")));

@@ -63,6 +63,12 @@
 //! | `basis` | `original`, or the name of the rotated basis that the values are in: `quarot:SEED` for QuaRot's |
 //! | `derived` | true when the engine goes on with other numbers, from which this was computed |
 //! | `shard` | index into `shards` |
+//! | `rows` | may be absent: array of positions in the step of the query tokens whose rows were captured |
+//!
+//! Of a point with an axis of `tokens` and one of `context`, such as attention's scores, a writer may keep the rows
+//! of some of the step's query tokens: `rows` lists them, ascending, each once, and the shape's axis of `tokens`
+//! counts them. There is at least one and at most one fewer than the step has tokens: an entry with all rows has no
+//! `rows`, and a decode step, of one token, never has.
 //!
 //! No two entries share prompt, step and point. No entry has a step and point that are `left_out`: those
 //! are not expected, as long as the other side leaves them out too.
@@ -86,6 +92,7 @@
 //! and an existing one is never touched.
 
 mod adapter;
+mod entry;
 pub(crate) mod hash;
 mod live;
 mod manifest;
@@ -96,8 +103,9 @@ mod sink;
 mod write;
 
 pub use adapter::StatedAdapter;
+pub use entry::Entry;
 pub use manifest::{
-    ADAPTER_NOT_APPLIED, Entry, Evidence, Generated, Hashes, LeftOut, Manifest, Provenance, SelfCheck, Shard,
+    ADAPTER_NOT_APPLIED, Evidence, Generated, Hashes, LeftOut, Manifest, Provenance, SelfCheck, Shard,
     Status, activations,
 };
 pub use parallel::{Parallel, Split};

@@ -18,13 +18,14 @@ pub trait Sink {
     /// Says that this run cannot show `point` in `step`.
     fn leave_out(&mut self, step: u32, point: &str);
 
-    /// Takes the next tensor, as little-endian bytes; see [`Entry`](super::Entry) for what is said of it.
+    /// Takes the next tensor, of this shape and of these rows where it has not all, as little-endian bytes; see
+    /// [`Entry`](super::Entry) for what is said of it.
     fn push(
         &mut self,
         step: u32,
         point: &str,
         dtype: DType,
-        shape: &[usize],
+        form: (&[usize], Option<Vec<usize>>),
         bytes: Vec<u8>,
         basis: &str,
         derived: bool,
@@ -46,11 +47,11 @@ impl Sink for TraceWriter {
         step: u32,
         point: &str,
         dtype: DType,
-        shape: &[usize],
+        form: (&[usize], Option<Vec<usize>>),
         bytes: Vec<u8>,
         basis: &str,
         derived: bool,
     ) -> Result<()> {
-        TraceWriter::push(self, step, point, dtype, shape, bytes, basis, derived)
+        self.push_rows(step, point, dtype, form, bytes, basis, derived)
     }
 }

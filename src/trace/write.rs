@@ -84,8 +84,23 @@ impl TraceWriter {
         basis: &str,
         derived: bool,
     ) -> Result<()> {
+        self.push_rows(step, point, dtype, (shape, None), bytes, basis, derived)
+    }
+
+    /// As [`TraceWriter::push`], of a tensor of which only these rows were captured, if not all were.
+    pub fn push_rows(
+        &mut self,
+        step: u32,
+        point: &str,
+        dtype: DType,
+        form: (&[usize], Option<Vec<usize>>),
+        bytes: Vec<u8>,
+        basis: &str,
+        derived: bool,
+    ) -> Result<()> {
+        let shape = form.0;
         let shard = self.shards.count();
-        let entry = Entry { shard, ..self.manifest.entry(step, point, dtype, shape, basis, derived) };
+        let entry = Entry { shard, ..self.manifest.entry(step, point, dtype, form, basis, derived) };
         debug_assert_eq!(entry.byte_len(), Some(bytes.len()));
         self.pending_bytes += bytes.len();
         self.pending.push(Block { key: entry.key(), dtype, shape: shape.to_vec(), bytes });

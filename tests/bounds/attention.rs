@@ -5,6 +5,7 @@ use crate::lab::{Inputs, Lab, Ratios, rounded};
 use crate::numbers::{Kind, Rows, rows};
 use layerdiff::tensor::DType;
 use proptest::prelude::*;
+use std::sync::Mutex;
 
 const SCORES: &str = "model.layers.3.self_attn.scores";
 const PROBS: &str = "model.layers.3.self_attn.probs";
@@ -163,6 +164,124 @@ fn a_context_of_16_bits_may_round_the_probabilities_to_them() {
             });
         }
     });
+}
+
+/// Rounded to what is stored.
+type Store = fn(Vec<f32>) -> Vec<f32>;
+
+/// A whole attention of one kernel: scores, probabilities, and context.
+fn attention(
+    kernel: Kernel,
+    [q, k, v]: [&[f32]; 3],
+    (dim, tokens, block): (usize, usize, usize),
+    store: Store,
+) -> [Vec<f32>; 3] {
+    let scale = (dim as f32).powf(-0.5);
+    let (mut scores, mut context) = (Vec::new(), vec![0.0; tokens * HEADS * dim]);
+    for h in 0..HEADS {
+        for t in 0..tokens {
+            let query = &q[(t * HEADS + h) * dim..][..dim];
+            scores.extend((0..tokens).map(|u| kernel.dot(query, &k[u * dim..][..dim]) * scale));
+        }
+    }
+    let scores = masked(store(scores), tokens);
+    let probs: Vec<f32> = scores.chunks_exact(tokens).flat_map(|row| softmax(kernel, row, block)).collect();
+    let probs = store(probs);
+    for h in 0..HEADS {
+        for t in 0..tokens {
+            let p = &probs[(h * tokens + t) * tokens..][..tokens];
+            for i in 0..dim {
+                let column: Vec<f32> = (0..tokens).map(|u| v[u * dim + i]).collect();
+                context[(t * HEADS + h) * dim + i] = kernel.dot(p, &column);
+            }
+        }
+    }
+    [scores, probs, store(context)]
+}
+
+const QUERIES: &str = "model.layers.3.self_attn.q_rope";
+const MASK: &str = "model.layers.3.self_attn.attention_mask";
+
+/// The ratio of a context of which only these rows of scores and probabilities are in the trace.
+fn behind(lab: &Lab, [q, k, v]: [&[f32]; 3], [scores, probs, context]: &[Vec<f32>; 3]) -> f64 {
+    let allowed = mask(lab.tokens);
+    let mut given = Inputs::new(&[probs, v]);
+    given.others = vec![(QUERIES, q), (CACHE, k), (MASK, &allowed), (SCORES, scores)];
+    lab.ratio(CONTEXT, &given, context.clone())
+}
+
+#[test]
+fn a_context_of_which_no_probabilities_were_captured_stays_within_its_bound() {
+    let ratios = Mutex::new(Vec::new());
+    proptest!(ProptestConfig::with_cases(12), |(
+        half in 1_usize..9, tokens in 4_usize..40, block in 0_usize..12,
+        q in rows(-6..3), k in rows(-6..3), v in rows(-12..12),
+    )| {
+        let dim = 8 * half;
+        let (q, k, v) = (q.take(tokens * HEADS * dim), k.take(tokens * dim), v.take(tokens * dim));
+        let mut lab = lab(dim, tokens);
+        lab.rows = Some(vec![0, tokens - 1]);
+        for kernel in KERNELS {
+            let made = attention(kernel, [&q, &k, &v], (dim, tokens, block), |x| x);
+            let ratio = behind(&lab, [&q, &k, &v], &made);
+            prop_assert!(ratio <= 1.0, "{kernel:?} {ratio}");
+            ratios.lock().unwrap().push(ratio);
+        }
+    });
+    let mut ratios = ratios.into_inner().unwrap();
+    ratios.sort_by(f64::total_cmp);
+    let largest = ratios[ratios.len() - 1];
+    println!("context behind               median {:.3}  largest {largest:.3}", ratios[ratios.len() / 2]);
+    assert!(
+        (0.01..0.7).contains(&largest),
+        "correct kernels have room, and the bound says something: {largest}"
+    );
+}
+
+#[test]
+fn a_context_of_16_bits_of_which_no_probabilities_were_captured_stays_within_its_bound() {
+    proptest!(ProptestConfig::with_cases(8), |(tokens in 4_usize..24, q in rows(-4..2), k in rows(-4..2), v in rows(-6..3))| {
+        let dim = 16;
+        let lists: [(DType, Store); 2] =
+            [(DType::F16, |x| rounded(DType::F16, x)), (DType::BF16, |x| rounded(DType::BF16, x))];
+        for (dtype, store) in lists {
+            let given = [q.take(tokens * HEADS * dim), k.take(tokens * dim), v.take(tokens * dim)];
+            let [q, k, v] = given.map(|x| store(x.into_iter().map(|v| v.clamp(-1e2, 1e2)).collect()));
+            let mut lab = lab(dim, tokens);
+            (lab.rows, lab.input, lab.output) = (Some(vec![0, tokens - 1]), dtype, dtype);
+            let made = attention(KERNELS[0], [&q, &k, &v], (dim, tokens, 0), store);
+            let ratio = behind(&lab, [&q, &k, &v], &made);
+            prop_assert!(ratio <= 1.0, "{dtype} {ratio}");
+        }
+    });
+}
+
+#[test]
+fn a_mistake_of_a_few_units_is_seen_where_no_probabilities_were_captured() {
+    let (dim, tokens) = (16, 24);
+    let even = Rows { kind: Kind::Even, scale: 1.0, seed: 3 };
+    let [q, k, v] = [tokens * HEADS, tokens, tokens].map(|n| even.again(n as u64).take(n * dim));
+    let mut lab = lab(dim, tokens);
+    lab.rows = Some(vec![0, tokens - 1]);
+    let right = attention(KERNELS[0], [&q, &k, &v], (dim, tokens, 0), |x| x);
+    assert!(behind(&lab, [&q, &k, &v], &right) < 0.2);
+    // A head of one token that is off by 2^-12 of its values.
+    let mut wrong = right.clone();
+    let at = 11 * HEADS * dim;
+    wrong[2][at..at + dim].iter_mut().for_each(|y| *y *= 1.0 + 2048.0 * f32::EPSILON);
+    let ratio = behind(&lab, [&q, &k, &v], &wrong);
+    assert!(ratio > 2.0, "{ratio}");
+    // One of its scores that is off by 1e-3.
+    let mut scores = right[0].clone();
+    scores[11 * tokens + 5] += 1e-3;
+    let p: Vec<f32> = softmax(KERNELS[0], &scores[11 * tokens..][..tokens], 0);
+    let mut drifted = right.clone();
+    for i in 0..dim {
+        let column: Vec<f32> = (0..tokens).map(|u| v[u * dim + i]).collect();
+        drifted[2][at + i] = KERNELS[0].dot(&p, &column);
+    }
+    let ratio = behind(&lab, [&q, &k, &v], &drifted);
+    assert!(ratio > 2.0, "{ratio}");
 }
 
 #[test]

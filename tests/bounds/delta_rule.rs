@@ -174,9 +174,13 @@ fn judged(
 ) {
     let (lab, conv) = (head.lab(tokens), head.conv());
     let carried = old.then_some(head.old.as_slice());
-    let output = Inputs { inputs: vec![&head.q, &head.k, &conv, &head.beta, &head.decay], carried };
+    let output = Inputs {
+        inputs: vec![&head.q, &head.k, &conv, &head.beta, &head.decay],
+        carried,
+        others: Vec::new(),
+    };
     ratios[0].add(&lab.all(RULE, &output, |kernel| run(kernel).0));
-    let state = Inputs { inputs: vec![&head.k, &conv, &head.beta, &head.decay], carried };
+    let state = Inputs { inputs: vec![&head.k, &conv, &head.beta, &head.decay], carried, others: Vec::new() };
     ratios[1].add(&lab.all(STATE, &state, |kernel| run(kernel).1));
 }
 

@@ -118,7 +118,7 @@ fn a_convolution_stays_within_its_bound() {
         let n = if step { 1 } else { tokens };
         let old = x.again(3).take(channels * 3);
         let x = x.take(n * channels);
-        let given = Inputs { inputs: vec![&x], carried: step.then_some(&old) };
+        let given = Inputs { inputs: vec![&x], carried: step.then_some(&old), others: Vec::new() };
         ratios.add(&lab.all(CONV, &given, |kernel| {
             let mut out = Vec::new();
             for t in 0..n {

@@ -19,6 +19,8 @@ pub struct Lab {
     pub output: DType,
     pub input: DType,
     pub provenance: Provenance,
+    /// The query tokens whose rows are kept of points that have one for each, where not all are.
+    pub rows: Option<Vec<usize>>,
     /// Tokens of the prompt; the step after it is tried where something is carried.
     pub tokens: usize,
 }
@@ -27,11 +29,13 @@ pub struct Lab {
 pub struct Inputs<'a> {
     pub inputs: Vec<&'a [f32]>,
     pub carried: Option<&'a [f32]>,
+    /// Other points of the step, by name.
+    pub others: Vec<(&'a str, &'a [f32])>,
 }
 
 impl<'a> Inputs<'a> {
     pub fn new(inputs: &[&'a [f32]]) -> Self {
-        Self { inputs: inputs.to_vec(), carried: None }
+        Self { inputs: inputs.to_vec(), carried: None, others: Vec::new() }
     }
 }
 
@@ -46,7 +50,16 @@ impl Lab {
             Graph::new(Description::named("qwen3_5").unwrap(), &ModelConfig::new(config.clone()).unwrap())
                 .unwrap();
         let provenance = Provenance { dtype: "float32".into(), ..Provenance::default() };
-        Self { config, graph, weights: Vec::new(), output: DType::F32, input: DType::F32, provenance, tokens }
+        Self {
+            config,
+            graph,
+            weights: Vec::new(),
+            output: DType::F32,
+            input: DType::F32,
+            provenance,
+            rows: None,
+            tokens,
+        }
     }
 
     pub fn weight(mut self, name: &str, shape: &[usize], values: &[f32]) -> Self {
@@ -94,10 +107,22 @@ impl Lab {
                     let shape = self.graph.shape(of, n, context);
                     let dtype = of.dtype.unwrap_or(dtype);
                     assert_eq!(shape.iter().product::<usize>(), values.len(), "{point}");
-                    writer
-                        .push(step, point, dtype, &shape, encode(dtype, values), "original", false)
-                        .unwrap();
+                    let rows = self.rows.clone().filter(|_| self.graph.row_axis(of).is_some());
+                    let (shape, values) = match &rows {
+                        None => (shape, values.to_vec()),
+                        Some(rows) => {
+                            let kept = values.chunks_exact(n * context).flat_map(|head| {
+                                rows.iter().flat_map(|t| head[t * context..][..context].to_vec())
+                            });
+                            (self.graph.shape_of_rows(of, n, context, Some(rows)), kept.collect())
+                        }
+                    };
+                    let bytes = encode(dtype, &values);
+                    writer.push_rows(step, point, dtype, (&shape, rows), bytes, "original", false).unwrap();
                 };
+            for (point, values) in &given.others {
+                push(step, n, past + n, point, self.input, values);
+            }
             if let Some(carried) = given.carried {
                 push(0, past, past, &component.carried[0], DType::F32, carried);
             }

@@ -8,8 +8,12 @@ use std::fmt::Write;
 /// One point with its first and last values and their distribution.
 pub(super) fn describe(entry: &Entry, s: &Statistics) -> String {
     let list = |values: &[f64]| values.iter().map(|v| format!("{v:.6e}")).collect::<Vec<_>>().join("  ");
+    let rows = entry.rows.as_ref().map_or_else(String::new, |rows| {
+        let list = rows.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
+        format!("{}: {list}\n", super::some_of(rows))
+    });
     let mut out = format!(
-        "{} (prompt {}, step {})\n{} {:?}, basis {}, {} in order of execution{}\n\n",
+        "{} (prompt {}, step {})\n{} {:?}, basis {}, {} in order of execution{}\n{rows}\n",
         entry.point,
         entry.prompt,
         entry.step,

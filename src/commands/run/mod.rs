@@ -14,7 +14,7 @@ use crate::cli::{Keep, RunArgs};
 use crate::engine::{CANDIDATES, Engine, check_known, reads_blocks, torch};
 use crate::error::{Error, Result};
 use crate::files::ReplacedDir;
-use crate::model::PointFilter;
+use crate::model::{PointFilter, Scores};
 use crate::replay::Held;
 use crate::report::{Outcome, Report, ReportSet};
 use crate::split::Feed;
@@ -92,7 +92,7 @@ fn each(
     ui: Ui,
     mut take: impl FnMut(&str, Result<Report>) -> Result<()>,
 ) -> Result<()> {
-    let points = PointFilter::new(&args.input.points)?;
+    let points = PointFilter::new(&args.input.points)?.keeping(Scores::parse(&args.input.scores)?);
     let lora = args.input.lora.as_deref();
     // Who names both a model and a reference needs nothing of it.
     let bundle = (args.model.dir.is_none() || reference.is_none()).then(Bundle::unpack).transpose()?;

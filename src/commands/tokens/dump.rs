@@ -91,7 +91,7 @@ pub(super) fn rows(
     let point = graph.components().last().expect("an architecture has components").point.as_str();
     let rotation = engine.rotation().map_or_else(|| model.rotation(), |seed| Ok(Some(seed)))?;
     let mut last = Rows { point, rows: Vec::new() };
-    let mut capture = writer.map(|writer| CaptureHook::new(writer, points).rotated(graph, rotation));
+    let mut capture = writer.map(|writer| CaptureHook::new(writer, points).of(graph, rotation));
     let mut chain = Chain(vec![&mut last]);
     chain.0.extend(capture.as_mut().map(|capture| capture as &mut dyn Hook));
     let evidence = engine.run(tokens, given, &mut chain)?;

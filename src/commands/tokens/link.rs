@@ -82,6 +82,7 @@ impl Link<'_> {
                 steps: Some(step.len()),
                 lora: None,
                 points: "*".to_owned(),
+                scores: "auto".to_owned(),
                 python: PythonArg { file: self.python.map(Path::to_path_buf) },
             },
         };

@@ -1,8 +1,9 @@
 //! Scores, probabilities and context of full attention.
 
 use super::{Hypothesis, exact, first_of, one_row_late};
-use crate::replay::ops::attention::{context, context_by, grouped, scores, scores_by, softmax};
-use crate::replay::{Edits, Judge, Replayed, SMALLEST, Step, Stop};
+use crate::replay::ops::attention::{grouped, scores, scores_by, softmax};
+use crate::replay::ops::context::{context, context_by};
+use crate::replay::{Edits, Judge, Replayed, Rows, SMALLEST, Step, Stop};
 use std::f64::consts::LN_2;
 
 pub(super) const SCORES: &[Hypothesis] = &[
@@ -52,9 +53,9 @@ pub(super) const SCORES: &[Hypothesis] = &[
         scores_by(&s.edited(&widened(s)?), j, grouped, |d| 1.0 / d.sqrt())
     }),
     exact("mask-strict", "no token sees itself", |s, j| {
-        let (seen, first) = (s.past() + s.tokens(), s.past());
+        let (seen, first, rows) = (s.past() + s.tokens(), s.past(), s.input_rows(2));
         let narrow = |mask: &mut [f64]| {
-            mask.chunks_exact_mut(seen).enumerate().for_each(|(t, row)| row[first + t] = 0.0);
+            mask.chunks_exact_mut(seen).zip(rows.iter()).for_each(|(row, t)| row[first + t] = 0.0);
         };
         let edits = Edits::of_input(s, 2, narrow)?;
         scores_by(&s.edited(&edits), j, grouped, |d| 1.0 / d.sqrt())
@@ -86,6 +87,7 @@ pub(super) const SOFTMAX: &[Hypothesis] = &[
     }),
     exact("softmax-late", "the probabilities of the token before", |s, j| {
         let seen = s.past() + s.tokens();
+        whole(s)?;
         let edits = Edits::of_input(s, 0, |x| one_row_late(x, seen))?;
         softmax(&s.edited(&edits), j)
     }),
@@ -115,6 +117,7 @@ pub(super) const CONTEXT: &[Hypothesis] = &[
         })
     }),
     exact("values-mean", "the mean of the values: the probabilities are not used", |s, j| {
+        whole(s)?;
         let mask = |p: &mut [f64]| {
             for row in p.chunks_exact_mut(s.past() + s.tokens()) {
                 let seen = row.iter().filter(|p| **p != 0.0).count() as f64;
@@ -125,6 +128,26 @@ pub(super) const CONTEXT: &[Hypothesis] = &[
         context(&s.edited(&edits), j)
     }),
 ];
+
+/// Declines where only some rows of what a component reads were captured: a formula that mixes rows needs all.
+fn whole(step: &Step<'_>) -> Replayed<()> {
+    match step.input_rows(0) {
+        Rows::All(_) => Ok(()),
+        Rows::Some(rows) => Err(Stop::Missing(format!(
+            "it mixes the rows of different tokens, and those of {} of {} were captured",
+            rows.len(),
+            step.tokens()
+        ))),
+    }
+}
+
+/// Declines where a component has other rows than what it reads.
+fn same_rows(step: &Step<'_>) -> Replayed<()> {
+    if step.input_rows(0) == step.output_rows() {
+        return Ok(());
+    }
+    Err(Stop::Missing("the rows of other tokens were captured of what it reads".into()))
+}
 
 fn values(step: &Step<'_>, judge: &mut Judge<'_>, change: fn(&mut [f64], usize)) -> Replayed<()> {
     let width = step.dim("kv_heads") * step.dim("head_dim");
@@ -140,6 +163,7 @@ fn scaled(step: &Step<'_>, judge: &mut Judge<'_>, factor: f64) -> Replayed<()> {
 
 /// The softmax with each row multiplied by a function of its maximum and of the sum of `exp(s − max)`.
 fn resummed(step: &Step<'_>, judge: &mut Judge<'_>, factor: fn(f64, f64) -> f64) -> Replayed<()> {
+    same_rows(step)?;
     let (s, seen) = (step.input(0)?.to_f64(), step.past() + step.tokens());
     let of_row = |row: &[f64]| {
         let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -152,9 +176,9 @@ fn resummed(step: &Step<'_>, judge: &mut Judge<'_>, factor: fn(f64, f64) -> f64)
 
 /// Opens the mask by one token, as the scores' hypothesis of that name does.
 fn widened(step: &Step<'_>) -> Replayed<Edits> {
-    let (seen, first) = (step.past() + step.tokens(), step.past());
+    let (seen, first, rows) = (step.past() + step.tokens(), step.past(), step.input_rows(2));
     Edits::of_input(step, 2, |mask| {
-        for (t, row) in mask.chunks_exact_mut(seen).enumerate() {
+        for (row, t) in mask.chunks_exact_mut(seen).zip(rows.iter()) {
             row.iter_mut().skip(first + t + 1).take(1).for_each(|m| *m = 1.0);
         }
     })
@@ -191,6 +215,8 @@ fn over_queries(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     if n != seen {
         return Err(Stop::Missing("the scores are not square".into()));
     }
+    whole(step)?;
+    same_rows(step)?;
     let mut p = step.input(0)?.to_f64();
     turn(&mut p, n);
     for row in p.chunks_exact_mut(n) {
@@ -208,6 +234,7 @@ fn over_queries(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
 
 /// `exp s / Σ exp s` over the heads; a token that is masked for one is so for all.
 fn over_heads(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    same_rows(step)?;
     let (s, heads) = (step.input(0)?.to_f64(), step.dim("heads"));
     let size = s.len() / heads.max(1);
     let of = |i: usize| (0..heads).map(move |h| h * size + i);
@@ -233,6 +260,8 @@ fn over_heads(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
 
 /// The right context, read in another order.
 fn heads_first(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
+    // The bounds of tokens without probabilities are others.
+    whole(step)?;
     let (n, heads, d) = (step.tokens(), step.dim("heads"), step.dim("head_dim"));
     let mut right = Judge::new(step.output()?).keeping(usize::MAX);
     context(step, &mut right)?;

@@ -1,6 +1,6 @@
 //! Which heads, tokens and channels an error is in.
 
-use crate::replay::Seen;
+use crate::replay::{Rows, Seen};
 
 /// One axis of a tensor: `outer` times `size` times `inner` elements.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +39,9 @@ pub(super) fn word(names: &[String], i: usize) -> &'static str {
 }
 
 /// `: heads 1, 3 of 4, channels 32–63 of 64`; nothing where the error is everywhere.
-pub(super) fn places(shape: &[usize], names: &[String], seen: &Seen) -> String {
+///
+/// `rows` are the tokens on the axis of tokens.
+pub(super) fn places(shape: &[usize], names: &[String], rows: Rows<'_>, seen: &Seen) -> String {
     let mut parts = Vec::new();
     for i in 0..shape.len() {
         let axis = Axis::of(shape, i);
@@ -48,7 +50,15 @@ pub(super) fn places(shape: &[usize], names: &[String], seen: &Seen) -> String {
             hit[axis.at(index)] = true;
         }
         if hit.iter().any(|hit| !hit) {
-            parts.push(format!("{} {} of {}", word(names, i), ranges(&hit), axis.size));
+            let is_rows = names.get(i).is_some_and(|name| name == "tokens");
+            parts.push(match rows {
+                Rows::Some(rows) if is_rows && rows.len() == axis.size => {
+                    let mut tokens = vec![false; rows.last().map_or(0, |last| last + 1)];
+                    rows.iter().zip(&hit).for_each(|(row, hit)| tokens[*row] = *hit);
+                    format!("tokens {} of the {} whose rows were captured", ranges(&tokens), axis.size)
+                }
+                _ => format!("{} {} of {}", word(names, i), ranges(&hit), axis.size),
+            });
         }
     }
     if parts.is_empty() { ", all over the tensor".into() } else { format!(": {}", parts.join(", ")) }
@@ -85,9 +95,15 @@ mod tests {
         for at in [9, 10, 11, 21, 22, 23] {
             seen.beyond[at] = true;
         }
-        assert_eq!(places(&[2, 3, 4], &names, &seen), ": heads 2 of 3, channels 1–3 of 4");
+        let places = |rows: Rows<'_>, seen: &Seen| places(&[2, 3, 4], &names, rows, seen);
+        assert_eq!(places(Rows::All(2), &seen), ": heads 2 of 3, channels 1–3 of 4");
+        seen.beyond[..12].fill(false);
+        assert_eq!(
+            places(Rows::Some(&[3, 9]), &seen),
+            ": tokens 9 of the 2 whose rows were captured, heads 2 of 3, channels 1–3 of 4"
+        );
         seen.beyond.fill(true);
-        assert_eq!(places(&[2, 3, 4], &names, &seen), ", all over the tensor");
+        assert_eq!(places(Rows::All(2), &seen), ", all over the tensor");
         assert_eq!(ranges(&[true, false, true, true, true]), "0, 2–4");
     }
 }

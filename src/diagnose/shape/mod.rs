@@ -3,13 +3,13 @@
 mod axes;
 mod relation;
 
-use crate::replay::Seen;
+use crate::replay::{Rows, Seen};
 use crate::tensor::{DType, TensorView};
 use half::{bf16, f16};
 
 /// Describes how captured values differ from replayed ones, in a few sentences; `names` are those of the
-/// sizes of its shape.
-pub(super) fn describe(captured: TensorView<'_>, names: &[String], seen: &Seen) -> String {
+/// sizes of its shape, and `rows` the tokens that it has.
+pub(super) fn describe(captured: TensorView<'_>, names: &[String], rows: Rows<'_>, seen: &Seen) -> String {
     let kept = seen.replayed.len();
     let mut values = vec![0.0; kept];
     captured.read_into(0, &mut values);
@@ -19,7 +19,7 @@ pub(super) fn describe(captured: TensorView<'_>, names: &[String], seen: &Seen) 
     }
     let mut sentences = vec![format!(
         "{beyond} of {kept} values are beyond rounding{}.",
-        axes::places(captured.shape, names, seen)
+        axes::places(captured.shape, names, rows, seen)
     )];
     sentences.extend(not_finite(&values, seen));
     sentences.extend(relation::relation(&values, captured.shape, names, seen));

@@ -20,6 +20,7 @@ mod q4_engine;
 mod q4_weights;
 mod q8;
 mod q8_0;
+mod rows;
 mod self_check;
 mod text;
 mod weights;

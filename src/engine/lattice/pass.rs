@@ -315,17 +315,8 @@ impl Pass<'_> {
         if !self.hook.wants(point) {
             return Ok(values);
         }
-        let at = At { point, step: self.step, derived };
+        let at = At { point, step: self.step, derived, rows: None };
         offer(self.hook, at, Tensor::new(shape, values))?.into_f32()
-    }
-
-    /// Offers a mask.
-    pub(super) fn mask(&mut self, point: &str, shape: &[usize], values: Vec<u8>) -> Result<Vec<u8>> {
-        if !self.hook.wants(point) {
-            return Ok(values);
-        }
-        let at = At { point, step: self.step, derived: true };
-        offer(self.hook, at, Tensor::mask(shape, values))?.into_mask()
     }
 }
 

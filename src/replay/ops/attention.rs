@@ -2,8 +2,8 @@
 
 use super::sized;
 use crate::replay::judge::Judge;
-use crate::replay::precision::{SMALLEST, within_range};
-use crate::replay::step::{Replayed, Step};
+use crate::replay::precision::{Precision, SMALLEST, within_range};
+use crate::replay::step::{Replayed, Rows, Step, Stop};
 
 /// Which key head a query head reads, of query and key heads.
 pub(crate) type Group = fn(usize, usize, usize) -> usize;
@@ -24,11 +24,11 @@ pub(crate) fn mask_by(
     judge: &mut Judge<'_>,
     sees: impl Fn(usize, usize) -> bool,
 ) -> Replayed<()> {
-    let context = step.past() + step.tokens();
-    sized("the mask", &vec![0.0; judge.len()], step.tokens() * context)?;
-    for t in 0..step.tokens() {
+    let (context, rows) = (step.past() + step.tokens(), step.output_rows());
+    sized("the mask", judge.len(), rows.len() * context)?;
+    for (place, t) in rows.iter().enumerate() {
         let row: Vec<f64> = (0..context).map(|u| f64::from(u8::from(sees(step.past() + t, u)))).collect();
-        judge.check_exact(t * context, &row);
+        judge.check_exact(place * context, &row);
     }
     Ok(())
 }
@@ -46,7 +46,7 @@ pub(crate) fn cache_by(
 ) -> Replayed<()> {
     let mut rows = step.carried()?.map(|view| view.to_f64()).unwrap_or_default();
     rows.extend(step.input(0)?.to_f64());
-    sized("the cache", &rows, judge.len())?;
+    sized("the cache", rows.len(), judge.len())?;
     change(&mut rows, judge.len() / (step.past() + step.tokens()).max(1));
     // A cache of a coarser type rounds what it takes.
     let precision = step.precision()?;
@@ -71,54 +71,93 @@ pub(crate) fn scores_by(
     let (q, k, mask) = (step.input(0)?.to_f64(), step.input(1)?.to_f64(), step.input(2)?.to_f64());
     let (heads, kv, d) = (step.dim("heads"), step.dim("kv_heads"), step.dim("head_dim"));
     let (n, seen) = (step.tokens(), step.past() + step.tokens());
-    sized("the queries", &q, n * heads * d)?;
-    sized("the keys", &k, seen * kv * d)?;
-    sized("the mask", &mask, n * seen)?;
-    sized("the scores", &vec![0.0; judge.len()], heads * n * seen)?;
+    let (rows, masks) = (step.output_rows(), step.input_rows(2));
+    sized("the queries", q.len(), n * heads * d)?;
+    sized("the keys", k.len(), seen * kv * d)?;
+    sized("the mask", mask.len(), masks.len() * seen)?;
+    sized("the scores", judge.len(), heads * rows.len() * seen)?;
     let precision = step.precision()?;
     let scale = scale(d as f64);
-    let factor = precision.gamma(d + 3) * scale;
-    let least = SMALLEST * d as f64 + precision.least;
-    let norm = |x: &[f64]| x.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let bound = ScoreBound::new(precision, d, scale);
     let norms: Vec<f64> = k.chunks_exact(d).map(norm).collect();
     for h in 0..heads {
         let group = group(h, heads, kv);
-        for t in 0..n {
+        for (place, t) in rows.iter().enumerate() {
+            let allowed = row_of(&mask, masks, t, seen).ok_or_else(|| lacking("mask", t))?;
             let query = &q[(t * heads + h) * d..][..d];
             let size = norm(query);
             let (mut out, mut bounds) = (vec![f64::NEG_INFINITY; seen], vec![0.0; seen]);
-            for u in (0..seen).filter(|u| mask[t * seen + u] != 0.0) {
+            for u in (0..seen).filter(|u| allowed[*u] != 0.0) {
                 let key = &k[(u * kv + group) * d..][..d];
                 out[u] = scale * query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>();
-                let size = size * norms[u * kv + group];
-                let bound = factor * size + 2.0 * precision.stored * out[u].abs() + least;
-                bounds[u] = within_range(size, bound);
+                bounds[u] = bound.of(size * norms[u * kv + group], out[u]);
             }
-            judge.check((h * n + t) * seen, &out, &bounds);
+            judge.check((h * rows.len() + place) * seen, &out, &bounds);
         }
     }
     Ok(())
 }
 
+/// The rounding error of a scaled product of a query and a key.
+pub(super) struct ScoreBound {
+    factor: f64,
+    stored: f64,
+    least: f64,
+}
+
+impl ScoreBound {
+    /// That of heads of `d` numbers.
+    pub fn new(precision: Precision, d: usize, scale: f64) -> Self {
+        Self {
+            factor: precision.gamma(d + 3) * scale,
+            stored: precision.stored,
+            least: SMALLEST * d as f64 + precision.least,
+        }
+    }
+
+    /// For a query and a key whose norms multiply to `size`.
+    pub fn of(&self, size: f64, score: f64) -> f64 {
+        within_range(size, self.factor * size + 2.0 * self.stored * score.abs() + self.least)
+    }
+}
+
+pub(super) fn norm(x: &[f64]) -> f64 {
+    x.iter().map(|v| v * v).sum::<f64>().sqrt()
+}
+
+/// The row of a query token in `values`, of which these rows were captured.
+fn row_of<'a>(values: &'a [f64], rows: Rows<'_>, token: usize, width: usize) -> Option<&'a [f64]> {
+    rows.place(token).map(|place| &values[place * width..][..width])
+}
+
+fn lacking(what: &str, token: usize) -> Stop {
+    Stop::Missing(format!("the row of token {token} of its {what} was not captured"))
+}
+
 /// Roundings of an online softmax for each token, if it takes them one by one and each is larger than all
 /// before: a sum, and a rescaling by an exponential of two units.
-const ONLINE: usize = 4;
+pub(super) const ONLINE: usize = 4;
 
 /// Relative error of a probability: an error of the exponent `s − max` is a relative one of its
 /// exponential, and all n exponentials are summed; an online softmax rescales in each of its blocks, by
 /// exponents that add up to the farthest.
-fn of_a_probability(distance: f64, farthest: f64, unit: f64, gamma: f64) -> f64 {
+pub(super) fn of_a_probability(distance: f64, farthest: f64, unit: f64, gamma: f64) -> f64 {
     unit * (distance + farthest) + gamma + 12.0 * unit
 }
 
 /// `exp(s − max) / Σ exp(s − max)` over each row; a row without any token is 0.
 pub(crate) fn softmax(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
     let s = step.input(0)?.to_f64();
-    let seen = step.past() + step.tokens();
-    sized("the scores", &s, judge.len())?;
+    let (seen, heads) = (step.past() + step.tokens(), step.dim("heads"));
+    let (rows, known) = (step.output_rows(), step.input_rows(0));
+    sized("the scores", s.len(), heads * known.len() * seen)?;
+    sized("the probabilities", judge.len(), heads * rows.len() * seen)?;
     let precision = step.precision()?;
     let gamma = precision.gamma(ONLINE * seen);
-    for (i, row) in s.chunks_exact(seen).enumerate() {
+    for i in 0..heads * rows.len() {
+        let (h, t) = (i / rows.len(), rows.token(i % rows.len()));
+        let of_head = &s[h * known.len() * seen..][..known.len() * seen];
+        let row = row_of(of_head, known, t, seen).ok_or_else(|| lacking("scores", t))?;
         let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         if max == f64::NEG_INFINITY {
             judge.check_exact(i * seen, &vec![0.0; seen]);
@@ -142,51 +181,6 @@ pub(crate) fn softmax(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
             })
             .collect();
         judge.check(i * seen, &out, &bounds);
-    }
-    Ok(())
-}
-
-/// `Σ p v` over the tokens of the cache.
-///
-/// An engine with an online softmax never holds p: its error is that of a probability too.
-/// One that stores 16 bits rounds p to them for the product, though its softmax has 32.
-pub(crate) fn context(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
-    context_by(step, judge, grouped)
-}
-
-/// [`context`] with another choice of value heads.
-pub(crate) fn context_by(step: &Step<'_>, judge: &mut Judge<'_>, group: Group) -> Replayed<()> {
-    let (p, v) = (step.input(0)?.to_f64(), step.input(1)?.to_f64());
-    let (heads, kv, d) = (step.dim("heads"), step.dim("kv_heads"), step.dim("head_dim"));
-    let (n, seen) = (step.tokens(), step.past() + step.tokens());
-    sized("the probabilities", &p, heads * n * seen)?;
-    sized("the values", &v, seen * kv * d)?;
-    sized("the context", &vec![0.0; judge.len()], n * heads * d)?;
-    let precision = step.precision()?;
-    let gamma = precision.gamma((ONLINE + 1) * seen);
-    for t in 0..n {
-        for h in 0..heads {
-            let row = &p[(h * n + t) * seen..][..seen];
-            let (mut out, mut size) = (vec![0.0; d], vec![0.0; d]);
-            let mut least = vec![precision.least; d];
-            for (u, p) in row.iter().enumerate() {
-                let value = &v[(u * kv + group(h, heads, kv)) * d..][..d];
-                // A probability below the smallest number may be 0 here and not 0 in a kernel that kept none.
-                least.iter_mut().zip(value).for_each(|(least, v)| *least += precision.least * v.abs());
-                if *p == 0.0 {
-                    continue;
-                }
-                // −ln p bounds how far the score was below the largest, up to the sum.
-                let error = of_a_probability(-p.ln().min(0.0), 40.0, precision.sum, gamma) + precision.kept();
-                for ((out, size), v) in out.iter_mut().zip(&mut size).zip(value) {
-                    *out += p * v;
-                    *size += error * (p * v).abs();
-                }
-            }
-            let stored = |((size, least), y): ((&f64, &f64), &f64)| size + least + precision.stored * y.abs();
-            let bounds: Vec<f64> = size.iter().zip(&least).zip(&out).map(stored).collect();
-            judge.check((t * heads + h) * d, &out, &bounds);
-        }
     }
     Ok(())
 }

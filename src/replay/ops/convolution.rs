@@ -10,12 +10,12 @@ use crate::replay::step::{Replayed, Step};
 fn with_history(step: &Step<'_>, kept: usize) -> Replayed<(usize, Vec<f64>)> {
     let x = step.input(0)?.to_f64();
     let channels = step.dim("conv_dim");
-    sized("the input", &x, step.tokens() * channels)?;
+    sized("the input", x.len(), step.tokens() * channels)?;
     let width = kept + step.tokens();
     let mut all = vec![0.0; channels * width];
     if let Some(state) = step.carried()? {
         let state = state.to_f64();
-        sized("the state", &state, channels * kept)?;
+        sized("the state", state.len(), channels * kept)?;
         for (line, old) in all.chunks_exact_mut(width).zip(state.chunks_exact(kept.max(1))) {
             line[..kept].copy_from_slice(&old[..kept]);
         }
@@ -44,7 +44,7 @@ pub(crate) fn conv_by(
     let w = step.parameter(0)?.to_f64();
     let channels = step.dim("conv_dim");
     let kernel = w.len() / channels.max(1);
-    sized("the weight", &w, channels * kernel)?;
+    sized("the weight", w.len(), channels * kernel)?;
     let (width, all) = with_history(step, kernel.saturating_sub(1))?;
     let precision = step.precision()?;
     let gamma = precision.gamma(kernel + 1);

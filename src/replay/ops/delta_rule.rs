@@ -73,11 +73,11 @@ impl Inputs {
             decay: read(first + 3)?,
             state,
         };
-        sized("the keys", &inputs.k, s.tokens * s.key_heads * s.dk)?;
-        sized("the convolution", &inputs.conv, s.tokens * s.conv)?;
-        sized("beta", &inputs.beta, s.tokens * s.heads)?;
-        sized("the decay", &inputs.decay, s.tokens * s.heads)?;
-        sized("the state", &inputs.state, s.heads * s.dk * s.dv)?;
+        sized("the keys", inputs.k.len(), s.tokens * s.key_heads * s.dk)?;
+        sized("the convolution", inputs.conv.len(), s.tokens * s.conv)?;
+        sized("beta", inputs.beta.len(), s.tokens * s.heads)?;
+        sized("the decay", inputs.decay.len(), s.tokens * s.heads)?;
+        sized("the state", inputs.state.len(), s.heads * s.dk * s.dv)?;
         Ok(inputs)
     }
 }
@@ -155,8 +155,8 @@ pub(crate) fn output_by(step: &Step<'_>, judge: &mut Judge<'_>, rule: &Rule) -> 
     let s = Sizes::of(step);
     readable(s, rule)?;
     let x = Inputs::read(step, s, true)?;
-    sized("the queries", x.q.as_deref().unwrap_or_default(), s.tokens * s.key_heads * s.dk)?;
-    sized("the output", &vec![0.0; judge.len()], s.tokens * s.heads * s.dv)?;
+    sized("the queries", x.q.as_deref().map_or(0, <[f64]>::len), s.tokens * s.key_heads * s.dk)?;
+    sized("the output", judge.len(), s.tokens * s.heads * s.dv)?;
     let precision = step.precision()?;
     let unit = precision.unit;
     for h in 0..s.heads {
@@ -186,7 +186,7 @@ pub(crate) fn state_by(step: &Step<'_>, judge: &mut Judge<'_>, rule: &Rule) -> R
     readable(s, rule)?;
     let x = Inputs::read(step, s, false)?;
     let size = s.dk * s.dv;
-    sized("the state", &vec![0.0; judge.len()], s.heads * size)?;
+    sized("the state", judge.len(), s.heads * size)?;
     let precision = step.precision()?;
     let unit = precision.unit;
     for h in 0..s.heads {

@@ -37,7 +37,7 @@ pub(crate) fn split_by(step: &Step<'_>, judge: &mut Judge<'_>, layout: fn(Piece)
     let x = step.input(0)?.to_f64();
     let (part, parts) = (step.number("part")? as usize, step.number("parts")? as usize);
     let dim = step.output()?.shape.last().copied().unwrap_or(1);
-    sized("the input", &x, judge.len() * parts)?;
+    sized("the input", x.len(), judge.len() * parts)?;
     let heads = judge.len() / (dim * step.tokens()).max(1);
     for (t, row) in x.chunks_exact((heads * parts * dim).max(1)).enumerate() {
         for head in 0..heads {
@@ -64,7 +64,7 @@ pub(crate) fn sigmoid(step: &Step<'_>, judge: &mut Judge<'_>) -> Replayed<()> {
 pub(crate) fn unary(step: &Step<'_>, judge: &mut Judge<'_>, formula: fn(f64) -> f64) -> Replayed<()> {
     let x = step.input(0)?.to_f64();
     let precision = step.precision()?;
-    sized("the input", &x, judge.len())?;
+    sized("the input", x.len(), judge.len())?;
     let out: Vec<f64> = x.iter().map(|x| formula(*x)).collect();
     let bound = |y: &f64| (SIGMOID + 1.0) * precision.unit * y.abs() + precision.least;
     let bounds: Vec<f64> = out.iter().map(bound).collect();
@@ -117,8 +117,8 @@ fn binary(
     if step.component.inputs.len() != 2 {
         return Err(Stop::Missing(format!("it has {} inputs, not 2", step.component.inputs.len())));
     }
-    sized("the first input", &a, judge.len())?;
-    sized("the second input", &b, judge.len())?;
+    sized("the first input", a.len(), judge.len())?;
+    sized("the second input", b.len(), judge.len())?;
     let out: Vec<f64> = a.iter().zip(&b).map(|(a, b)| formula(*a, *b)).collect();
     // The logistic function of −89 is 0 in 32 bits, where its exponential is infinite: then what it is
     // multiplied with counts.
@@ -155,8 +155,8 @@ pub(crate) fn decay_by(
     let (a_log, dt_bias) = (step.parameter(0)?.to_f64(), step.parameter(1)?.to_f64());
     let precision = step.precision()?;
     let unit = precision.unit;
-    sized("the input", &a, judge.len())?;
-    sized("dt_bias", &dt_bias, a_log.len())?;
+    sized("the input", a.len(), judge.len())?;
+    sized("dt_bias", dt_bias.len(), a_log.len())?;
     let heads = (0..a_log.len()).cycle();
     let (mut out, mut bounds) = (Vec::new(), Vec::new());
     for (a, h) in a.iter().zip(heads) {

@@ -76,7 +76,7 @@ impl Rows {
         let mut x = step.input(0)?.to_f64();
         let [n, k] = shape(step)?;
         let tokens = step.tokens();
-        sized("the input", &x, tokens * k)?;
+        sized("the input", x.len(), tokens * k)?;
         if judge.len() != tokens * n {
             return Err(Stop::Missing(format!(
                 "it has {} elements where {tokens} × {n} are needed",

@@ -1,6 +1,7 @@
 //! The formula of each kind of component, in f64, with the bound of a correct kernel's rounding error.
 
 pub(crate) mod attention;
+pub(crate) mod context;
 pub(crate) mod convolution;
 pub(crate) mod delta_rule;
 pub(crate) mod elementwise;
@@ -23,7 +24,8 @@ use crate::model::Op;
 pub(super) fn replay(step: &Step<'_>) -> Replayed<Local> {
     let mut judge = Judge::new(step.output()?);
     formula(step, &mut judge)?;
-    found(step, judge.finish())
+    let unseen = judge.unseen();
+    found(step, judge.finish(), unseen)
 }
 
 /// [`replay`] of several steps of one linear, whose weight is widened only once.
@@ -35,7 +37,7 @@ pub(super) fn replay_together<'a>(steps: &[Step<'a>]) -> Replayed<Vec<Replayed<L
         matmul::multiply(&steps[0], &mut parts)?;
     }
     let done = steps.iter().zip(read);
-    Ok(done.map(|(step, part)| part.and_then(|(_, judge)| found(step, judge.finish()))).collect())
+    Ok(done.map(|(step, part)| part.and_then(|(_, judge)| found(step, judge.finish(), None))).collect())
 }
 
 /// What a linear multiplies in a step, and what was captured of it.
@@ -45,10 +47,10 @@ fn rows<'a>(step: &Step<'a>) -> Replayed<(matmul::Rows, Judge<'a>)> {
     Ok((matmul::Rows::read(step, &judge)?, judge))
 }
 
-/// What a local error says.
-fn found(step: &Step<'_>, local: Local) -> Replayed<Local> {
+/// What a local error says; `unseen` is why some elements have none.
+fn found(step: &Step<'_>, local: Local, unseen: Option<String>) -> Replayed<Local> {
     if local.is_rounding() && local.unbounded == 0 {
-        return Ok(local);
+        return unseen.map_or(Ok(local), |why| Err(Stop::Missing(why)));
     }
     let left_out = reach::reached(step)?;
     let Some(cause) = left_out.cause else { return bounded(local) };
@@ -105,7 +107,7 @@ pub(crate) fn formula(step: &Step<'_>, judged: &mut Judge<'_>) -> Replayed<()> {
         Op::KvCache => attention::cache(step, judged),
         Op::AttentionScores => attention::scores(step, judged),
         Op::Softmax => attention::softmax(step, judged),
-        Op::AttentionContext => attention::context(step, judged),
+        Op::AttentionContext => context::context(step, judged),
         Op::CausalConvSilu => convolution::conv_silu(step, judged),
         Op::ConvState => convolution::state(step, judged),
         Op::DeltaRule => delta_rule::output(step, judged),
@@ -114,9 +116,9 @@ pub(crate) fn formula(step: &Step<'_>, judged: &mut Judge<'_>) -> Replayed<()> {
 }
 
 /// Refuses a tensor of another size than the formula needs.
-pub(crate) fn sized(what: &str, values: &[f64], wanted: usize) -> Replayed<()> {
-    if values.len() == wanted {
+pub(crate) fn sized(what: &str, elements: usize, wanted: usize) -> Replayed<()> {
+    if elements == wanted {
         return Ok(());
     }
-    Err(Stop::Missing(format!("{what} has {} elements where {wanted} are needed", values.len())))
+    Err(Stop::Missing(format!("{what} has {elements} elements where {wanted} are needed")))
 }

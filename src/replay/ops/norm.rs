@@ -51,7 +51,7 @@ pub(crate) fn rms_norm_by(step: &Step<'_>, judge: &mut Judge<'_>, inverse: Inver
     let (x, w) = (step.input(0)?.to_f64(), step.parameter(0)?.to_f64());
     let (eps, shift) = (step.number("eps")?, step.number("shift")?);
     let precision = step.precision()?;
-    sized("the input", &x, judge.len())?;
+    sized("the input", x.len(), judge.len())?;
     // Product, shift and product again, and the rounding of what is stored.
     let relative = inverse_root(precision, w.len()) + 3.0 * precision.unit + precision.stored;
     for (i, row) in x.chunks_exact(w.len()).enumerate() {
@@ -91,8 +91,8 @@ pub(crate) fn gated_rms_norm_by(
     let (o, z) = (step.input(0)?.to_f64(), step.input(1)?.to_f64());
     let (w, eps, shift) = (step.parameter(0)?.to_f64(), step.number("eps")?, step.number("shift")?);
     let precision = step.precision()?;
-    sized("the input", &o, judge.len())?;
-    sized("the gate", &z, judge.len())?;
+    sized("the input", o.len(), judge.len())?;
+    sized("the gate", z.len(), judge.len())?;
     // silu is a sigmoid of 4 roundings and a product; three more products.
     let relative = inverse_root(precision, w.len()) + 10.0 * precision.unit + precision.stored;
     for (i, (row, gates)) in o.chunks_exact(w.len()).zip(z.chunks_exact(w.len())).enumerate() {
@@ -126,7 +126,7 @@ pub(crate) fn l2_norm_by(
     let (x, eps) = (input.to_f64(), step.number("eps")?);
     let (heads, dim) = (step.dim("key_heads"), step.dim("key_dim"));
     let width = step.dim("conv_dim");
-    sized("the input", &x, step.tokens() * width)?;
+    sized("the input", x.len(), step.tokens() * width)?;
     let precision = step.precision()?;
     let relative = inverse_root(precision, dim) + 2.0 * precision.unit + precision.stored;
     for (t, row) in x.chunks_exact(width).enumerate() {

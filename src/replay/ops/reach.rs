@@ -1,8 +1,9 @@
 //! How far numbers that are not finite reach from a component's inputs into its output.
 
+use super::context::read_behind;
 use super::delta_rule::CHUNK;
 use crate::model::Op;
-use crate::replay::step::{Replayed, Step};
+use crate::replay::step::{Replayed, Rows, Step};
 use crate::tensor::TensorView;
 use std::collections::BTreeSet;
 
@@ -39,12 +40,20 @@ pub(super) fn reached(step: &Step<'_>) -> Replayed<Reached> {
         (Some(point), Ok(Some(view))) => note(point, bad(step, point, view, past)),
         _ => Positions::new(),
     };
+    // What was not captured of the probabilities is replayed from these.
+    let behind = read_behind(step).map(|points| {
+        points.map(|point| {
+            let found = step.at(point).map_or_else(|_| Positions::new(), |view| bad(step, point, view, end));
+            note(point, found)
+        })
+    });
     if cause.is_none() {
         return Ok(Reached { cause, elements: Vec::new() });
     }
     let all: Positions = inputs.iter().chain([&carried]).flatten().copied().collect();
     let output = step.output()?;
-    let axes = Axes { names: step.graph.axes(component), shape: output.shape, end };
+    let rows = step.output_rows();
+    let axes = Axes { names: step.graph.axes(component), shape: output.shape, rows, end };
     let is_reached = |i: usize| {
         let Some(position) = axes.position(i) else { return true };
         match component.op {
@@ -53,7 +62,10 @@ pub(super) fn reached(step: &Step<'_>) -> Replayed<Reached> {
                 inputs[0].contains(&position) || other.is_none_or(|other| inputs[1].contains(&other))
             }
             // A kernel multiplies values that a mask hides with 0, which is NaN where they are not finite.
-            Op::AttentionContext => inputs[0].contains(&position) || !inputs[1].is_empty(),
+            Op::AttentionContext => {
+                let further = behind.as_ref().is_some_and(|[q, k]| q.contains(&position) || !k.is_empty());
+                inputs[0].contains(&position) || !inputs[1].is_empty() || further
+            }
             Op::CausalConvSilu => {
                 all.range(position.saturating_sub(step.dim("conv_tail"))..=position).next().is_some()
             }
@@ -73,7 +85,7 @@ fn bad(step: &Step<'_>, point: &str, view: TensorView<'_>, end: usize) -> Positi
     let masked = step.component.op == Op::Softmax;
     let fits = |v: &f64| v.is_finite() || (masked && *v == f64::NEG_INFINITY);
     let names = step.graph.get(point).map_or(&[] as &[String], |c| step.graph.axes(c));
-    let axes = Axes { names, shape: view.shape, end };
+    let axes = Axes { names, shape: view.shape, rows: step.rows(point), end };
     let values = view.to_f64();
     let odd = values.iter().enumerate().filter(|(_, v)| !fits(v));
     // A state without tokens is read with the step's first.
@@ -84,6 +96,8 @@ fn bad(step: &Step<'_>, point: &str, view: TensorView<'_>, end: usize) -> Positi
 struct Axes<'a> {
     names: &'a [String],
     shape: &'a [usize],
+    /// The tokens on the axis of tokens.
+    rows: Rows<'a>,
     end: usize,
 }
 
@@ -98,6 +112,14 @@ impl Axes<'_> {
 
     /// The position that element `i` belongs to: none in a tensor that no axis of tokens has.
     fn position(&self, i: usize) -> Option<usize> {
+        if let Rows::Some(rows) = self.rows
+            && let Some(row) = self.index(i, "tokens")
+        {
+            let tokens = self.names.iter().position(|name| name == "tokens").map(|axis| self.shape[axis]);
+            debug_assert_eq!(tokens, Some(rows.len()));
+            // Rows are of a prefill: a decode step has one token.
+            return Some(rows[row]);
+        }
         let before = |axis: &str, size: usize| Some((self.end + self.index(i, axis)?).saturating_sub(size));
         let size = |axis: &str| Some(self.shape[self.names.iter().position(|known| known == axis)?]);
         let of = |axis: &str| before(axis, size(axis)?);

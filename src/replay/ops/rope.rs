@@ -85,7 +85,7 @@ pub(crate) fn table_by(
     angle: impl Fn(usize, usize) -> f64,
 ) -> Replayed<()> {
     let (half, frequencies) = (step.dim("rope_half"), Frequencies::new(step)?);
-    sized("the table", &vec![0.0; judge.len()], step.tokens() * half)?;
+    sized("the table", judge.len(), step.tokens() * half)?;
     let precision = step.precision()?;
     // The tables are made in 32 bits whatever they are stored in.
     let unit = precision.sum;
@@ -139,8 +139,8 @@ pub(crate) fn rotate_pairs(
     pair: fn(usize, usize) -> (usize, usize),
 ) -> Replayed<()> {
     let (cos, sin, half) = (step.input(1)?.to_f64(), step.input(2)?.to_f64(), step.dim("rope_half"));
-    sized("the cosines", &cos, step.tokens() * half)?;
-    sized("the sines", &sin, step.tokens() * half)?;
+    sized("the cosines", cos.len(), step.tokens() * half)?;
+    sized("the sines", sin.len(), step.tokens() * half)?;
     let angle = |t: usize, i: usize| (cos[t * half + i], sin[t * half + i], 0.0);
     rotate_by(step, judge, &Turn { pairs: half, pair, angle })
 }
@@ -153,7 +153,7 @@ pub(crate) fn rotate_by<F: Fn(usize, usize) -> (f64, f64, f64)>(
 ) -> Replayed<()> {
     let (x, dim) = (step.input(0)?.to_f64(), step.dim("head_dim"));
     let precision = step.precision()?;
-    sized("the input", &x, judge.len())?;
+    sized("the input", x.len(), judge.len())?;
     let row = x.len() / step.tokens().max(1);
     for (i, head) in x.chunks_exact(dim).enumerate() {
         let t = i * dim / row;

@@ -113,7 +113,7 @@ pub(super) fn row(point: &PointReport, texts: &mut Texts) -> Value {
 
 /// The errors by token of a prompt at one point: of C − T, and of C − Q where arm Q was run.
 pub(super) fn tokens_of_prompt(error: &PromptError) -> Value {
-    let list = |all: &[f64]| all.iter().map(|v| short(*v, FEW)).collect::<Vec<Value>>();
+    let list = |all: &[Option<f64>]| all.iter().map(|v| v.map(|v| short(v, FEW))).collect::<Vec<_>>();
     match error.engine_per_token.as_slice() {
         [] if error.per_token.is_empty() => Value::Null,
         [] => json!([list(&error.per_token)]),
@@ -127,8 +127,8 @@ fn place(metrics: &Metrics) -> Option<Value> {
     Some(json!([index, short(*reference, ELEMENT), short(*candidate, ELEMENT)]))
 }
 
-fn tokens(metrics: &Metrics) -> Vec<Value> {
-    metrics.per_token.iter().map(|error| short(*error, FEW)).collect()
+fn tokens(metrics: &Metrics) -> Vec<Option<Value>> {
+    metrics.per_token.iter().map(|error| error.map(|error| short(error, FEW))).collect()
 }
 
 /// The number with so many digits; one that JSON cannot hold as text, as in report.json.

@@ -42,7 +42,7 @@ pub(super) fn scene(report: &Report, chosen: bool, dark: bool) -> Result<Scene> 
         let row = &mut points[known];
         row.born |= point.state == State::Born;
         row.errors.resize(row.errors.len().max(start + errors.len()), None);
-        row.errors.iter_mut().skip(start).zip(errors).for_each(|(old, new)| *old = Some(*new));
+        row.errors.iter_mut().skip(start).zip(errors).for_each(|(old, new)| *old = *new);
     }
     match points.as_slice() {
         [] => Err(Error::new("no point that was chosen has errors by token")

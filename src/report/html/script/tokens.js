@@ -20,7 +20,8 @@ function byPosition(points, prefill) {
   for (const { point, list } of points) {
     const start = point.step === 0 ? 0 : prefill + point.step - 1;
     list.forEach((error, i) => {
-      errors[start + i] = { error, point, position: start + i };
+      // Null is a token that was not compared.
+      if (error !== null) errors[start + i] = { error, point, position: start + i };
     });
   }
   return errors;
