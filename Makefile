@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 export LAYERDIFF_PYTHON := $(BIN)/python
 
-.PHONY: test lint rust-test python-test venv bundle reports clean
+.PHONY: test lint rust-test python-test bench-short venv bundle reports clean
 
 # Every test; installs what it needs into the checkout.
-test: lint rust-test python-test
+test: lint rust-test python-test bench-short
 
 lint: venv
 	cargo fmt --check
@@ -32,7 +32,16 @@ rust-test: venv
 # The release on Ray is held against that of the command.
 python-test: venv
 	cargo build
-	LAYERDIFF_BINARY=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/layerdiff $(BIN)/pytest -q hooks/tests
+	LAYERDIFF_BINARY=$(DEBUG)/layerdiff $(BIN)/pytest -q hooks/tests
+
+# That the benches run and agree with themselves; no time is judged.
+DEBUG := $(abspath $(or $(CARGO_TARGET_DIR),target))/debug
+bench-short: venv
+	cargo bench --profile dev --bench compare -- --short --numpy
+	cargo bench --profile dev --bench memory -- --short
+	cargo bench --profile dev --bench capture -- --short
+	$(BIN)/python benches/capture.py --short
+	$(BIN)/python benches/scale.py --short --binary $(DEBUG)/layerdiff
 
 venv: $(VENV)/.installed
 

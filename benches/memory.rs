@@ -66,6 +66,7 @@ impl Form {
                     basis: "original".into(),
                     derived: false,
                     shard,
+                    rows: None,
                 };
                 let bytes = entry.byte_len().unwrap() as u64;
                 filled += bytes;
