@@ -17,8 +17,8 @@ lint: venv
 	cargo clippy --no-default-features --features c --lib -- -D warnings
 	cargo fmt --check --manifest-path tests/tap/engine/Cargo.toml
 	$(BIN)/ruff check hooks
-	$(BIN)/ruff check --config hooks/pyproject.toml tests/html
-	$(BIN)/ruff format --check --config hooks/pyproject.toml hooks tests/html
+	$(BIN)/ruff check --config hooks/pyproject.toml tests/html benches
+	$(BIN)/ruff format --check --config hooks/pyproject.toml hooks tests/html benches
 
 # The ignored tests need PyTorch, which the virtual environment has; those of the page Chromium too, and say so
 # where there is none. What they leave, such as models that

@@ -36,7 +36,9 @@ def metrics(r: np.ndarray, c: np.ndarray, quantiles: bool) -> dict[str, object]:
 def main() -> None:
     """Compare the shards of two traces."""
     reference, candidate, quantiles = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "true"
-    shards = [shard["file"] for shard in json.loads((reference / "manifest.json").read_text())["shards"]]
+    shards = [
+        shard["file"] for shard in json.loads((reference / "manifest.json").read_text())["shards"]
+    ]
     seconds, found = 0.0, {}
     for shard in shards:
         r, c = load_file(reference / shard), load_file(candidate / shard)

@@ -217,7 +217,8 @@ def of_shape(bench: Bench, shape: str, tokens: int, steps: int) -> dict[str, Any
     for engine, run in runs.items():
         print(
             f"| {engine} | {run.seconds:.2f} | {run.cpu_seconds:.2f} | {_mb(run.peak_resident)} "
-            f"| {_mb(run.peak_anonymous)} | {run.peak_anonymous / weights:.2f} | {_mb(run.peak_disk)} |"
+            f"| {_mb(run.peak_anonymous)} | {run.peak_anonymous / weights:.2f} "
+            f"| {_mb(run.peak_disk)} |"
         )
     return {"weights": weights, "runs": {name: asdict(run) for name, run in runs.items()}}
 
@@ -233,11 +234,13 @@ def growing(bench: Bench, axes: dict[str, Sequence[int]], rounds: int) -> dict[s
         }
         others = ", ".join(f"{name} {size}" for name, size in BASE.items() if name != axis)
         print(
-            f"\n| {axis} ({others}) | seconds | CPU seconds | peak anonymous MB |\n|---|--:|--:|--:|"
+            f"\n| {axis} ({others}) | seconds | CPU seconds | peak anonymous MB |\n"
+            "|---|--:|--:|--:|"
         )
         for size, run in zip(sizes, points, strict=True):
             print(
-                f"| {size} | {run.seconds:.3f} | {run.cpu_seconds:.3f} | {_mb(run.peak_anonymous)} |"
+                f"| {size} | {run.seconds:.3f} | {run.cpu_seconds:.3f} "
+                f"| {_mb(run.peak_anonymous)} |"
             )
         shown = " | ".join(f"{fit:.2f}" for fit in fits.values())
         print(f"| exponent, upper half | {shown} |")
