@@ -202,12 +202,13 @@ fn attention(
 const QUERIES: &str = "model.layers.3.self_attn.q_rope";
 const MASK: &str = "model.layers.3.self_attn.attention_mask";
 
-/// The ratio of a context of which only these rows of scores and probabilities are in the trace.
-fn behind(lab: &Lab, [q, k, v]: [&[f32]; 3], [scores, probs, context]: &[Vec<f32>; 3]) -> f64 {
+/// The ratio of a context of which only these rows of scores and probabilities are in the trace; none where scores
+/// are so large that their rounding alone decides the probabilities.
+fn behind(lab: &Lab, [q, k, v]: [&[f32]; 3], [scores, probs, context]: &[Vec<f32>; 3]) -> Option<f64> {
     let allowed = mask(lab.tokens);
     let mut given = Inputs::new(&[probs, v]);
     given.others = vec![(QUERIES, q), (CACHE, k), (MASK, &allowed), (SCORES, scores)];
-    lab.ratio(CONTEXT, &given, context.clone())
+    lab.bounded_ratio(CONTEXT, &given, context.clone())
 }
 
 #[test]
@@ -224,11 +225,13 @@ fn a_context_of_which_no_probabilities_were_captured_stays_within_its_bound() {
         for kernel in KERNELS {
             let made = attention(kernel, [&q, &k, &v], (dim, tokens, block), |x| x);
             let ratio = behind(&lab, [&q, &k, &v], &made);
-            prop_assert!(ratio <= 1.0, "{kernel:?} {ratio}");
+            prop_assert!(ratio.is_none_or(|ratio| ratio <= 1.0), "{kernel:?} {ratio:?}");
             ratios.lock().unwrap().push(ratio);
         }
     });
-    let mut ratios = ratios.into_inner().unwrap();
+    let all = ratios.into_inner().unwrap();
+    let mut ratios: Vec<f64> = all.iter().filter_map(|ratio| *ratio).collect();
+    assert!(2 * ratios.len() > all.len(), "most have a bound: {} of {}", ratios.len(), all.len());
     ratios.sort_by(f64::total_cmp);
     let largest = ratios[ratios.len() - 1];
     println!("context behind               median {:.3}  largest {largest:.3}", ratios[ratios.len() / 2]);
@@ -251,7 +254,7 @@ fn a_context_of_16_bits_of_which_no_probabilities_were_captured_stays_within_its
             (lab.rows, lab.input, lab.output) = (Some(vec![0, tokens - 1]), dtype, dtype);
             let made = attention(KERNELS[0], [&q, &k, &v], (dim, tokens, 0), store);
             let ratio = behind(&lab, [&q, &k, &v], &made);
-            prop_assert!(ratio <= 1.0, "{dtype} {ratio}");
+            prop_assert!(ratio.is_none_or(|ratio| ratio <= 1.0), "{dtype} {ratio:?}");
         }
     });
 }
@@ -264,12 +267,12 @@ fn a_mistake_of_a_few_units_is_seen_where_no_probabilities_were_captured() {
     let mut lab = lab(dim, tokens);
     lab.rows = Some(vec![0, tokens - 1]);
     let right = attention(KERNELS[0], [&q, &k, &v], (dim, tokens, 0), |x| x);
-    assert!(behind(&lab, [&q, &k, &v], &right) < 0.2);
+    assert!(behind(&lab, [&q, &k, &v], &right).unwrap() < 0.2);
     // A head of one token that is off by 2^-12 of its values.
     let mut wrong = right.clone();
     let at = 11 * HEADS * dim;
     wrong[2][at..at + dim].iter_mut().for_each(|y| *y *= 1.0 + 2048.0 * f32::EPSILON);
-    let ratio = behind(&lab, [&q, &k, &v], &wrong);
+    let ratio = behind(&lab, [&q, &k, &v], &wrong).unwrap();
     assert!(ratio > 2.0, "{ratio}");
     // One of its scores that is off by 1e-3.
     let mut scores = right[0].clone();
@@ -280,7 +283,7 @@ fn a_mistake_of_a_few_units_is_seen_where_no_probabilities_were_captured() {
         let column: Vec<f32> = (0..tokens).map(|u| v[u * dim + i]).collect();
         drifted[2][at + i] = KERNELS[0].dot(&p, &column);
     }
-    let ratio = behind(&lab, [&q, &k, &v], &drifted);
+    let ratio = behind(&lab, [&q, &k, &v], &drifted).unwrap();
     assert!(ratio > 2.0, "{ratio}");
 }
 

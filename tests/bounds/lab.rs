@@ -155,8 +155,15 @@ impl Lab {
 
     /// The ratio of an output; panics where it was not replayed.
     pub fn ratio(&self, point: &str, given: &Inputs<'_>, output: Vec<f32>) -> f64 {
+        self.bounded_ratio(point, given, output).unwrap_or_else(|| panic!("{point} has no bound"))
+    }
+
+    /// The ratio of an output, none where nothing bounds a correct kernel; panics where it was not replayed for
+    /// another reason.
+    pub fn bounded_ratio(&self, point: &str, given: &Inputs<'_>, output: Vec<f32>) -> Option<f64> {
         match self.judge(point, given, &[output]).remove(0) {
-            Replay::Done(local) => local.ratio,
+            Replay::Done(local) => Some(local.ratio),
+            Replay::Unmeasured(why) if why.contains("may leave the range of 32 bits") => None,
             replay @ Replay::Unmeasured(_) => panic!("{point}: {replay:?}"),
         }
     }
