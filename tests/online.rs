@@ -7,15 +7,18 @@ use layerdiff::basis::Gains;
 use layerdiff::capture::{Request, capture, open_engine, watch};
 use layerdiff::checkpoint::ModelDir;
 use layerdiff::engine::Engine;
+use layerdiff::error::Result;
 use layerdiff::faults::{FaultyEngine, named};
 use layerdiff::floor::Floor;
+use layerdiff::hook::{At, Chain, Hook};
 use layerdiff::model::PointFilter;
 use layerdiff::online::{Against, Online};
 use layerdiff::prompt::Prompt;
 use layerdiff::replay::Held;
 use layerdiff::report::{Live, Options, Outcome, Report, Revisit, assemble};
 use layerdiff::split::Feed;
-use layerdiff::trace::Trace;
+use layerdiff::tensor::{Tensor, Values};
+use layerdiff::trace::{Evidence, Provenance, Trace};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::path::Path;
@@ -57,6 +60,7 @@ fn an_engine_against_itself_and_some_points_alone_are_judged_so_too() {
     for args in [
         &["--reference", "self", "--engine", "lattice-f32"][..],
         &["--points", "*.{delta_rule,recurrent_state,conv_state,q_l2norm}", "--engine", "lattice-q4"],
+        &["--scores", "rows:2", "--engine", "lattice-f32"],
     ] {
         let found = ["all", "none"].map(|keep| {
             let dir = tempfile::tempdir().unwrap();
@@ -144,13 +148,21 @@ impl Bench {
         }
     }
 
+    fn engine(&self) -> Box<dyn Engine> {
+        open_engine("lattice-f32", &self.model, None).unwrap()
+    }
+
     fn faulty(&self, fault: &str) -> FaultyEngine {
-        let engine = open_engine("lattice-f32", &self.model, None).unwrap();
-        FaultyEngine::new(engine, &self.model, named(fault).unwrap(), None).unwrap()
+        FaultyEngine::new(self.engine(), &self.model, named(fault).unwrap(), None).unwrap()
     }
 
     /// Judges a faulty engine from its stored trace and while it runs.
     fn judged(&self, fault: &str) -> [Report; 2] {
+        self.both(fault, &mut self.faulty(fault)).map(Result::unwrap)
+    }
+
+    /// Judges an engine from its stored trace and while it runs; what it leaves is called `name`.
+    fn both(&self, name: &str, engine: &mut dyn Engine) -> [Result<Report>; 2] {
         let held = || {
             let (graph, config) = (self.model.graph().clone(), self.model.config().clone());
             Held::open(self.model.path(), graph, config).unwrap()
@@ -177,10 +189,9 @@ impl Bench {
             command: Vec::new(),
             quiet: true,
         };
-        let mut engine = self.faulty(fault);
-        let out = self.dir.path().join(fault);
-        capture(&mut engine, &request, &out).unwrap();
-        let stored = assemble(&reference, &Trace::open(&out).unwrap(), &options).unwrap();
+        let out = self.dir.path().join(name);
+        capture(engine, &request, &out).unwrap();
+        let stored = assemble(&reference, &Trace::open(&out).unwrap(), &options);
 
         let against = Against {
             graph: self.model.graph(),
@@ -192,21 +203,126 @@ impl Bench {
         };
         // One tensor after the other: none may be gone before a component has read it, and few may be there.
         let open = |options| Ok(Online::new(against, options).in_batches_of(1));
-        let (online, check) = watch(Feed::Plain, &mut engine, &request, open).unwrap();
+        let (online, check) = match watch(Feed::Plain, engine, &request, open) {
+            Ok(watched) => watched,
+            Err(error) => return [stored, Err(error)],
+        };
         let all: u64 = std::fs::read_dir(&out).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
         assert!((online.most_bytes() as u64) < all / 8, "{} of {all} bytes", online.most_bytes());
         let (candidate, measured) = online.close(Some(check)).unwrap();
-        let engine: RefCell<&mut dyn Engine> = RefCell::new(&mut engine);
+        let engine = RefCell::new(engine);
         let again = |wanted: &Revisit| {
-            let out = self.dir.path().join(format!("{fault}-again"));
+            let out = self.dir.path().join(format!("{name}-again"));
             let points = self.points.clone().among(wanted.points.clone());
             capture(&mut **engine.borrow_mut(), &Request { points: &points, ..request }, &out)?;
             Trace::open(&out)
         };
-        let live = Some(Live { measured: &measured, again: &again });
-        let online = assemble(&reference, &candidate, &Options { live, ..options }).unwrap();
+        let live = Some(Live { measured: &measured, again: &again, keeps: false });
+        let online = assemble(&reference, &candidate, &Options { live, ..options });
         [stored, online]
     }
+}
+
+/// What an engine gives at a point in its n-th run, from 0 on, counting each prompt.
+type Change = fn(point: &str, run: usize, values: &mut Vec<f32>);
+
+/// An engine whose tensors are changed.
+struct Changed {
+    engine: Box<dyn Engine>,
+    runs: usize,
+    change: Change,
+}
+
+struct Plant(Change, usize);
+
+impl Hook for Plant {
+    fn wants(&self, point: &str) -> bool {
+        point.starts_with("model.layers.")
+    }
+
+    fn call(&mut self, at: At<'_>, mut tensor: Tensor) -> Result<Tensor> {
+        if let Values::F32(values) = &mut tensor.values {
+            self.0(at.point, self.1, values);
+        }
+        Ok(tensor)
+    }
+}
+
+impl Engine for Changed {
+    fn provenance(&self) -> Provenance {
+        self.engine.provenance()
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.engine.max_tokens()
+    }
+
+    fn generate(
+        &self,
+        tokens: &[u32],
+        count: usize,
+        choose: &mut dyn FnMut(&[f32], usize) -> u32,
+        hook: &mut dyn Hook,
+    ) -> Result<Vec<u32>> {
+        self.engine.generate(tokens, count, choose, hook)
+    }
+
+    fn run_unchecked(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<()> {
+        self.run(tokens, forced, hook).map(drop)
+    }
+
+    /// Its self-check would notice, and is not what is tested.
+    fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
+        let mut plant = Plant(self.change, self.runs);
+        self.runs += 1;
+        self.engine.run(tokens, forced, &mut Chain(vec![&mut plant, hook])).map(|_| Vec::new())
+    }
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_judged_as_from_stored_traces() {
+    let bench = Bench::new();
+    let change: Change = |point, _, values| {
+        if point == "model.layers.2.mlp.act" {
+            values[3] = f32::NAN;
+        }
+    };
+    let [stored, online] =
+        bench.both("nan", &mut Changed { engine: bench.engine(), runs: 0, change }).map(Result::unwrap);
+    assert_eq!(stored.outcome, Outcome::Fault);
+    assert_eq!(stored.first_fault.as_ref().unwrap().point, "model.layers.2.mlp.act");
+    assert!(serde_json::to_string(&stored).unwrap() == serde_json::to_string(&online).unwrap());
+}
+
+#[test]
+fn two_layers_of_the_same_bytes_are_refused_while_the_engine_runs() {
+    let bench = Bench::new();
+    let change: Change = |point, _, values| {
+        if ["model.layers.4", "model.layers.5"].contains(&point) {
+            values.fill(0.25);
+        }
+    };
+    let [stored, online] = bench
+        .both("same", &mut Changed { engine: bench.engine(), runs: 0, change })
+        .map(|report| report.unwrap_err().to_string());
+    for error in [stored, online] {
+        assert!(error.contains("`model.layers.4` and `model.layers.5` are equal byte for byte"), "{error}");
+    }
+}
+
+#[test]
+fn an_engine_that_does_not_repeat_itself_is_refused_when_it_is_run_again() {
+    let bench = Bench::new();
+    // Two prompts are stored, two are watched, and then it changes.
+    let change: Change = |point, run, values| {
+        if point == "model.layers.2.mlp.act" {
+            values[3] += if run < 4 { 1.0 } else { 1.5 };
+        }
+    };
+    let [stored, online] = bench.both("fickle", &mut Changed { engine: bench.engine(), runs: 0, change });
+    assert_eq!(stored.unwrap().outcome, Outcome::Fault);
+    let error = online.unwrap_err().to_string();
+    assert!(error.contains("gave other numbers when it was run again, at model.layers.2.mlp.act"), "{error}");
 }
 
 fn tokens(n: u32) -> Vec<u32> {

@@ -31,7 +31,7 @@ from layerdiff_hooks.provenance import provenance
 from layerdiff_hooks.rotation import rotated_basis
 from layerdiff_hooks.scores import has_rows, parse_scores, take_rows
 from layerdiff_hooks.self_check import SelfCheck, independent_arguments, logits_of
-from layerdiff_hooks.shares import shares_of
+from layerdiff_hooks.shares import gathered, shares_of
 from layerdiff_hooks.taps import Scope, Taps
 from layerdiff_hooks.writer import Silent, TraceWriter, require_prompt_id
 
@@ -173,7 +173,9 @@ class Trace:
 
     def __enter__(self) -> Self:
         """Put the hooks in place."""
-        self._writer = (TraceWriter if is_first() else Silent)(
+        # Of a model that is split the first process writes; others have models of their own.
+        silent = self._shares is not None and not is_first()
+        self._writer = (Silent if silent else TraceWriter)(
             self._out,
             self._architecture.name,
             self._config(),
@@ -330,7 +332,7 @@ class Trace:
     ) -> tuple[Tensor | None, bool]:
         shares, expected = self._shares, self._shape(point)
         if isinstance(value, DTensor):
-            value, shares = value.full_tensor(), None
+            value, shares = gathered(value, point, shares), None
         near = Surroundings(
             expected=shares.own(point, expected) if shares else expected,
             allowed=scope.allowed if scope else None,

@@ -36,6 +36,7 @@ class Shares:
                 be split over so many processes.
         """
         self.world = dist.get_world_size()
+        self._sizes = sizes
         self._names: set[str] = set()
         for size, module in architecture.data.get("split", {}).items():
             style = _style(plan, module)
@@ -66,13 +67,40 @@ class Shares:
         if axis is None:
             return share
         self._mesh = self._mesh or init_device_mesh(share.device.type, (self.world,))
-        self._found[point.name] = {"axis": axis, "shares": [share.shape[axis]] * self.world}
+        self.note(point, axis, share.shape[axis])
         split = DTensor.from_local(share.contiguous(), self._mesh, [Shard(axis)], run_check=False)
         return split.full_tensor()
+
+    def size(self, point: Point, axis: int) -> int:
+        """How much of an axis of a point's tensor each process has."""
+        return self._sizes[point.shape[axis]] // self.world
+
+    def note(self, point: Point, axis: int, share: int) -> None:
+        """Say that each process had so much of an axis of a point's tensor."""
+        self._found[point.name] = {"axis": axis, "shares": [share] * self.world}
 
     def provenance(self) -> dict[str, Any]:
         """The manifest's `parallel`, which grows with the points that are seen."""
         return {"processes": self.world, "backend": dist.get_backend(), "split": self._found}
+
+
+def gathered(value: DTensor, point: Point, shares: Shares | None) -> Tensor:
+    """The whole of a value that PyTorch knows to be split; all processes must call this.
+
+    Raises:
+        LayerdiffError: it is split along an axis that the description does not know as one.
+    """
+    axis = shares.axis(point) if shares else None
+    if shares and any(isinstance(placement, Shard) for placement in value.placements):
+        if axis is None:
+            raise LayerdiffError(
+                f"{point.name} is split as {value.placements}, of which the description knows no axis",
+                "the description's [split] names the sizes that are split",
+            )
+        whole = value.full_tensor()
+        shares.note(point, axis, shares.size(point, axis))
+        return whole
+    return value.full_tensor()
 
 
 def shares_of(

@@ -186,7 +186,8 @@ class TraceWriter:
             shard, _ = self._unwritten.popleft()
             try:
                 shard.result()
-            except (OSError, SafetensorError) as error:
+            # Of tensors that share memory safetensors says so by a RuntimeError.
+            except (OSError, SafetensorError, RuntimeError) as error:
                 raise LayerdiffError(f"cannot write {self._out}: {error}") from error
 
     def finish(

@@ -79,6 +79,13 @@ def test_every_point_of_the_description_is_seen_in_the_order_of_execution(
         seen.add(name)
 
 
+def test_each_process_writes_the_trace_of_a_model_that_is_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layerdiff_hooks.capture.is_first", lambda: False)
+    assert captured(tiny_model(), tmp_path / "second").entries
+
+
 @pytest.mark.parametrize(("step", "tokens", "context"), [(0, 70, 70), (1, 1, 71), (2, 1, 72)])
 def test_shapes_are_those_of_the_description(
     single: Read, step: int, tokens: int, context: int

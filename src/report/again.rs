@@ -1,14 +1,16 @@
 //! What a report needs of a candidate's values after it has run: it is run again for these alone.
 
 use super::assemble::{Live, Options};
-use super::details::Chosen;
+use super::details::{Chosen, Sides};
+use super::diagnosis::diagnosed;
 use super::json::Fault;
 use super::rows::Row;
 use crate::error::{Error, Result};
 use crate::model::Graph;
-use crate::replay::{Place, Replay, reads_further, reads_of_prefill, replay};
+use crate::replay::{Place, reads_further, reads_of_prefill, replay};
 use crate::trace::Trace;
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 
 /// Points of prompts whose values are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,6 +18,8 @@ use std::collections::BTreeSet;
 pub struct Revisit {
     pub prompts: BTreeSet<String>,
     pub points: BTreeSet<String>,
+    /// True where components are at fault; else only details are wanted.
+    pub faults: bool,
 }
 
 impl Revisit {
@@ -41,46 +45,56 @@ impl Revisit {
 /// first time.
 pub(super) fn again(
     live: Live<'_>,
+    reference: &Trace,
     candidate: &Trace,
     faults: &[Fault],
     details: &Chosen<'_, '_>,
     options: &Options<'_>,
 ) -> Result<Option<Trace>> {
-    let mut wanted = Revisit::default();
+    let mut wanted = Revisit { faults: !faults.is_empty(), ..Revisit::default() };
+    let looked_at = if live.keeps { faults.iter().collect() } else { diagnosed(faults).concat() };
     // Without weights nothing is replayed, and nothing is diagnosed.
-    let diagnosed = if options.held.is_some() { faults } else { &[] };
-    diagnosed.iter().for_each(|fault| wanted.fault(options.graph, fault));
+    if options.held.is_some() || live.keeps {
+        looked_at.iter().for_each(|fault| wanted.fault(options.graph, fault));
+    }
     let lacks = |row: &&&Row<'_>| live.measured.by_value(&row.key()).is_none();
     let without_heads = details.heads.iter().filter(|row| live.measured.heads(&row.key()).is_none());
-    for row in without_heads.chain(details.by_value.iter().filter(lacks)) {
-        wanted.point(row.pair.prompt, row.pair.point);
-    }
+    let lacking: Vec<&Row<'_>> =
+        without_heads.chain(details.by_value.iter().filter(lacks)).copied().collect();
+    lacking.iter().for_each(|row| wanted.point(row.pair.prompt, row.pair.point));
     if wanted.points.is_empty() {
         return Ok(None);
     }
     let again = (live.again)(&wanted)?;
-    let Some(held) = options.held else { return Ok(Some(again)) };
-    let prompts = &candidate.manifest().prompts;
-    let places: Vec<Place<'_>> = diagnosed
-        .iter()
-        .filter_map(|fault| {
+    let sides = Sides::new(reference, &again, options);
+    for row in lacking {
+        refuse_other(row.pair.point, row.judged(), sides.metrics(row).as_ref(), &again)?;
+    }
+    if let Some(held) = options.held {
+        let prompts = &candidate.manifest().prompts;
+        let place = |fault: &&'_ Fault| {
             let prompt = prompts.iter().find(|p| p.id == fault.prompt)?;
-            Some(Place { prompt, step: fault.step, point: &fault.point })
-        })
-        .collect();
-    for (place, found) in places.iter().zip(replay(&again, held, &places, || ())?) {
-        let first = live.measured.replay(&(place.prompt.id.clone(), place.step, place.point.to_owned()));
-        if first.is_none_or(|first| !same(first, &found)) {
-            return Err(Error::new(format!("the engine gave other numbers when it was run again, at {}", place.point))
-                .expected(format!("{first:?}"), format!("{found:?}"))
-                .at(again.path())
-                .hint("an engine that does not repeat itself cannot be diagnosed while it runs: `--keep all` looks at one run alone"));
+            Some((prompt, fault.step, fault.point.clone()))
+        };
+        let all: Vec<_> = looked_at.iter().filter_map(place).collect();
+        let places: Vec<Place<'_>> =
+            all.iter().map(|(prompt, step, point)| Place { prompt, step: *step, point }).collect();
+        for (place, found) in places.iter().zip(replay(&again, held, &places, || ())?) {
+            let first = live.measured.replay(&(place.prompt.id.clone(), place.step, place.point.to_owned()));
+            refuse_other(place.point, first, Some(&found), &again)?;
         }
     }
     Ok(Some(again))
 }
 
-/// Whether two replays found the same; NaN is NaN.
-fn same(a: &Replay, b: &Replay) -> bool {
-    format!("{a:?}") == format!("{b:?}")
+/// Refuses an engine that gave other numbers at a point than the first time. NaN is NaN.
+fn refuse_other<T: Debug>(point: &str, first: Option<&T>, found: Option<&T>, again: &Trace) -> Result<()> {
+    let [first, found] = [first, found].map(|said| format!("{said:?}"));
+    if first == found {
+        return Ok(());
+    }
+    Err(Error::new(format!("the engine gave other numbers when it was run again, at {point}"))
+        .expected(first, found)
+        .at(again.path())
+        .hint("an engine that does not repeat itself cannot be diagnosed while it runs: `--keep all` looks at one run alone"))
 }

@@ -62,6 +62,8 @@ pub struct Live<'a> {
     pub measured: &'a Measured,
     /// Runs it again, for these points of these prompts.
     pub again: &'a dyn Fn(&Revisit) -> Result<Trace>,
+    /// True where what is at fault is kept: all of it is then wanted, not only what is diagnosed.
+    pub keeps: bool,
 }
 
 impl std::fmt::Debug for Live<'_> {
@@ -110,7 +112,8 @@ pub fn assemble(reference: &Trace, candidate: &Trace, options: &Options<'_>) -> 
     let worst = largest(&all, |f| f.engine.or(f.total));
     let dearest = largest(&all, |f| f.quantization.filter(|price| *price != 0.0));
     let details = Chosen::of(graph, &rows);
-    let again = options.live.map(|live| again(live, candidate, &faults, &details, options)).transpose()?;
+    let again =
+        options.live.map(|live| again(live, reference, candidate, &faults, &details, options)).transpose()?;
     let values = again.as_ref().map_or(candidate, |again| again.as_ref().unwrap_or(candidate));
     let diagnosis = diagnoses(values, &faults, options);
     let verdict =

@@ -6,9 +6,9 @@ use super::json::{PointReport, PromptReport, State};
 use super::rows::Row;
 use crate::align::{Partner, common_rows};
 use crate::basis::{Gains, Restored};
-use crate::compare::{head_axis, sides};
+use crate::compare::{head_axis, metrics_of, sides};
 use crate::elements::Picked;
-use crate::metrics::{self, ErrorsByValue};
+use crate::metrics::{self, ErrorsByValue, Metrics};
 use crate::model::Graph;
 use crate::online::{Key, Measured};
 use crate::trace::Trace;
@@ -108,6 +108,12 @@ impl<'a> Sides<'a> {
     /// Both sides of a row that the candidate is judged by, in the original basis; none where they were not
     /// compared.
     fn of(&self, row: &Row<'_>) -> Option<[Picked<Restored<'_>>; 2]> {
+        self.with_rows(row).map(|(sides, _)| sides)
+    }
+
+    /// The same, with the rows that are all that both have.
+    #[allow(clippy::type_complexity)]
+    fn with_rows(&self, row: &Row<'_>) -> Option<([Picked<Restored<'_>>; 2], Option<Vec<usize>>)> {
         row.judged()?;
         let pair = &row.pair;
         let Partner::Matched(..) = pair.partner else { return None };
@@ -116,7 +122,15 @@ impl<'a> Sides<'a> {
         let c = self.candidate.find(pair.prompt, pair.step, pair.point)?;
         // Arm Q may have other rows than the reference.
         let rows = common_rows(r, c);
-        sides(self.graph, pair.component, rows.as_deref(), (base, r), (self.candidate, c), self.gains)
+        let both =
+            sides(self.graph, pair.component, rows.as_deref(), (base, r), (self.candidate, c), self.gains)?;
+        Some((both, rows))
+    }
+
+    /// The metrics of a row that the candidate is judged by, from the values that are there.
+    pub(super) fn metrics(&self, row: &Row<'_>) -> Option<Metrics> {
+        let (both, rows) = self.with_rows(row)?;
+        Some(metrics_of(self.graph, row.pair.component, rows.as_deref(), both))
     }
 
     /// What was found out about a row while the candidate ran.

@@ -15,25 +15,37 @@ const PLACES: usize = 4;
 /// The word where no formula reproduces a component.
 const NONE: &str = "none of the known formulas";
 
-/// Diagnoses the faulty components, each once, in the order of the faults.
-pub(super) fn diagnoses(candidate: &Trace, faults: &[Fault], options: &Options<'_>) -> Vec<Diagnosis> {
-    let Some(held) = options.held else { return Vec::new() };
-    let mut components: Vec<(&str, Vec<Place<'_>>)> = Vec::new();
+/// The faults that are looked at, by component, in their order.
+pub(super) fn diagnosed(faults: &[Fault]) -> Vec<Vec<&Fault>> {
+    let mut components: Vec<Vec<&Fault>> = Vec::new();
     for fault in faults {
-        let Some(prompt) = candidate.manifest().prompts.iter().find(|p| p.id == fault.prompt) else {
-            continue;
-        };
-        let place = Place { prompt, step: fault.step, point: &fault.point };
-        let known = components.iter().position(|(point, _)| *point == fault.point);
-        match known {
-            Some(i) if components[i].1.len() < PLACES => components[i].1.push(place),
-            None if components.len() < MOST => components.push((&fault.point, vec![place])),
+        match components.iter().position(|known| known[0].point == fault.point) {
+            Some(i) if components[i].len() < PLACES => components[i].push(fault),
+            None if components.len() < MOST => components.push(vec![fault]),
             _ => {}
         }
     }
-    let (points, places): (Vec<&str>, Vec<Vec<Place<'_>>>) = components.into_iter().unzip();
+    components
+}
+
+/// Diagnoses the faulty components, each once, in the order of the faults.
+pub(super) fn diagnoses(candidate: &Trace, faults: &[Fault], options: &Options<'_>) -> Vec<Diagnosis> {
+    let Some(held) = options.held else { return Vec::new() };
+    let prompts = &candidate.manifest().prompts;
+    let place = |fault: &&'_ Fault| {
+        let prompt = prompts.iter().find(|p| p.id == fault.prompt)?;
+        Some((fault.point.clone(), prompt, fault.step))
+    };
+    let components = diagnosed(faults);
+    let found: Vec<Vec<_>> =
+        components.iter().map(|faults| faults.iter().filter_map(place).collect()).collect();
+    let places = found.iter().map(|places| {
+        places.iter().map(|(point, prompt, step)| Place { prompt, step: *step, point }).collect::<Vec<_>>()
+    });
+    let places: Vec<Vec<Place<'_>>> = places.collect();
+    let points = components.iter().map(|faults| faults[0].point.as_str());
     let found = diagnose(candidate, held, &places);
-    let known = points.into_iter().zip(found).filter_map(|(point, found)| Some((point, found?)));
+    let known = points.zip(found).filter_map(|(point, found)| Some((point, found?)));
     // A component that errs within its bounds was found by growth: there is nothing to name.
     known
         .filter(|(_, found)| !found.shape.is_empty())

@@ -96,11 +96,8 @@ impl Job<'_> {
         let (candidate, measured) = online.close(Some(check))?;
         let engine = RefCell::new(engine);
         let again = |wanted: &Revisit| self.again(run, &mut **engine.borrow_mut(), wanted);
-        assemble(
-            reference,
-            &candidate,
-            &Options { live: Some(Live { measured: &measured, again: &again }), ..options },
-        )
+        let live = Live { measured: &measured, again: &again, keeps: self.args.keep == Keep::Faulty };
+        assemble(reference, &candidate, &Options { live: Some(live), ..options })
     }
 
     /// Runs the candidate once more, for some points of some prompts alone.
@@ -108,7 +105,8 @@ impl Job<'_> {
         let chosen = run.request.prompts.iter().filter(|p| wanted.prompts.contains(&p.id));
         let prompts: Vec<Prompt> = chosen.cloned().collect();
         let points: PointFilter = self.points.clone().among(wanted.points.clone());
-        let kept = self.kept(run.name).filter(|_| self.args.keep == Keep::Faulty);
+        let keeps = wanted.faults && self.args.keep == Keep::Faulty;
+        let kept = self.kept(run.name).filter(|_| keeps);
         let out = kept.unwrap_or_else(|| run.work.join("again"));
         let request = Request { prompts: &prompts, points: &points, ..run.request };
         capture_fed(run.feed, engine, &request, &out)?;
