@@ -94,7 +94,7 @@ def gathered(value: DTensor, point: Point, shares: Shares | None) -> Tensor:
     if shares and any(isinstance(placement, Shard) for placement in value.placements):
         if axis is None:
             raise LayerdiffError(
-                f"{point.name} is split as {value.placements}, of which the description knows no axis",
+                f"{point.name} is split as {value.placements}, along no axis that is described",
                 "the description's [split] names the sizes that are split",
             )
         whole = value.full_tensor()

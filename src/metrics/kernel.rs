@@ -7,8 +7,9 @@
 //! **Accuracy.** The sums are of f64. Products of f32 are exact in f64, so that it makes no difference whether one
 //! is fused with the addition that follows. A difference of two f32 is exact unless they are 2^29 apart, where it is
 //! rounded once; its square is rounded, on every processor, and added after. A run of n ≤ 4096 numbers is summed in
-//! eight chains of n/8, and the runs one after the other: a sum of N squares has a relative error below
-//! `(n/8 + 11 + N/n) · 2⁻⁵³`, which for 10⁹ numbers is 3e-11.
+//! eight chains of n/8, and r runs one after the other: a sum of squares has a relative error below
+//! `(n/8 + 11 + r) · 2⁻⁵³`, which for 10⁹ numbers in runs of 4096 is 3e-11. A run also ends where the numbers of a
+//! token do: runs are as short as the rows of a head are.
 //!
 //! **Counting.** A difference is rounded to f32, and the upper bits of that are its [bin](Table). What one number
 //! costs is the one store of its count. Numbers that follow each other go into different copies of a bin, since
