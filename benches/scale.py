@@ -40,6 +40,8 @@ GROWTH = {
 SHORT = {"tokens": (8, 16, 32), "layers": (4, 8), "hidden": (64, 128), "prompts": (1, 2)}
 # Seconds between two looks at a running command.
 LOOK = 0.02
+# Stages that are a part of the capture before them.
+WHILE = " while it ran"
 STAGE = re.compile(r"^(?P<what>.*\S): (?P<seconds>\d+\.\d+) s$")
 
 
@@ -88,8 +90,21 @@ def measured(command: Sequence[str], temporary: Path, ends: Iterable[int] = (0,)
         raise SystemExit(f"{' '.join(command)}\nended with {process.returncode}:\n{said}")
     run.cpu_seconds = usage.ru_utime + usage.ru_stime
     found = (STAGE.match(line) for line in said.splitlines())
-    run.stages = [(_without_paths(m["what"]), float(m["seconds"])) for m in found if m]
+    stages = [(_without_paths(m["what"]), float(m["seconds"])) for m in found if m]
+    run.stages = _apart(stages)
     return run
+
+
+def _apart(stages: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Take what was done while the engine ran out of the time of its capture."""
+    inside = sum(seconds for what, seconds in stages if what.endswith(WHILE))
+    out, left = [], inside
+    for what, seconds in stages:
+        own = seconds
+        if what.startswith("capturing ") and left:
+            own, left = seconds - left, 0.0
+        out.append((what, own))
+    return out
 
 
 def _watch(pid: int, temporary: Path, run: Run, over: threading.Event) -> None:
