@@ -13,14 +13,22 @@ import logging
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# On a busy machine threads that spin while they wait would be what is measured.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# As `layerdiff` sets up the process in which it captures PyTorch (src/engine/torch.rs). The memory's
+# settings are read when a process starts.
+SETTINGS = {
+    "OMP_WAIT_POLICY": "passive",
+    "MALLOC_TRIM_THRESHOLD_": "268435456",
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
+}
+if __name__ == "__main__" and not SETTINGS.keys() <= os.environ.keys():
+    os.execve(sys.executable, [sys.executable, *sys.argv], SETTINGS | os.environ)
 
 import torch
 import transformers
