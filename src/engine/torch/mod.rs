@@ -1,5 +1,7 @@
 //! PyTorch: captured in a Python process by `layerdiff_hooks`.
 
+mod server;
+
 use crate::checkpoint::ModelDir;
 use crate::error::{Error, Result, nearest};
 use crate::model::PointFilter;
@@ -7,7 +9,8 @@ use crate::number::count;
 use crate::progress;
 use crate::prompt::Prompt;
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Read, Write};
+use server::{Failed, Server};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -74,9 +77,6 @@ const SETTINGS: [(&str, &str); 3] = [
     ("MALLOC_TRIM_THRESHOLD_", "268435456"),
     ("MALLOC_MMAP_THRESHOLD_", "33554432"),
 ];
-
-/// Characters that are kept of a line that Python says.
-const LINE: usize = 1000;
 
 impl Python {
     /// The interpreter that was named, else the checkout's or the active virtual environment's, else `python3`.
@@ -184,20 +184,11 @@ impl Python {
     }
 
     /// Runs a command to its end; lines of JSON on its stderr go to `progress`.
-    fn run(&self, mut command: Command, mut progress: impl FnMut(&str)) -> Result<()> {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|e| Error::new(format!("cannot start Python: {e}")).at(&self.0).hint(INSTALL))?;
-        let mut talk = Vec::new();
-        for line in BufReader::new(child.stderr.take().expect("stderr is piped").take(1 << 24)).lines() {
-            let line = line.unwrap_or_default();
-            log::debug!("Python: {line}");
-            if line.starts_with('{') { progress(&line) } else { talk.push(line.chars().take(LINE).collect()) }
-        }
-        let status = child.wait().map_err(|e| Error::io("wait for Python", &self.0, &e))?;
+    fn run(&self, command: Command, progress: impl FnMut(&str)) -> Result<()> {
+        let (talk, status) = Server::run(command, progress).map_err(|e| match e {
+            Failed::Start(e) => Error::new(format!("cannot start Python: {e}")).at(&self.0).hint(INSTALL),
+            Failed::Wait(e) => Error::io("wait for Python", &self.0, &e),
+        })?;
         if status.success() { Ok(()) } else { Err(self.failure(&talk, status)) }
     }
 
