@@ -1331,7 +1331,7 @@ fn rows_of_another_engine_model_or_option_are_refused() {
     };
     refused_parts(&world, " --model @model", &["`p` is of another release", "model.config \"sha256:"]);
     refused_parts(&world, " --steps 3", &["`p` is of another release", "steps 3", "steps 16"]);
-    refused_parts(&world, " --tokens 2", &["`p` is of another release", "setting.tokens 2"]);
+    refused_parts(&world, " --temperature 2", &["`p` is of another release", "setting.temperature 2.0"]);
     let other = world.run(&release_line(" --part plan --model @model")).json()["job"].clone();
     with(&|row| row["job"] = other.clone());
     // Who forges the job has the runs against him.

@@ -59,8 +59,8 @@ def main() -> None:
 
 
 def _hinder(log: Path, engine: str, only: list[str]) -> None:
-    if (log / "broken").exists() and (log / "broken").read_text() in only:
-        first = len(list(log.glob(f"tokens+{engine}+*"))) == 1
+    if (log / "broken").exists() and (name := (log / "broken").read_text()) in only:
+        first = len(list(log.glob(f"tokens+{engine}+*{name}*"))) == 1
         if first or ((log / "always").exists() and engine == ENGINES[1]):
             print("error: it broke\n  hint: mend it", file=sys.stderr)
             sys.exit(2)
