@@ -155,7 +155,7 @@ pub(super) fn job(args: &ReleaseArgs, setup: &Setup<'_>) -> Result<Value> {
 
 /// Each row carries it: the tokens themselves would be too much.
 fn digest(items: impl Iterator<Item = Value>) -> String {
-    format!("sha256:{:x}", Sha256::digest(Value::from_iter(items).to_string()))
+    format!("sha256:{:x}", Sha256::digest(items.collect::<Value>().to_string()))
 }
 
 fn rows(engine: &str, job: &Value, measured: Measured) -> Vec<Row> {
