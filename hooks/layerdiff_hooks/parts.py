@@ -6,6 +6,7 @@ part that is made twice is there once. A file carries the identity of its job.
 
 import json
 import math
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from layerdiff_hooks.errors import LayerdiffError
 JOB = "job.json"
 # In the metadata of each file.
 IDENTITY = b"layerdiff.job"
+# A part that is being written.
+PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 
 SCHEMAS = {
     "tokens": pa.schema(
@@ -79,7 +82,7 @@ class Parts:
         self._identity = identity
 
     def claim(self) -> None:
-        """Begin the job here, or go on with it.
+        """Begin the job here, or go on with it; what a killed driver was writing goes.
 
         Raises:
             LayerdiffError: the parts of another job are here, or the place cannot be written.
@@ -92,8 +95,10 @@ class Parts:
                 if known != self._identity:
                     raise LayerdiffError(
                         f"{self._root} holds parts of another release",
-                        "another model, prompts, options or layerdiff: choose another --parts",
+                        "another model, prompts, options, layerdiff, libraries or numbers of "
+                        "threads: choose another --parts",
                     )
+                self._sweep()
                 return
             self._write(path, json.dumps({"identity": self._identity}).encode() + b"\n")
         except OSError as error:
@@ -125,6 +130,13 @@ class Parts:
 
     def _path(self, kind: str, engine: str, name: str) -> str:
         return f"{self._root}/{kind}/{engine}/{name}.parquet"
+
+    def _sweep(self) -> None:
+        for kind in SCHEMAS:
+            here = fs.FileSelector(f"{self._root}/{kind}", allow_not_found=True, recursive=True)
+            for file in self._files.get_file_info(here):
+                if file.type == fs.FileType.File and PARTIAL.fullmatch(file.base_name):
+                    self._files.delete_file(file.path)
 
     def _write(self, path: str, data: bytes | pa.Buffer) -> None:
         folder, _, name = path.rpartition("/")
@@ -169,24 +181,26 @@ def token_row(row: Mapping[str, Any], category: str | None) -> dict[str, Any]:
     }
 
 
-def layers_row(engine: str, report: Mapping[str, Any]) -> dict[str, Any]:
-    """A report by layer."""
+def layers_row(engine: str, sheet: Mapping[str, Any]) -> dict[str, Any]:
+    """What `--part layers` says: a report by layer."""
+    report = sheet["result"]
     return {
         "engine": engine,
         "outcome": report["outcome"],
         "headline": report["verdict"]["headline"],
         "first_fault": (report["first_fault"] or {}).get("point"),
-        "json": json.dumps(report, ensure_ascii=False, allow_nan=False),
+        "json": json.dumps(sheet, ensure_ascii=False, allow_nan=False),
     }
 
 
-def worst_row(engine: str, prompt: Mapping[str, Any]) -> dict[str, Any]:
-    """One of the worst prompts, with its layers."""
+def worst_row(engine: str, sheet: Mapping[str, Any]) -> dict[str, Any]:
+    """What `--part worst` says of one of the worst prompts, with its layers."""
+    prompt = sheet["result"]
     layers = prompt["layers"] or {}
     return {
         "engine": engine,
         "id": prompt["id"],
         "outcome": layers.get("outcome"),
         "first_fault": layers.get("first_fault"),
-        "json": json.dumps(prompt, ensure_ascii=False, allow_nan=False),
+        "json": json.dumps(sheet, ensure_ascii=False, allow_nan=False),
     }

@@ -5,10 +5,13 @@ each engine's layers are a task, and so are its worst prompts. The report is mad
 `layerdiff release --parts`, from the same code and in the same order as on one machine.
 """
 
+import functools
 import hashlib
 import io
 import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -31,7 +34,18 @@ import ray
 
 # What changes numbers and what runs them, and must be in a task as it is here: Ray has a
 # number of threads of its own.
-VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "LAYERDIFF_PYTHON")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+VARIABLES = (*THREADS, "LAYERDIFF_PYTHON")
+# Versions of what computes PyTorch's side. Nothing is imported: that takes seconds.
+VERSIONS = """
+import json, platform
+from importlib import metadata
+names = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+found = {d.metadata["Name"]: d.version for d in map(metadata.distribution, names)}
+print(json.dumps({"python": platform.python_version(), **found}))
+"""
+AGAIN = "finished parts are kept: run the same command again"
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 # Whoever splits the work says these.
 OWN = ("--dumps", "--part", "--parts", "--only")
 
@@ -56,13 +70,22 @@ class Job:
     environment: dict[str, str | None]
     parts: str
     identity: str
+    # Of the binary: on another machine another one may lie at its path.
+    digest: str
 
     def run(self, part: str, *more: str) -> Any:
         """The document of a part.
 
         Raises:
             PartFailed: with layerdiff's error.
+            LayerdiffError: this machine has another layerdiff.
         """
+        if (found := digest(self.binary)) != self.digest:
+            raise LayerdiffError(
+                f"{self.binary} on {platform.node()} is not the program that was started: "
+                f"sha256 {found or 'of nothing'}, not {self.digest}",
+                "put the same layerdiff at this path on all machines",
+            )
         environment = {k: v for k, v in os.environ.items() if k not in self.environment}
         environment |= {k: v for k, v in self.environment.items() if v is not None}
         command = [self.binary, "release", *self.arguments, "--part", part, *more]
@@ -83,6 +106,21 @@ class Job:
     def store(self) -> Parts:
         """Where the parts are kept."""
         return Parts(self.parts, self.identity)
+
+
+def digest(binary: str) -> str | None:
+    """The hash of a program, taken once in a process; None where there is none."""
+    try:
+        about = Path(binary).stat()
+        return _digest(binary, about.st_size, about.st_mtime_ns)
+    except OSError:
+        return None
+
+
+@functools.cache
+def _digest(binary: str, size: int, modified: int) -> str:
+    with Path(binary).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def reference(job: Job, ids: Sequence[str]) -> bytes:
@@ -113,8 +151,8 @@ def layers(job: Job, engine: str) -> None:
     """One engine by layer."""
     store = job.store()
     if not store.has("layers", engine, "all"):
-        report = job.of(engine).run("layers")
-        store.write("layers", engine, "all", [layers_row(engine, report)])
+        sheet = job.of(engine).run("layers")
+        store.write("layers", engine, "all", [layers_row(engine, sheet)])
 
 
 def worst(job: Job, engine: str, ids: Sequence[str]) -> None:
@@ -125,7 +163,7 @@ def worst(job: Job, engine: str, ids: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="layerdiff-") as folder:
         _lay_out_tokens(store, Path(folder), engine, ids)
         found = job.of(engine).run("worst", "--parts", folder)
-    store.write("worst", engine, "all", [worst_row(engine, prompt) for prompt in found])
+    store.write("worst", engine, "all", [worst_row(engine, sheet) for sheet in found])
 
 
 def release(options: Namespace) -> int:
@@ -154,22 +192,43 @@ def _begin(options: Namespace) -> tuple[Job, dict[str, Any]]:
     binary = shutil.which(options.binary)
     if binary is None:
         raise LayerdiffError(f"there is no program {options.binary}", "name it with --binary")
+    binary = str(Path(binary).absolute())
     environment = {name: os.environ.get(name) for name in VARIABLES}
-    job = Job(
-        str(Path(binary).absolute()), arguments, str(Path.cwd()), environment, options.parts, ""
-    )
+    folder = str(Path.cwd())
+    own = digest(binary)
+    if own is None:
+        raise LayerdiffError(f"cannot read {binary}", "its hash tells whose parts fit together")
+    job = Job(binary, arguments, folder, environment, options.parts, "", own)
     try:
         plan = job.run("plan")
     except PartFailed as error:
-        message, _, hint = error.error.partition("\n  hint: ")
-        raise LayerdiffError(message, hint or None) from error
-    with Path(binary).open("rb") as file:
-        plan["job"]["binary"] = hashlib.file_digest(file, "sha256").hexdigest()
-    identity = hashlib.sha256(json.dumps(plan["job"], sort_keys=True).encode()).hexdigest()
+        raise LayerdiffError(*_message_and_hint(error.error)) from error
+    everything = {
+        **plan["job"],
+        "binary": job.digest,
+        "threads": {name: environment[name] for name in THREADS},
+        "versions": _versions(plan["python"], folder),
+    }
+    identity = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
     where = options.parts if "://" in options.parts else str(Path(options.parts).absolute())
     job = Job(**{**vars(job), "parts": where, "identity": identity})
     job.store().claim()
     return job, plan
+
+
+def _versions(python: str, folder: str) -> dict[str, str]:
+    """Of the Python that layerdiff starts, and of its libraries."""
+    hint = "name another interpreter with --python or LAYERDIFF_PYTHON"
+    try:
+        done = subprocess.run(
+            [python, "-c", VERSIONS], cwd=folder, capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise LayerdiffError(f"cannot start {python}: {error.strerror}", hint) from error
+    if done.returncode != 0:
+        why = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        raise LayerdiffError(f"{python} does not say its versions: {why[0]}", hint)
+    return json.loads(done.stdout)
 
 
 def _run(job: Job, plan: dict[str, Any], options: Namespace) -> dict[tuple[str, str], str]:
@@ -183,13 +242,21 @@ def _run(job: Job, plan: dict[str, Any], options: Namespace) -> dict[tuple[str, 
 def _on_ray(
     job: Job, plan: dict[str, Any], options: Namespace, local: dict[str, int]
 ) -> dict[tuple[str, str], str]:
-    ray.init(
-        address=options.address,
-        include_dashboard=False,
-        logging_level="ERROR",
-        log_to_driver=False,
-        **local,
-    )
+    try:
+        ray.init(
+            address=options.address,
+            include_dashboard=False,
+            logging_level="ERROR",
+            log_to_driver=False,
+            **local,
+        )
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        # A ConnectionError is an OSError.
+        here = options.address is None
+        raise LayerdiffError(
+            f"cannot {'start Ray' if here else f'reach Ray at {options.address}'}: {_plain(error)}",
+            "look at Ray's logs in /tmp/ray" if here else "is the cluster up? `ray status` tells",
+        ) from error
     try:
         return _Tasks(job, plan, options).finish()
     finally:
@@ -203,9 +270,10 @@ class _Tasks:
         self._job = ray.put(job)
         self._plan = plan
         self._options = options
-        self._pending: dict[ray.ObjectRef, tuple[str, str]] = {}
+        self._pending: dict[ray.ObjectRef, tuple[str, str, int]] = {}
         self._left: dict[str, int] = dict.fromkeys(plan["engines"], 0)
-        self._errors: dict[tuple[str, str], str] = {}
+        # By kind and engine; those that come first in the order of the tasks count.
+        self._errors: dict[tuple[str, str], tuple[int, str]] = {}
         self._done = 0
         store = job.store()
         lacking = {
@@ -227,30 +295,40 @@ class _Tasks:
     def finish(self) -> dict[tuple[str, str], str]:
         while self._pending:
             (task,), _ = ray.wait(list(self._pending))
-            kind, engine = self._pending.pop(task)
+            kind, engine, place = self._pending.pop(task)
             self._done += 1
             try:
                 ray.get(task)
-            except PartFailed as error:
-                # Ray's own class around it has its traceback as text.
-                self._failed(kind, engine, error.cause)
             except ray.exceptions.RayError as error:
-                raise LayerdiffError(
-                    f"{kind} of {engine}: {str(error).strip().splitlines()[0]}",
-                    "finished parts are kept: run the same command again",
-                ) from error
+                self._failed(kind, engine, place, error)
             if kind == "tokens":
                 self._left[engine] -= 1
                 if self._left[engine] == 0 and ("tokens", engine) not in self._errors:
                     self._look(engine)
             _say(self._options.progress, kind, engine, self._done, len(self._pending))
-        return self._errors
+        return {key: text for key, (_, text) in self._errors.items()}
 
-    def _failed(self, kind: str, engine: str, error: PartFailed) -> None:
-        if error.part not in ("tokens", "layers"):
-            message, _, hint = error.error.partition("\n  hint: ")
-            raise LayerdiffError(f"part {error.part}: {message}", hint or None)
-        self._errors.setdefault((kind, engine), error.error)
+    def _failed(self, kind: str, engine: str, place: int, error: ray.exceptions.RayError) -> None:
+        """Keep what is the engine's own error; raise any other.
+
+        Raises:
+            LayerdiffError: it is no engine's, but of PyTorch's side, a worker or a machine.
+        """
+        cause: BaseException = error
+        # Of a task that another one waited for, Ray has one around the other.
+        while isinstance(cause, ray.exceptions.RayTaskError):
+            cause = cause.cause
+        if not isinstance(cause, PartFailed):
+            own = isinstance(cause, LayerdiffError)
+            said = cause.message if own else _plain(cause)
+            hint = cause.hint if own else None
+            raise LayerdiffError(f"{kind} of {engine}: {said}", hint or AGAIN) from error
+        if cause.part not in ("tokens", "layers", "worst"):
+            message, hint = _message_and_hint(cause.error)
+            raise LayerdiffError(f"part {cause.part}: {message}", hint) from error
+        # On one machine too, the worst prompts are looked into where the tokens are judged.
+        key = ("layers" if kind == "layers" else "tokens", engine)
+        self._errors[key] = min((place, cause.error), self._errors.get(key, (place, cause.error)))
 
     def _chunks(self, wanted: Sequence[str]) -> Iterator[dict[str, str | None]]:
         """Names and categories; prompts and questions apart, since they take different times."""
@@ -266,7 +344,7 @@ class _Tasks:
         self._add(task, "worst", engine)
 
     def _add(self, task: ray.ObjectRef, kind: str, engine: str) -> None:
-        self._pending[task] = (kind, engine)
+        self._pending[task] = (kind, engine, self._done + len(self._pending))
 
     def _remote(self, function: Callable[..., object]) -> Any:
         retries = self._options.retries
@@ -279,6 +357,18 @@ def _say(progress: str, kind: str, engine: str, done: int, pending: int) -> None
         print(json.dumps(event), file=sys.stderr, flush=True)
     elif sys.stderr.isatty():
         print(f"[{done}/{done + pending}] {kind} of {engine}", file=sys.stderr, flush=True)
+
+
+def _message_and_hint(error: str) -> tuple[str, str | None]:
+    """Layerdiff's error as this package has it."""
+    message, _, hint = error.partition("\n  hint: ")
+    return message, hint or None
+
+
+def _plain(error: BaseException) -> str:
+    """An error in one line, without the colours that Ray gives it."""
+    lines = ESCAPES.sub("", str(error)).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _ids(plan: dict[str, Any]) -> list[str]:

@@ -28,7 +28,8 @@ def main() -> None:
     (log / f"{said}@{secrets.token_hex(4)}").touch()
     if part == "plan":
         plan = {"engines": ENGINES, "prompts": PROMPTS, "questions": QUESTIONS}
-        print(json.dumps({**plan, "job": {"marker": named.get("--marker")}}))
+        job = {"marker": named.get("--marker")}
+        print(json.dumps({**plan, "python": sys.executable, "job": job}))
     elif part == "reference":
         dumps = Path(named["--dumps"])
         dumps.mkdir()
@@ -41,12 +42,15 @@ def main() -> None:
         print(json.dumps([_row(engine, name) for name in only]))
     elif part == "layers":
         fault = {"point": "lm_head"}
-        print(
-            json.dumps({"outcome": "fault", "verdict": {"headline": engine}, "first_fault": fault})
-        )
+        report = {"outcome": "fault", "verdict": {"headline": engine}, "first_fault": fault}
+        print(json.dumps({"engine": engine, "result": report}))
     elif part == "worst":
         rows = (Path(named["--parts"]) / f"{engine}.tokens.jsonl").read_text().splitlines()
-        print(json.dumps([{"id": "p1", "layers": {"outcome": "pass"}, "of": len(rows)}]))
+        if (log / "blind").exists() and (log / "blind").read_text() == engine:
+            print("error: nothing is seen\n  hint: look again", file=sys.stderr)
+            sys.exit(2)
+        prompt = {"id": "p1", "layers": {"outcome": "pass"}, "of": len(rows)}
+        print(json.dumps([{"engine": engine, "result": prompt}]))
     else:
         files = sorted(Path(named["--parts"]).iterdir())
         text = "".join(f"== {file.name}\n{file.read_text()}\n" for file in files)
@@ -55,8 +59,8 @@ def main() -> None:
 
 
 def _hinder(log: Path, engine: str, only: list[str]) -> None:
-    if (log / "broken").exists() and (log / "broken").read_text() in only:
-        first = len(list(log.glob(f"tokens+{engine}+*"))) == 1
+    if (log / "broken").exists() and (name := (log / "broken").read_text()) in only:
+        first = len(list(log.glob(f"tokens+{engine}+*{name}*"))) == 1
         if first or ((log / "always").exists() and engine == ENGINES[1]):
             print("error: it broke\n  hint: mend it", file=sys.stderr)
             sys.exit(2)

@@ -209,6 +209,7 @@ fn command_line() -> Vec<String> {
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--parts" => drop(args.next()),
+            _ if arg.starts_with("--parts=") => (),
             _ => line.push(arg),
         }
     }

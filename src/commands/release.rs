@@ -46,7 +46,7 @@ pub(super) fn run(args: &ReleaseArgs, ui: Ui) -> Result<Outcome> {
     setup.refuse_steps(args.steps)?;
     setup.say(&profiles);
     let mut source = match &args.parts {
-        Some(dir) => Source::Parts(Parts::new(dir, &setup)),
+        Some(dir) => Source::Parts(Parts::new(dir, &setup, parts::job(args, &setup)?)),
         None => Source::Live(Box::new(Session::new(&setup, None)?), layers(args, fault, ui)),
     };
     let mut release =

@@ -187,12 +187,13 @@ impl<'a> Setup<'a> {
             python: self.args.python.file.as_deref(),
             ui: self.ui,
         };
-        worst_first(records)
-            .into_iter()
-            .filter(|r| r.greedy.divergence.is_some())
-            .take(self.args.worst)
-            .map(|record| link.look(record, candidate))
-            .collect()
+        self.worst_of(records).map(|record| link.look(record, candidate)).collect()
+    }
+
+    /// The prompts into which is looked by layer.
+    pub fn worst_of<'r>(&self, records: &'r [Record]) -> impl Iterator<Item = &'r Record> + use<'r> {
+        let parted = worst_first(records).into_iter().filter(|r| r.greedy.divergence.is_some());
+        parted.take(self.args.worst)
     }
 
     /// The report of a candidate.

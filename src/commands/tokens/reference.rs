@@ -222,7 +222,7 @@ pub(super) fn check_dir(dir: &Path, identity: &Value) -> Result<()> {
 }
 
 /// The first key that two documents have otherwise, with both values.
-fn first_difference(key: &str, a: &Value, b: &Value) -> Option<(String, String)> {
+pub(in crate::commands) fn first_difference(key: &str, a: &Value, b: &Value) -> Option<(String, String)> {
     if let (Value::Object(of_a), Value::Object(of_b)) = (a, b) {
         let keys: BTreeSet<&String> = of_a.keys().chain(of_b.keys()).collect();
         return keys.into_iter().find_map(|name| {
