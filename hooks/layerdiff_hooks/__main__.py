@@ -1,10 +1,11 @@
 """``python -m layerdiff_hooks``."""
 
+import os
 import signal
 import sys
 from typing import NoReturn
 
-from layerdiff_hooks.cli import main
+from layerdiff_hooks.cli import main, stay
 
 
 def _terminated(*_: object) -> NoReturn:
@@ -14,4 +15,5 @@ def _terminated(*_: object) -> NoReturn:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _terminated)
-    sys.exit(main())
+    # layerdiff has more commands for this process than the one on its command line.
+    sys.exit(stay(sys.argv[1:]) if os.environ.pop("LAYERDIFF_STAY", None) else main())

@@ -32,6 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def stay(arguments: Sequence[str]) -> int:
+    """Run this command, then more from stdin (see `serve`), and return the exit code."""
+    try:
+        from layerdiff_hooks.serve import serve
+
+        return serve(main, arguments)
+    except ImportError as error:
+        return _fail(f"cannot capture: {error}", INSTALL_HINT)
+
+
 def _fail(message: str, hint: str | None) -> int:
     print(f"error: {message}", file=sys.stderr)
     if hint:

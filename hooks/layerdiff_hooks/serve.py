@@ -9,12 +9,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from layerdiff_hooks.startup import without_compiler
 
 
-def serve(run: Callable[[Sequence[str]], int]) -> int:
-    """Run the commands on stdin, each a JSON list of arguments on a line.
+def serve(run: Callable[[Sequence[str]], int], first: Sequence[str] | None = None) -> int:
+    """Run a command, then those on stdin, each a JSON list of arguments on a line.
 
     At the end of each stands a line of JSON on stderr: `{"ended": EXIT_CODE}`, below zero for the
     signal that ended it.
@@ -26,11 +27,12 @@ def serve(run: Callable[[Sequence[str]], int]) -> int:
     import transformers.generation.utils
     import transformers.masking_utils  # noqa: F401
 
-    for line in sys.stdin:
+    commands = (json.loads(line) for line in sys.stdin)
+    for arguments in chain([first] if first is not None else [], commands):
         child = os.fork()
         if child == 0:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            return run(json.loads(line))
+            return run(arguments)
         ended = {"ended": os.waitstatus_to_exitcode(_wait(child))}
         print(json.dumps(ended), file=sys.stderr, flush=True)
     return 0

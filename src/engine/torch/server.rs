@@ -1,8 +1,9 @@
 //! Python processes that have imported PyTorch and wait for commands: an import takes seconds, and one job captures a
 //! model in several precisions.
 //!
-//! Each command is a fork of its server (`layerdiff_hooks/serve.py`), so that none sees what another left behind.
-//! A server ends when its stdin is closed, with this process at the latest.
+//! The first command of a server is on its command line, the others come on its stdin. Each is a fork of it
+//! (`layerdiff_hooks/serve.py`), so that none sees what another left behind. It ends when its stdin is closed, with this
+//! process at the latest.
 
 use std::io::{BufRead, BufReader, Error, Read, Write};
 use std::process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio};
@@ -39,22 +40,7 @@ impl Server {
         command: Command,
         mut progress: impl FnMut(&str),
     ) -> Result<(Vec<String>, ExitStatus), Failed> {
-        let arguments: Option<Vec<&str>> = command.get_args().map(std::ffi::OsStr::to_str).collect();
-        // A name that is no text cannot be written into JSON; and only some systems can fork.
-        let served = cfg!(unix).then_some(arguments).flatten();
-        let mut server = match &served {
-            Some(_) => Self::idle(&command)?,
-            None => Self::start(command_of(&command, command.get_args()), String::new())?,
-        };
-        let mut told = false;
-        if let (Some(arguments), Some(input)) = (&served, &mut server.input) {
-            let line = serde_json::json!(arguments[2..]);
-            // One that has ended says on its stderr why.
-            told = writeln!(input, "{line}").and_then(|()| input.flush()).is_ok();
-        }
-        if !told {
-            server.input = None;
-        }
+        let (mut server, served) = Self::told(command)?;
         let mut talk = Vec::new();
         let mut line = Vec::new();
         loop {
@@ -66,7 +52,7 @@ impl Server {
             let said = String::from_utf8_lossy(&line);
             let said = said.trim_end_matches(['\n', '\r']);
             log::debug!("Python: {said}");
-            if let Some(status) = served.as_ref().and_then(|_| ended(said)) {
+            if let Some(status) = Some(said).filter(|_| served).and_then(ended) {
                 IDLE.lock().unwrap_or_else(PoisonError::into_inner).push(server);
                 return Ok((talk, status));
             }
@@ -76,44 +62,51 @@ impl Server {
                 talk.push(said.chars().take(LINE).collect());
             }
         }
+        server.input = None;
         let status = server.child.wait().map_err(Failed::Wait)?;
         Ok((talk, status))
     }
 
-    /// One that has nothing to do, or a new one.
-    fn idle(command: &Command) -> Result<Self, Failed> {
-        let key = format!("{:?} {:?}", command.get_program(), command.get_envs().collect::<Vec<_>>());
+    /// One that runs this command: one that has nothing to do, or a new one, and whether it stays.
+    fn told(mut command: Command) -> Result<(Self, bool), Failed> {
+        let program = command.get_program().display();
+        let key = format!("{program} {:?}", command.get_envs().collect::<Vec<_>>());
+        let arguments: Option<Vec<String>> =
+            command.get_args().map(|argument| argument.to_str().map(str::to_owned)).collect();
+        // A name that is no text cannot be written into JSON, and only some systems can fork.
+        let Some(arguments) = arguments.filter(|_| cfg!(unix)) else {
+            return Ok((Self::start(command, key, Stdio::null())?, false));
+        };
+        // `-m layerdiff_hooks` is what it runs already.
+        let line = serde_json::json!(arguments[2..]).to_string();
+        while let Some(mut server) = Self::idle(&key) {
+            let input = server.input.as_mut().expect("one that stays has a stdin");
+            if writeln!(input, "{line}").and_then(|()| input.flush()).is_ok() {
+                return Ok((server, true));
+            }
+        }
+        command.env("LAYERDIFF_STAY", "1");
+        Ok((Self::start(command, key, Stdio::piped())?, true))
+    }
+
+    /// One that has nothing to do.
+    fn idle(key: &str) -> Option<Self> {
         let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(at) = idle.iter().position(|server| server.key == key) {
             let mut server = idle.swap_remove(at);
             if matches!(server.child.try_wait(), Ok(None)) {
-                return Ok(server);
+                return Some(server);
             }
         }
-        drop(idle);
-        let arguments = ["-m", "layerdiff_hooks", "serve"].map(std::ffi::OsStr::new);
-        Self::start(command_of(command, arguments.into_iter()), key)
+        None
     }
 
-    fn start(mut command: Command, key: String) -> Result<Self, Failed> {
-        let piped = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    fn start(mut command: Command, key: String, input: Stdio) -> Result<Self, Failed> {
+        let piped = command.stdin(input).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = piped.spawn().map_err(Failed::Start)?;
         let talk = BufReader::new(child.stderr.take().expect("stderr is piped"));
         Ok(Self { key, input: child.stdin.take(), child, talk })
     }
-}
-
-/// The same program and environment with other arguments.
-fn command_of<'a>(command: &Command, arguments: impl Iterator<Item = &'a std::ffi::OsStr>) -> Command {
-    let mut other = Command::new(command.get_program());
-    other.args(arguments);
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => other.env(name, value),
-            None => other.env_remove(name),
-        };
-    }
-    other
 }
 
 /// The status in the line that a server writes at a command's end.
