@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# As `layerdiff` sets up the process in which it captures PyTorch (src/engine/torch.rs). The memory's
-# settings are read when a process starts.
+# As `layerdiff` sets up the process in which it captures PyTorch (src/engine/torch/mod.rs). The
+# memory's settings are read when a process starts.
 SETTINGS = {
     "OMP_WAIT_POLICY": "passive",
     "MALLOC_TRIM_THRESHOLD_": "268435456",
