@@ -83,15 +83,6 @@ def _release(options: argparse.Namespace) -> int:
         return 130
 
 
-def _serve(_: argparse.Namespace) -> int:
-    try:
-        from layerdiff_hooks.serve import serve
-
-        return serve(main)
-    except ImportError as error:
-        return _fail(f"cannot capture: {error}", INSTALL_HINT)
-
-
 def _doctor(options: argparse.Namespace) -> int:
     found = examine()
     if options.json:
@@ -169,11 +160,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--progress", choices=["auto", "json"], default="auto", help="talk on stderr")
     add("arguments", nargs="*", metavar="ARGUMENT", help="those of `layerdiff release`")
     release.set_defaults(run=_release)
-
-    serve = commands.add_parser(
-        "serve", help="run commands from stdin, each a JSON list of arguments on a line"
-    )
-    serve.set_defaults(run=_serve)
 
     doctor = commands.add_parser("doctor", help="say whether this Python can capture")
     doctor.add_argument("--json", action="store_true", help="one JSON document on stdout")

@@ -14,7 +14,7 @@ from itertools import chain
 from layerdiff_hooks.startup import without_compiler
 
 
-def serve(run: Callable[[Sequence[str]], int], first: Sequence[str] | None = None) -> int:
+def serve(run: Callable[[Sequence[str]], int], first: Sequence[str]) -> int:
     """Run a command, then those on stdin, each a JSON list of arguments on a line.
 
     At the end of each stands a line of JSON on stderr: `{"ended": EXIT_CODE}`, below zero for the
@@ -28,7 +28,7 @@ def serve(run: Callable[[Sequence[str]], int], first: Sequence[str] | None = Non
     import transformers.masking_utils  # noqa: F401
 
     commands = (json.loads(line) for line in sys.stdin)
-    for arguments in chain([first] if first is not None else [], commands):
+    for arguments in chain([first], commands):
         child = os.fork()
         if child == 0:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
