@@ -2,12 +2,12 @@
 
 use super::assemble::{Live, Options};
 use super::details::{Chosen, Sides};
-use super::diagnosis::diagnosed;
+use super::diagnosis::{diagnosed, places};
 use super::json::Fault;
 use super::rows::Row;
 use crate::error::{Error, Result};
 use crate::model::Graph;
-use crate::replay::{Place, reads_further, reads_of_prefill, replay};
+use crate::replay::{reads_further, reads_of_prefill, replay};
 use crate::trace::Trace;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -52,7 +52,8 @@ pub(super) fn again(
     options: &Options<'_>,
 ) -> Result<Option<Trace>> {
     let mut wanted = Revisit { faults: !faults.is_empty(), ..Revisit::default() };
-    let looked_at = if live.keeps { faults.iter().collect() } else { diagnosed(faults).concat() };
+    let looked_at: Vec<&Fault> =
+        if live.keeps { faults.iter().collect() } else { diagnosed(faults).concat() };
     // Without weights nothing is replayed, and nothing is diagnosed.
     if options.held.is_some() || live.keeps {
         looked_at.iter().for_each(|fault| wanted.fault(options.graph, fault));
@@ -71,14 +72,7 @@ pub(super) fn again(
         refuse_other(row.pair.point, row.judged(), sides.metrics(row).as_ref(), &again)?;
     }
     if let Some(held) = options.held {
-        let prompts = &candidate.manifest().prompts;
-        let place = |fault: &&'_ Fault| {
-            let prompt = prompts.iter().find(|p| p.id == fault.prompt)?;
-            Some((prompt, fault.step, fault.point.clone()))
-        };
-        let all: Vec<_> = looked_at.iter().filter_map(place).collect();
-        let places: Vec<Place<'_>> =
-            all.iter().map(|(prompt, step, point)| Place { prompt, step: *step, point }).collect();
+        let places = places(candidate, &looked_at);
         for (place, found) in places.iter().zip(replay(&again, held, &places, || ())?) {
             let first = live.measured.replay(&(place.prompt.id.clone(), place.step, place.point.to_owned()));
             refuse_other(place.point, first, Some(&found), &again)?;

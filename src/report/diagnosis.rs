@@ -28,23 +28,23 @@ pub(super) fn diagnosed(faults: &[Fault]) -> Vec<Vec<&Fault>> {
     components
 }
 
+/// Where faults are in a trace.
+pub(super) fn places<'a>(trace: &'a Trace, faults: &[&'a Fault]) -> Vec<Place<'a>> {
+    let prompts = &trace.manifest().prompts;
+    let place = |fault: &&'a Fault| {
+        let prompt = prompts.iter().find(|p| p.id == fault.prompt)?;
+        Some(Place { prompt, step: fault.step, point: &fault.point })
+    };
+    faults.iter().filter_map(place).collect()
+}
+
 /// Diagnoses the faulty components, each once, in the order of the faults.
 pub(super) fn diagnoses(candidate: &Trace, faults: &[Fault], options: &Options<'_>) -> Vec<Diagnosis> {
     let Some(held) = options.held else { return Vec::new() };
-    let prompts = &candidate.manifest().prompts;
-    let place = |fault: &&'_ Fault| {
-        let prompt = prompts.iter().find(|p| p.id == fault.prompt)?;
-        Some((fault.point.clone(), prompt, fault.step))
-    };
     let components = diagnosed(faults);
-    let found: Vec<Vec<_>> =
-        components.iter().map(|faults| faults.iter().filter_map(place).collect()).collect();
-    let places = found.iter().map(|places| {
-        places.iter().map(|(point, prompt, step)| Place { prompt, step: *step, point }).collect::<Vec<_>>()
-    });
-    let places: Vec<Vec<Place<'_>>> = places.collect();
+    let placed: Vec<Vec<Place<'_>>> = components.iter().map(|faults| places(candidate, faults)).collect();
     let points = components.iter().map(|faults| faults[0].point.as_str());
-    let found = diagnose(candidate, held, &places);
+    let found = diagnose(candidate, held, &placed);
     let known = points.zip(found).filter_map(|(point, found)| Some((point, found?)));
     // A component that errs within its bounds was found by growth: there is nothing to name.
     known
