@@ -4,7 +4,7 @@ use crate::basis;
 use crate::error::{Error, Result};
 use crate::model::{Basis, Graph};
 use crate::tensor::Tensor;
-use crate::trace::Sink;
+use crate::trace::{Incoming, Sink};
 use std::collections::BTreeSet;
 
 /// Where in a run a tensor is offered.
@@ -153,9 +153,9 @@ impl Hook for CaptureHook<'_> {
     fn call(&mut self, at: At<'_>, tensor: Tensor) -> Result<Tensor> {
         let part = self.part(at, &tensor);
         let (shown, rows) = part.as_ref().map_or((&tensor, None), |(part, rows)| (part, Some(rows.clone())));
-        let form = (shown.shape.as_slice(), rows);
-        let (bytes, basis) = (shown.to_le_bytes(), self.basis(at.point));
-        self.sink.push(at.step, at.point, tensor.dtype(), form, bytes, &basis, at.derived)?;
+        let At { point, step, derived, .. } = at;
+        let (shape, dtype, basis) = (&shown.shape, shown.dtype(), &self.basis(point));
+        self.sink.push(Incoming { step, point, dtype, shape, rows, basis, derived }, shown.to_le_bytes())?;
         Ok(tensor)
     }
 }

@@ -23,8 +23,7 @@ use crate::model::{Graph, Op, PointFilter};
 use crate::progress;
 use crate::prompt::Prompt;
 use crate::replay::{Held, Place, Replay, replay};
-use crate::tensor::DType;
-use crate::trace::{Entry, SelfCheck, Sink, Trace, WriteOptions};
+use crate::trace::{Entry, Incoming, SelfCheck, Sink, Trace, WriteOptions};
 use measured::Compared;
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -278,21 +277,13 @@ impl Sink for Online<'_> {
         self.trace.leave_out(step, point);
     }
 
-    fn push(
-        &mut self,
-        step: u32,
-        point: &str,
-        dtype: DType,
-        form: (&[usize], Option<Vec<usize>>),
-        bytes: Vec<u8>,
-        basis: &str,
-        derived: bool,
-    ) -> Result<()> {
+    fn push(&mut self, tensor: Incoming<'_>, bytes: Vec<u8>) -> Result<()> {
         self.pending_bytes += bytes.len();
         let [now, most] = self.in_memory;
         self.in_memory = [now + bytes.len(), most.max(now + bytes.len())];
-        let order = self.trace.push(step, point, dtype, form, bytes, basis, derived);
-        self.window.arrive(step, self.against.graph.position(point), order);
+        let (step, component) = (tensor.step, self.against.graph.position(tensor.point));
+        let order = self.trace.push(tensor, bytes);
+        self.window.arrive(step, component, order);
         self.pending.push(order);
         if self.pending_bytes >= self.batch { self.work(false) } else { Ok(()) }
     }

@@ -23,6 +23,19 @@ pub struct Entry {
     pub rows: Option<Vec<usize>>,
 }
 
+/// What is said of a tensor when it comes, before it has a place in a trace; see [`Entry`].
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Incoming<'a> {
+    pub step: u32,
+    pub point: &'a str,
+    pub dtype: DType,
+    pub shape: &'a [usize],
+    pub rows: Option<Vec<usize>>,
+    pub basis: &'a str,
+    pub derived: bool,
+}
+
 impl Entry {
     /// The tensor's name in its shard.
     pub fn key(&self) -> String {

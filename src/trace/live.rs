@@ -1,10 +1,9 @@
 //! A trace of a run that is going on: its tensors lie in memory, for as long as somebody needs them.
 
 use super::read::key;
-use super::{Entry, LeftOut, Manifest, SelfCheck, Trace, WriteOptions};
+use super::{Entry, Incoming, LeftOut, Manifest, SelfCheck, Trace, WriteOptions};
 use crate::error::Result;
 use crate::prompt::Prompt;
-use crate::tensor::DType;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -42,17 +41,8 @@ impl Trace {
     ///
     /// # Panics
     /// When no prompt has been started, or the trace is a stored one.
-    pub fn push(
-        &mut self,
-        step: u32,
-        point: &str,
-        dtype: DType,
-        form: (&[usize], Option<Vec<usize>>),
-        bytes: Vec<u8>,
-        basis: &str,
-        derived: bool,
-    ) -> u64 {
-        let entry = self.manifest.entry(step, point, dtype, form, basis, derived);
+    pub fn push(&mut self, tensor: Incoming<'_>, bytes: Vec<u8>) -> u64 {
+        let entry = self.manifest.entry(tensor);
         debug_assert_eq!(entry.byte_len(), Some(bytes.len()));
         let order = entry.order;
         let place = |i: &u32| key(&self.manifest.tensors[*i as usize]) < key(&entry);

@@ -1,11 +1,10 @@
 //! `manifest.json` as types, and the rules that it must keep by itself.
 
-use super::entry::Entry;
+use super::entry::{Entry, Incoming};
 use super::{Parallel, WriteOptions};
 use crate::error::{Error, Result};
 use crate::model::Adapter;
 use crate::prompt::{PLAIN_ID, Prompt, is_plain_id};
-use crate::tensor::DType;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -243,15 +242,8 @@ impl Manifest {
     ///
     /// # Panics
     /// When there is no prompt yet.
-    pub(super) fn entry(
-        &self,
-        step: u32,
-        point: &str,
-        dtype: DType,
-        (shape, rows): (&[usize], Option<Vec<usize>>),
-        basis: &str,
-        derived: bool,
-    ) -> Entry {
+    pub(super) fn entry(&self, tensor: Incoming<'_>) -> Entry {
+        let Incoming { step, point, dtype, shape, rows, basis, derived } = tensor;
         Entry {
             order: self.tensors.len() as u64,
             prompt: self.prompts.last().expect("a prompt was started").id.clone(),

@@ -103,7 +103,7 @@ mod sink;
 mod write;
 
 pub use adapter::StatedAdapter;
-pub use entry::Entry;
+pub use entry::{Entry, Incoming};
 pub use manifest::{
     ADAPTER_NOT_APPLIED, Evidence, Generated, Hashes, LeftOut, Manifest, Provenance, SelfCheck, Shard,
     Status, activations,

@@ -1,9 +1,8 @@
 //! What takes the tensors of a run, as they come.
 
-use super::TraceWriter;
+use super::{Incoming, TraceWriter};
 use crate::error::Result;
 use crate::prompt::Prompt;
-use crate::tensor::DType;
 
 /// Takes a run's tensors in the order of execution, prompt after prompt.
 pub trait Sink {
@@ -18,18 +17,8 @@ pub trait Sink {
     /// Says that this run cannot show `point` in `step`.
     fn leave_out(&mut self, step: u32, point: &str);
 
-    /// Takes the next tensor, of this shape and of these rows where it has not all, as little-endian bytes; see
-    /// [`Entry`](super::Entry) for what is said of it.
-    fn push(
-        &mut self,
-        step: u32,
-        point: &str,
-        dtype: DType,
-        form: (&[usize], Option<Vec<usize>>),
-        bytes: Vec<u8>,
-        basis: &str,
-        derived: bool,
-    ) -> Result<()>;
+    /// Takes the next tensor, as little-endian bytes.
+    fn push(&mut self, tensor: Incoming<'_>, bytes: Vec<u8>) -> Result<()>;
 }
 
 impl Sink for TraceWriter {
@@ -42,16 +31,7 @@ impl Sink for TraceWriter {
         TraceWriter::leave_out(self, step, point);
     }
 
-    fn push(
-        &mut self,
-        step: u32,
-        point: &str,
-        dtype: DType,
-        form: (&[usize], Option<Vec<usize>>),
-        bytes: Vec<u8>,
-        basis: &str,
-        derived: bool,
-    ) -> Result<()> {
-        self.push_rows(step, point, dtype, form, bytes, basis, derived)
+    fn push(&mut self, tensor: Incoming<'_>, bytes: Vec<u8>) -> Result<()> {
+        self.take(tensor, bytes)
     }
 }

@@ -1,7 +1,7 @@
 //! Writing a trace: a few shards in memory, then a rename.
 
 use super::shards::{Block, Shards};
-use super::{Entry, Generated, LeftOut, MANIFEST, Manifest, Provenance, SelfCheck};
+use super::{Entry, Generated, Incoming, LeftOut, MANIFEST, Manifest, Provenance, SelfCheck};
 use crate::error::{Error, Result};
 use crate::files::StagedDir;
 use crate::model::Adapter;
@@ -84,26 +84,15 @@ impl TraceWriter {
         basis: &str,
         derived: bool,
     ) -> Result<()> {
-        self.push_rows(step, point, dtype, (shape, None), bytes, basis, derived)
+        self.take(Incoming { step, point, dtype, shape, rows: None, basis, derived }, bytes)
     }
 
-    /// As [`TraceWriter::push`], of a tensor of which only these rows were captured, if not all were.
-    pub fn push_rows(
-        &mut self,
-        step: u32,
-        point: &str,
-        dtype: DType,
-        form: (&[usize], Option<Vec<usize>>),
-        bytes: Vec<u8>,
-        basis: &str,
-        derived: bool,
-    ) -> Result<()> {
-        let shape = form.0;
-        let shard = self.shards.count();
-        let entry = Entry { shard, ..self.manifest.entry(step, point, dtype, form, basis, derived) };
+    /// As [`TraceWriter::push`], of a tensor of which perhaps not all rows were captured.
+    pub fn take(&mut self, tensor: Incoming<'_>, bytes: Vec<u8>) -> Result<()> {
+        let entry = Entry { shard: self.shards.count(), ..self.manifest.entry(tensor) };
         debug_assert_eq!(entry.byte_len(), Some(bytes.len()));
         self.pending_bytes += bytes.len();
-        self.pending.push(Block { key: entry.key(), dtype, shape: shape.to_vec(), bytes });
+        self.pending.push(Block { key: entry.key(), dtype: entry.dtype, shape: entry.shape.clone(), bytes });
         self.manifest.tensors.push(entry);
         if self.pending_bytes >= self.shard_bytes { self.flush() } else { Ok(()) }
     }

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use layerdiff::model::{Description, Graph, ModelConfig};
 use layerdiff::replay::{Held, Local, Place, Replay, replay};
 use layerdiff::tensor::DType;
-use layerdiff::trace::{Provenance, Trace, TraceWriter, WriteOptions};
+use layerdiff::trace::{Incoming, Provenance, Trace, TraceWriter, WriteOptions};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use serde_json::Value;
 
@@ -118,7 +118,9 @@ impl Lab {
                         }
                     };
                     let bytes = encode(dtype, &values);
-                    writer.push_rows(step, point, dtype, (&shape, rows), bytes, "original", false).unwrap();
+                    let basis = "original";
+                    let tensor = Incoming { step, point, dtype, shape: &shape, rows, basis, derived: false };
+                    writer.take(tensor, bytes).unwrap();
                 };
             for (point, values) in &given.others {
                 push(step, n, past + n, point, self.input, values);
