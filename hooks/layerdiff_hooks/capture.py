@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,25 +23,19 @@ from layerdiff_hooks.architecture import (
     rank_size,
 )
 from layerdiff_hooks.calls import Call, read_call
+from layerdiff_hooks.copies import own_copy
 from layerdiff_hooks.errors import LayerdiffError
 from layerdiff_hooks.layout import Surroundings, absent_mask, lay_out
 from layerdiff_hooks.plant import planted
 from layerdiff_hooks.processes import is_first
 from layerdiff_hooks.provenance import provenance
+from layerdiff_hooks.recorded import Decoder, Recorded
 from layerdiff_hooks.rotation import rotated_basis
 from layerdiff_hooks.scores import has_rows, parse_scores, take_rows
 from layerdiff_hooks.self_check import SelfCheck, independent_arguments, logits_of
 from layerdiff_hooks.shares import gathered, shares_of
 from layerdiff_hooks.taps import Scope, Taps
-from layerdiff_hooks.writer import Silent, TraceWriter, require_prompt_id
-
-
-class Decoder(Protocol):
-    """What `trace` needs of a tokenizer."""
-
-    def decode(self, ids: list[int]) -> str:
-        """The text of token ids."""
-        ...
+from layerdiff_hooks.writer import Silent, TraceWriter
 
 
 def trace(
@@ -112,15 +106,9 @@ class Trace:
             raise LayerdiffError(
                 "hooks on a PeftModel see no call", "trace and call model.get_base_model()"
             )
-        names = [prompt["id"] for prompt in prompts or []]
-        for name in names:
-            require_prompt_id(name)
-        if len(set(names)) != len(names):
-            raise LayerdiffError("two prompts share an id")
+        self._recorded = Recorded(prompts, tokenizer)
         self._model = model
         self._out = out
-        self._described = prompts
-        self._tokenizer = tokenizer
         self._model_dir = _directory(model, model_dir)
         self._architecture = load_architecture(model.config.model_type)
         config = model.config.to_dict()
@@ -141,7 +129,6 @@ class Trace:
             model, self._architecture, every, self._attention, self._see, self._end_layer
         )
         self._check = SelfCheck() if check else None
-        self._prompts: list[dict[str, Any]] = []
         self._call: Call | None = None
         self._rerunning = False
         self._again: tuple[tuple[Any, ...], dict[str, Any]] | None = None
@@ -214,9 +201,10 @@ class Trace:
             if kind is None and writer is not None:
                 if self._call is not None:
                     raise LayerdiffError("a call of the model failed, so no trace is written")
-                if not self._prompts:
+                prompts = self._recorded.prompts
+                if not prompts:
                     raise LayerdiffError("the model was not called, so there is no trace")
-                writer.finish(self._prompts, self._check.report() if self._check else None)
+                writer.finish(prompts, self._check.report() if self._check else None)
         finally:
             self._close()
 
@@ -245,40 +233,10 @@ class Trace:
                 "the call before this one failed", "leave the trace and start anew"
             )
         call = read_call(model, args, kwargs)
-        if call.past == 0:
-            self._start_prompt(call)
-        else:
-            self._start_step(call)
+        self._recorded.begin(call)
         self._call = call
         if self._check is not None:
             self._again = (args, independent_arguments(kwargs))
-
-    def _start_prompt(self, call: Call) -> None:
-        number = len(self._prompts)
-        if self._described is not None and number >= len(self._described):
-            raise LayerdiffError(f"more calls than the {number} prompts that were named")
-        given = self._described[number] if self._described else {"id": f"prompt-{number + 1}"}
-        text = given.get("text")
-        if text is None and self._tokenizer is not None:
-            text = self._tokenizer.decode(call.token_ids)
-        self._prompts.append(
-            {
-                "id": given["id"],
-                "category": given.get("category"),
-                "text": text,
-                "token_ids": call.token_ids,
-            }
-        )
-
-    def _start_step(self, call: Call) -> None:
-        prompt = self._prompts[-1] if self._prompts else None
-        steps = prompt.get("step_token_ids", []) if prompt else []
-        if prompt is None or call.past != len(prompt["token_ids"]) + len(steps):
-            raise LayerdiffError(
-                f"the cache holds {call.past} tokens that this trace has not seen",
-                "call the model with the prompt inside the trace, then step by step",
-            )
-        prompt["step_token_ids"] = [*steps, *call.token_ids]
 
     def _end(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object
@@ -320,12 +278,11 @@ class Trace:
         if needed and scope is not None:
             scope.allowed = stored
         if point.name in self._wanted:
-            prompt = self._prompts[-1]
-            step = len(prompt.get("step_token_ids", []))
+            prompt, step = self._recorded.place
             basis = ORIGINAL if point.basis == ORIGINAL else self._rotated
-            own = _own_copy(stored, value)
+            own = own_copy(stored, value)
             rows = self._rows(point)
-            self._writer.add(prompt["id"], step, point.name, own, derived, basis, rows)
+            self._writer.add(prompt, step, point.name, own, derived, basis, rows)
 
     def _laid_out(
         self, point: Point, value: object, scope: Scope | None
@@ -375,31 +332,6 @@ class Trace:
             return None
         tokens = len(call.token_ids)
         return self._scores.rows(tokens, call.past + tokens)
-
-
-def _own_copy(tensor: Tensor, value: object) -> Tensor:
-    """Contiguous, on the CPU, and sharing memory with nothing: models write in place.
-
-    A layout that computes, and the way from another device, have made a copy of `value` already.
-    """
-    here = tensor.to("cpu")
-    if here.is_contiguous() and not _may_share(here, value):
-        return here
-    return here.clone(memory_format=torch.contiguous_format)
-
-
-def _may_share(tensor: Tensor, value: object) -> bool:
-    """Whether both may lie in the same memory, or `tensor` holds on to more than its own."""
-    memory = tensor.untyped_storage()
-    if not isinstance(value, Tensor):
-        return False
-    if memory.nbytes() != tensor.numel() * tensor.element_size():
-        return True
-    try:
-        return memory.data_ptr() == value.untyped_storage().data_ptr()
-    except RuntimeError:
-        # The memory of some kinds of tensors is not told.
-        return True
 
 
 def _directory(model: PreTrainedModel, given: str | Path | None) -> Path | None:

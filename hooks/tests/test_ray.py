@@ -20,8 +20,9 @@ import ray
 
 from layerdiff_hooks.cli import main
 from layerdiff_hooks.errors import LayerdiffError
+from layerdiff_hooks.job import Job, PartFailed, digest
 from layerdiff_hooks.parts import Parts
-from layerdiff_hooks.release import AGAIN, Job, PartFailed, _Tasks, digest
+from layerdiff_hooks.tasks import AGAIN, Tasks
 
 ROOT = Path(__file__).parents[2]
 FAKE = Path(__file__).with_name("fake_layerdiff.py")
@@ -181,7 +182,7 @@ def test_a_part_that_fails_is_tried_again_and_then_is_the_engines_error(
 def test_the_first_chunk_that_fails_gives_the_engines_error_and_other_errors_are_told_whole() -> (
     None
 ):
-    tasks = _Tasks.__new__(_Tasks)
+    tasks = Tasks.__new__(Tasks)
     tasks._errors = {}
 
     def failed(kind: str, place: int, cause: Exception) -> None:

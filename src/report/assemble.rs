@@ -5,21 +5,20 @@ use super::arms::{Arms, Figures, by_token, figures};
 use super::details::{Chosen, Sides, by_prompt};
 use super::diagnosis::diagnoses;
 use super::json::{
-    Coverage, Fault, FloorReport, Growth, Outcome, PointReport, PromptReport, Report, ReportProvenance, Side,
-    State,
+    Coverage, Fault, FloorReport, Growth, Outcome, PromptReport, Report, ReportProvenance, Side, State,
 };
-use super::prompts::{both_nan_at, prompt_report, prompts_of, worst_prompt};
+use super::points::points;
+use super::prompts::{prompt_report, prompts_of, worst_prompt};
 use super::ratios::ratios;
 use super::replays::not_replayed;
 use super::rows::{Row, rows};
-use crate::align::Partner;
+use super::warnings::{hashes, warnings};
 use crate::arms::Quantization;
-use crate::basis::{self, Gains};
+use crate::basis::Gains;
 use crate::compare::refuse_repeated_layers;
 use crate::error::{Error, Result};
 use crate::floor::Floor;
-use crate::localize::MARGIN;
-use crate::model::{Graph, Op, PointFilter, layer_of};
+use crate::model::{Graph, PointFilter, layer_of};
 use crate::online::Measured;
 use crate::replay::Held;
 use crate::trace::{SelfCheck, StatedAdapter, Status, Trace};
@@ -228,187 +227,4 @@ fn largest(all: &[(&Row<'_>, Figures)], of: impl Fn(&Figures) -> Option<f64>) ->
     let known = all.iter().filter_map(|(_, figures)| Some((figures, of(figures)?)));
     let size = |error: f64| if error.is_nan() { f64::INFINITY } else { error };
     known.max_by(|(_, a), (_, b)| size(*a).total_cmp(&size(*b))).map(|(figures, _)| figures.clone())
-}
-
-/// One row for each point and step: of several prompts that with the worst state and error.
-fn points(rows: &[(&Row<'_>, Figures)]) -> Vec<PointReport> {
-    let mut index = std::collections::HashMap::new();
-    let mut points: Vec<PointReport> = Vec::new();
-    for (row, figures) in rows {
-        let point = point_report(row, figures);
-        match index.get(&(point.step, point.point.clone())) {
-            None => {
-                index.insert((point.step, point.point.clone()), points.len());
-                points.push(point);
-            }
-            Some(&i) => {
-                let rank = |p: &PointReport| match (p.state, p.judged()) {
-                    (State::Born, _) => 4,
-                    (State::Explained | State::Unmeasured, Some(_)) => 2,
-                    // What only one prompt lacks must not hide what the others show.
-                    (_, None) => 1,
-                    (_, Some(_)) => 3,
-                };
-                let badness = |p: &PointReport| (rank(p), p.judged().map_or(0.0, |m| m.rel_l2));
-                let note = points[i].note.clone().or_else(|| point.note.clone());
-                let unmeasured =
-                    points[i].replay_unmeasured.clone().or_else(|| point.replay_unmeasured.clone());
-                if badness(&point).partial_cmp(&badness(&points[i])) == Some(std::cmp::Ordering::Greater) {
-                    points[i] = point;
-                }
-                points[i].note = points[i].note.take().or(note);
-                points[i].replay_unmeasured = unmeasured;
-            }
-        }
-    }
-    points
-}
-
-fn point_report(row: &Row<'_>, figures: &Figures) -> PointReport {
-    let judged = row.judgement.as_ref().map_or(State::Unmeasured, |j| j.state);
-    let (state, shape) = match &row.pair.partner {
-        Partner::Matched(..) => (judged, row.pair.shape.clone()),
-        Partner::Mismatched(_) => (State::Mismatched, Vec::new()),
-        Partner::Unmeasured(_) => (State::Unmeasured, Vec::new()),
-    };
-    let note = row.note().map(str::to_owned);
-    PointReport {
-        point: row.pair.point.to_owned(),
-        step: row.pair.step,
-        prompt: row.pair.prompt.to_owned(),
-        layer: layer_of(row.pair.point),
-        family: row.pair.component.map_or_else(|| "other".to_owned(), |c| c.family.clone()),
-        shape,
-        state,
-        note,
-        metrics: row.total.clone(),
-        floors: figures.floor.clone(),
-        quantization: figures.quantization,
-        engine_error: figures.engine,
-        armed: row.armed,
-        engine_metrics: row.engine.clone(),
-        floor: row.judgement.as_ref().and_then(|j| j.floor).or_else(|| figures.floor.get("float64").copied()),
-        explained: row.judgement.as_ref().map(|j| j.explained),
-        local_ratio: row.judgement.as_ref().and_then(|j| Some(j.local.as_ref()?.ratio)),
-        replay_unmeasured: row.not_replayed.clone(),
-    }
-}
-
-/// The hashes of both sides, by what they are of.
-fn hashes<'a>(r: &'a Trace, c: &'a Trace) -> [(&'static str, &'a Option<String>, &'a Option<String>); 3] {
-    let (r, c) = (&r.manifest().provenance.hashes, &c.manifest().provenance.hashes);
-    [
-        ("weights", &r.weights, &c.weights),
-        ("tokenizers", &r.tokenizer, &c.tokenizer),
-        ("configurations", &r.config, &c.config),
-    ]
-}
-
-fn warnings(
-    reference: &Trace,
-    candidate: &Trace,
-    floor: &Floor,
-    quantization: Quantization<'_>,
-    check: &SelfCheck,
-    rows: &[Row<'_>],
-) -> Vec<String> {
-    let (r, c) = (reference.manifest(), candidate.manifest());
-    let mut warnings = Vec::new();
-    for (what, left, right) in hashes(reference, candidate) {
-        match (left, right) {
-            (Some(left), Some(right)) if left != right => {
-                warnings.push(format!("the two sides ran on different {what} (by SHA-256)"));
-            }
-            (Some(_), Some(_)) => {}
-            _ => warnings
-                .push(format!("whether both sides ran on the same {what} is unmeasured: a hash is missing")),
-        }
-    }
-    if StatedAdapter::of(r).refuse_other(StatedAdapter::of(c)).is_err() {
-        warnings.push("the two sides ran with different adapters".into());
-    }
-    warnings.extend(brought_back(rows));
-    warnings.extend(super::captured::some_rows(rows));
-    if let Quantization::Arm(arm) = quantization
-        && (c.provenance.hashes.dequantized.is_none() || arm.manifest().provenance.hashes.weights.is_none())
-    {
-        warnings
-            .push("whether arm Q carries the candidate's weights is unmeasured: a hash is missing".into());
-    }
-    if check.status == Status::Unmeasured {
-        warnings.push(
-            "whether the capture disturbed the candidate is unmeasured: its trace has no self-check".into(),
-        );
-    }
-    let sides = [("reference", r), ("candidate", c)];
-    for (side, manifest) in sides {
-        warnings.extend(manifest.provenance.notes.iter().map(|note| format!("{side}: {note}")));
-        if manifest.self_check.as_ref().is_some_and(|c| c.status == Status::Different) {
-            warnings.push(format!("the {side}'s self-check failed: its capture disturbed it"));
-        }
-    }
-    let infinite = |row: &&Row<'_>| {
-        let masked = row.pair.component.is_some_and(|c| c.op == Op::AttentionScores);
-        let both = row.total.as_ref().map(|m| m.non_finite.reference_inf.min(m.non_finite.candidate_inf));
-        !masked && both.is_some_and(|n| n > 0)
-    };
-    if let Some(row) = rows.iter().find(infinite) {
-        warnings.push(format!("both sides are infinite at {} (prompt {})", row.pair.point, row.pair.prompt));
-    }
-    if let Some(row) = rows.iter().find(|row| both_nan_at(row)) {
-        warnings.push(format!(
-            "both sides have NaN at {} (prompt {}): nothing can be said about it",
-            row.pair.point, row.pair.prompt
-        ));
-    }
-    match floor {
-        Floor::Exact => {}
-        Floor::Preset => {
-            let judged = || rows.iter().filter_map(|row| row.judgement.as_ref());
-            let proved = judged().filter(|judgement| judgement.local.is_some()).count();
-            let what = match judged().count() - proved {
-                0 => None,
-                _ if proved == 0 => Some("the verdict rests"),
-                _ => Some("where a component was not replayed the verdict rests"),
-            };
-            warnings.extend(what.map(|what| {
-                format!("no floor was measured; {what} on customary tolerances and a margin of {MARGIN}")
-            }));
-        }
-        Floor::Measured(_) => {
-            let other = c.prompts.iter().filter(|p| !floor.knows_prompt(&p.id)).count();
-            if other > 0 {
-                warnings.push(format!("the floor was not measured for {other} of the prompts: there, that of other prompts stands in"));
-            }
-            let without = |row: &&Row<'_>| row.judgement.as_ref().is_some_and(|j| j.floor.is_none());
-            let without = rows.iter().filter(without).count();
-            if without > 0 {
-                warnings.push(format!("the floor was not measured at {without} of the points that were judged: there, customary tolerances stand in"));
-            }
-        }
-    }
-    warnings
-}
-
-/// Says which basis was left, and whether the seed could be checked.
-fn brought_back(rows: &[Row<'_>]) -> Option<String> {
-    let rotated = |row: &&Row<'_>| match row.pair.partner {
-        Partner::Matched(r, c) => r.basis != c.basis,
-        _ => false,
-    };
-    let name = rows.iter().filter(rotated).find_map(|row| match row.pair.partner {
-        Partner::Matched(r, c) => [r, c].into_iter().find(|e| e.basis != basis::ORIGINAL).map(|e| &e.basis),
-        _ => None,
-    })?;
-    let checked =
-        rows.iter().filter(rotated).any(|row| row.pair.component.is_some_and(|c| c.op == Op::Embedding));
-    Some(format!(
-        "{} tensors are in the rotated basis {name} and were brought back to the original one before comparing{}",
-        rows.iter().filter(rotated).count(),
-        if checked {
-            "; the embedding confirms the seed"
-        } else {
-            "; the seed is UNMEASURED: the embedding is not among them"
-        }
-    ))
 }

@@ -12,6 +12,7 @@ mod json;
 pub(crate) mod junit;
 mod markdown;
 mod plot;
+mod points;
 mod prompts;
 mod ratios;
 mod read;
@@ -24,6 +25,7 @@ mod stops;
 mod terminal;
 mod text;
 mod verdict;
+mod warnings;
 mod write;
 
 pub use again::Revisit;

@@ -98,6 +98,8 @@ mod live;
 mod manifest;
 mod parallel;
 mod read;
+mod rules;
+mod self_check;
 mod shards;
 mod sink;
 mod write;
@@ -105,11 +107,11 @@ mod write;
 pub use adapter::StatedAdapter;
 pub use entry::{Entry, Incoming};
 pub use manifest::{
-    ADAPTER_NOT_APPLIED, Evidence, Generated, Hashes, LeftOut, Manifest, Provenance, SelfCheck, Shard,
-    Status, activations,
+    ADAPTER_NOT_APPLIED, Generated, Hashes, LeftOut, Manifest, Provenance, Shard, activations,
 };
 pub use parallel::{Parallel, Split};
 pub use read::Trace;
+pub use self_check::{Evidence, SelfCheck, Status};
 pub use sink::Sink;
 pub use write::{TraceWriter, WriteOptions};
 

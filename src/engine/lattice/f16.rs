@@ -3,7 +3,7 @@
 use super::dequantize::HEAD;
 use super::frame::Frame;
 use super::pass::{Model, Path};
-use super::self_check::{evidence, greedy_evidence};
+use super::self_check::{beside, evidence, greedy_evidence};
 use super::text::text_for;
 use super::weights::Weights;
 use super::{engine_error, greedy_config, provenance};
@@ -128,13 +128,16 @@ impl Engine for F16Engine {
     }
 
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
-        let pass = self.with_model(|model| model.run(tokens, forced, hook))?;
-        let all = [tokens, forced].concat();
-        let hidden = self.hidden_states(&all)?;
-        let (tokenizer, text) = text_for(&all)?;
         let Frame { config, rope, .. } = &self.frame;
-        let generated = generate_f16(&self.weights, config, &tokenizer, rope, &text, &greedy_config(1))
-            .map_err(|e| engine_error("generate un-instrumented", &e))?;
+        let all = [tokens, forced].concat();
+        let (tokenizer, text) = text_for(&all)?;
+        let ours = || self.with_model(|model| model.run(tokens, forced, hook));
+        let theirs = || {
+            let hidden = self.hidden_states(&all)?;
+            let generated = generate_f16(&self.weights, config, &tokenizer, rope, &text, &greedy_config(1));
+            Ok((hidden, generated.map_err(|e| engine_error("generate un-instrumented", &e))?))
+        };
+        let (pass, (hidden, generated)) = beside(ours, theirs)?;
         Ok(vec![
             evidence(
                 "hidden states after the final norm, all positions (the engine exposes no logits)",

@@ -10,6 +10,7 @@ use super::f32::F32Engine;
 use super::frame::Frame;
 use super::pass::{Model, Path};
 use super::q4_weights::Q4Weights;
+use super::self_check::beside;
 use super::weights::Weights;
 use super::{engine_error, provenance};
 use crate::checkpoint::ModelDir;
@@ -84,8 +85,16 @@ impl Q4Engine {
 
     /// Runs `work` with the model as the pass sees it.
     fn with_model<T>(&self, work: impl FnOnce(&Model<'_>) -> Result<T>) -> Result<T> {
-        self.frame.with(&Weights::of_q4(&self.weights, &self.frame.config)?, Path::Serial, work)
+        with_model(&self.weights, &self.frame, work)
     }
+}
+
+fn with_model<T>(
+    weights: &Q4Weights,
+    frame: &Frame,
+    work: impl FnOnce(&Model<'_>) -> Result<T>,
+) -> Result<T> {
+    frame.with(&Weights::of_q4(weights, &frame.config)?, Path::Serial, work)
 }
 
 impl Engine for Q4Engine {
@@ -126,8 +135,10 @@ impl Engine for Q4Engine {
 
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
         let (mut blocks, mut dense) = (Outputs::default(), Outputs::default());
-        self.with_model(|model| model.run(tokens, forced, &mut Chain(vec![hook, &mut blocks])).map(drop))?;
-        let mut found = self.oracle.run(tokens, forced, &mut dense)?;
+        let (weights, frame, oracle) = (&self.weights, &self.frame, &mut self.oracle);
+        let mut hook = Chain(vec![hook, &mut blocks]);
+        let ours = || with_model(weights, frame, |model| model.run(tokens, forced, &mut hook).map(drop));
+        let ((), mut found) = beside(ours, || oracle.run(tokens, forced, &mut dense))?;
         for evidence in &mut found {
             evidence.what += ", of lattice-f32 on the dequantized weights";
         }

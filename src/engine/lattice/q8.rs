@@ -3,7 +3,7 @@
 use super::frame::Frame;
 use super::pass::{Model, Path};
 use super::probe::{self, Way};
-use super::self_check::{GdnTap, evidence, greedy_evidence};
+use super::self_check::{GdnTap, beside, evidence, greedy_evidence};
 use super::text::text_for;
 use super::weights::{Attention, Gdn, Layer, Matrix, Mixer, Weights};
 use super::{engine_error, greedy_config, provenance};
@@ -131,17 +131,23 @@ impl Engine for Q8Engine {
 
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
         let mut layers = GdnTap::new(&self.graph);
-        let pass = self.with_model(|model| model.run(tokens, forced, &mut Chain(vec![hook, &mut layers])))?;
+        let Frame { config, rope, .. } = &self.frame;
+        let (tokenizer, text) = text_for(tokens)?;
+        let mut hook = Chain(vec![hook, &mut layers]);
+        let ours = || {
+            let pass = self.with_model(|model| model.run(tokens, forced, &mut hook))?;
+            Ok((pass, self.greedy(tokens, GREEDY)?))
+        };
+        let theirs = || {
+            generate_q8(&self.weights, config, &tokenizer, rope, &text, &greedy_config(GREEDY))
+                .map_err(|e| engine_error("generate un-instrumented", &e))
+        };
+        let ((pass, ours), generated) = beside(ours, theirs)?;
         let mut found = self.gdn_layers(&layers);
         if tokens.len() + forced.len() <= PROBED {
             let last = &pass.hidden[pass.hidden.len() - self.frame.config.hidden_size..];
             found.push(self.probes(&[tokens, forced].concat(), last)?);
         }
-        let (tokenizer, text) = text_for(tokens)?;
-        let Frame { config, rope, .. } = &self.frame;
-        let generated = generate_q8(&self.weights, config, &tokenizer, rope, &text, &greedy_config(GREEDY))
-            .map_err(|e| engine_error("generate un-instrumented", &e))?;
-        let ours = self.greedy(tokens, GREEDY)?;
         found.push(greedy_evidence("generate_q8", &generated.token_ids, &ours, config.eos_token_id));
         Ok(found)
     }

@@ -4,7 +4,7 @@
 use super::frame::Frame;
 use super::pass::{Model, Path};
 use super::q8::GREEDY;
-use super::self_check::greedy_evidence;
+use super::self_check::{beside, greedy_evidence};
 use super::text::text_for;
 use super::weights::{Attention, Gdn, Layer, Matrix, Mixer, Weights};
 use super::{engine_error, greedy_config, provenance};
@@ -69,13 +69,18 @@ impl Engine for Q8_0Engine {
     super::pass::runs_of_the_model!();
 
     fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
-        self.with_model(|model| model.run(tokens, forced, hook).map(drop))?;
         let (tokenizer, text) = text_for(tokens)?;
         let greedy = greedy_config(GREEDY);
         let Frame { config, rope, .. } = &self.frame;
-        let generated = generate_q8_neon(&self.model, config, &tokenizer, rope, &text, &greedy)
-            .map_err(|e| engine_error("generate un-instrumented", &e))?;
-        let ours = self.greedy(tokens, GREEDY)?;
+        let ours = || {
+            self.with_model(|model| model.run(tokens, forced, hook).map(drop))?;
+            self.greedy(tokens, GREEDY)
+        };
+        let theirs = || {
+            generate_q8_neon(&self.model, config, &tokenizer, rope, &text, &greedy)
+                .map_err(|e| engine_error("generate un-instrumented", &e))
+        };
+        let (ours, generated) = beside(ours, theirs)?;
         Ok(vec![greedy_evidence("generate_q8_neon", &generated.token_ids, &ours, config.eos_token_id)])
     }
 }

@@ -12,6 +12,24 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+/// Runs the instrumented engine, and the un-instrumented one beside it on a thread of its own where there may be two.
+///
+/// Neither knows of the other: both only read the weights. What went wrong with ours is told first.
+pub fn beside<A, B: Send>(
+    ours: impl FnOnce() -> Result<A>,
+    theirs: impl FnOnce() -> Result<B> + Send,
+) -> Result<(A, B)> {
+    if rayon::current_num_threads() < 2 {
+        return Ok((ours()?, theirs()?));
+    }
+    std::thread::scope(|scope| {
+        let theirs = scope.spawn(theirs);
+        let ours = ours();
+        let theirs = theirs.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok((ours?, theirs?))
+    })
+}
+
 /// A number's bits; those of every NaN are the same, since no standard says which NaN results.
 fn bits(value: f32) -> u32 {
     if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() }
@@ -251,12 +269,23 @@ impl Hook for GdnTap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     #[test]
     fn a_negative_zero_is_not_bit_equal_to_a_positive_one() {
         assert_eq!(evidence("", "", &[0.0, 1.0], &[-0.0, 1.0]).mismatches, 1);
         assert_eq!(evidence("", "", &[f32::NAN], &[-f32::NAN]).mismatches, 0);
         assert_eq!(evidence("", "", &[1.0, 2.0], &[1.0]).mismatches, 1);
+    }
+
+    #[test]
+    fn an_error_of_ours_is_told_before_one_of_theirs() {
+        let error = |what: &str| Error::new(what);
+        assert_eq!(beside(|| Ok(1), || Ok(2)).unwrap(), (1, 2));
+        let both = beside(|| Err::<(), _>(error("ours")), || Err::<(), _>(error("theirs")));
+        assert!(both.unwrap_err().to_string().contains("ours"));
+        let theirs = beside(|| Ok(1), || Err::<(), _>(error("theirs")));
+        assert!(theirs.unwrap_err().to_string().contains("theirs"));
     }
 
     #[test]
