@@ -143,12 +143,13 @@ impl Engine for Q8Engine {
                 .map_err(|e| engine_error("generate un-instrumented", &e))
         };
         let ((pass, ours), generated) = beside(ours, theirs)?;
+        let greedy = greedy_evidence("generate_q8", &generated.token_ids, &ours, config.eos_token_id);
         let mut found = self.gdn_layers(&layers);
         if tokens.len() + forced.len() <= PROBED {
             let last = &pass.hidden[pass.hidden.len() - self.frame.config.hidden_size..];
             found.push(self.probes(&[tokens, forced].concat(), last)?);
         }
-        found.push(greedy_evidence("generate_q8", &generated.token_ids, &ours, config.eos_token_id));
+        found.push(greedy);
         Ok(found)
     }
 }
