@@ -3,8 +3,8 @@
     python benches/report.py                       everything: about half an hour on a quiet machine
     python benches/report.py --only compare        one section, the others as they are
 
-Sections: compare, memory, capture, pytorch, shape, growth, start; with `--cold`, start also builds
-from nothing.
+Sections: compare, memory, capture, pytorch, shape, growth, long, start; with `--cold`, start also
+builds from nothing.
 Every figure of a section is from one run; only its ratios can be held against those of another.
 """
 
@@ -85,6 +85,7 @@ TITLES = {
     "pytorch": "Capturing PyTorch, against the model without hooks",
     "shape": "The whole job on the shape of Qwen3.5-0.8B",
     "growth": "How the whole job grows",
+    "long": "Long contexts",
     "start": "Start",
 }
 
@@ -95,9 +96,16 @@ def sections(cold: bool) -> dict[str, Callable[[], str]]:
         "compare": lambda: bench("compare", "512", "--numpy"),
         "memory": lambda: bench("memory"),
         "capture": lambda: bench("capture"),
-        "pytorch": lambda: script("capture") + "\n\n" + script("capture", "--dtype", "bfloat16"),
+        "pytorch": lambda: "\n\n".join(
+            [
+                script("capture"),
+                script("capture", "--dtype", "bfloat16"),
+                script("capture", "--hidden", "512", "--tokens", "192"),
+            ]
+        ),
         "shape": lambda: script("scale", "--shape", "0.8b"),
         "growth": lambda: script("scale", "--growth"),
+        "long": lambda: script("scale", "--long"),
         "start": lambda: start(cold),
     }
 

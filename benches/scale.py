@@ -2,6 +2,7 @@
 
     python benches/scale.py --shape 0.8b      the shape of Qwen3.5-0.8B: 256 tokens, 8 decode steps
     python benches/scale.py --growth          tokens, layers, hidden size and prompts one by one
+    python benches/scale.py --long            up to 8,192 tokens, with 64 rows of attention's scores
     python benches/scale.py --short           tiny sizes; checks that every figure is there
 
 Prints tables in Markdown; `--json FILE` also writes all figures. Needs a release build and, as
@@ -37,6 +38,8 @@ GROWTH = {
     "hidden": (64, 128, 256, 512),
     "prompts": (1, 2, 4, 8, 16),
 }
+LONG = {"tokens": (1024, 2048, 4096, 8192)}
+LONG_ROWS = "rows:64"
 SHORT = {"tokens": (8, 16, 32), "layers": (4, 8), "hidden": (64, 128), "prompts": (1, 2)}
 # Seconds between two looks at a running command.
 LOOK = 0.02
@@ -55,6 +58,8 @@ class Run:
     peak_resident: int = 0
     peak_anonymous: int = 0
     peak_disk: int = 0
+    # The reference's, on disk.
+    trace: int = 0
     stages: list[tuple[str, float]] = field(default_factory=list)
 
     def require_positive(self) -> None:
@@ -194,21 +199,24 @@ class Bench:
                 print(json.dumps(line), file=file)
         return out
 
-    def reference(self, engine: str, model: Path, prompts: Path, steps: int) -> Path:
+    def reference(
+        self, engine: str, model: Path, prompts: Path, steps: int, scores: str = "auto"
+    ) -> Path:
         """A stored trace, captured unless it is there."""
-        out = self.work / f"{prompts.stem}-{engine}.trace"
+        out = self.work / f"{prompts.stem}-{engine}-{scores.replace(':', '')}.trace"
         if not out.exists():
             command = [self._binary, "capture", "--quiet", "--engine", engine]
             command += ["--model", str(model), "--prompts", str(prompts), "--steps", str(steps)]
-            command += ["--python", self._python, "--out", str(out)]
+            command += ["--python", self._python, "--scores", scores, "--out", str(out)]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return out
 
-    def run(self, engine: str, model: Path, reference: Path) -> Run:
+    def run(self, engine: str, model: Path, reference: Path, scores: str = "auto") -> Run:
         """The whole job; synthetic weights may well show a fault of an engine."""
         with tempfile.TemporaryDirectory(dir=self.work) as folder:
             command = [self._binary, "--verbose", "run", "--engine", engine, "--model", str(model)]
-            command += ["--reference", str(reference), "--out", f"{folder}/report"]
+            command += ["--reference", str(reference), "--scores", scores]
+            command += ["--out", f"{folder}/report"]
             return measured(command, Path(folder) / "tmp", ends=(0, 1))
 
 
@@ -221,6 +229,8 @@ def of_shape(bench: Bench, shape: str, tokens: int, steps: int) -> dict[str, Any
     print(f"\n{shape}: {tokens} tokens, {steps} decode steps, all points; ", end="")
     print(f"weights {_mb(weights)} MB, the reference {_mb(_disk(reference))} MB")
     runs = {engine: bench.run(engine, model, reference) for engine in ENGINES}
+    for run in runs.values():
+        run.trace = _disk(reference)
     for engine, run in runs.items():
         print(f"\n| {engine} | seconds |\n|---|--:|")
         for stage, seconds in run.stages:
@@ -238,24 +248,26 @@ def of_shape(bench: Bench, shape: str, tokens: int, steps: int) -> dict[str, Any
     return {"weights": weights, "runs": {name: asdict(run) for name, run in runs.items()}}
 
 
-def growing(bench: Bench, axes: dict[str, Sequence[int]], rounds: int) -> dict[str, Any]:
-    """Time and memory along each axis, all else being equal."""
+def growing(
+    bench: Bench, axes: dict[str, Sequence[int]], rounds: int, scores: str = "all"
+) -> dict[str, Any]:
+    """Time, memory and the size of a trace along each axis, all else being equal."""
     found: dict[str, Any] = {}
     for axis, sizes in axes.items():
-        points = [_point(bench, {**BASE, axis: size}, rounds) for size in sizes]
+        points = [_point(bench, {**BASE, axis: size}, rounds, scores) for size in sizes]
         fits = {
             name: exponent(sizes, [getattr(run, name) for run in points])
-            for name in ("seconds", "cpu_seconds", "peak_anonymous")
+            for name in ("seconds", "cpu_seconds", "peak_anonymous", "trace")
         }
         others = ", ".join(f"{name} {size}" for name, size in BASE.items() if name != axis)
         print(
-            f"\n| {axis} ({others}) | seconds | CPU seconds | peak anonymous MB |\n"
-            "|---|--:|--:|--:|"
+            f"\n| {axis} ({others}) | seconds | CPU seconds | peak anonymous MB | trace MB |\n"
+            "|---|--:|--:|--:|--:|"
         )
         for size, run in zip(sizes, points, strict=True):
             print(
                 f"| {size} | {run.seconds:.3f} | {run.cpu_seconds:.3f} "
-                f"| {_mb(run.peak_anonymous)} |"
+                f"| {_mb(run.peak_anonymous)} | {_mb(run.trace)} |"
             )
         shown = " | ".join(f"{fit:.2f}" for fit in fits.values())
         print(f"| exponent, upper half | {shown} |")
@@ -264,13 +276,14 @@ def growing(bench: Bench, axes: dict[str, Sequence[int]], rounds: int) -> dict[s
     return found
 
 
-def _point(bench: Bench, sizes: dict[str, int], rounds: int) -> Run:
+def _point(bench: Bench, sizes: dict[str, int], rounds: int, scores: str) -> Run:
     """The run of median time of several."""
     model = bench.model(_shape(sizes["hidden"], sizes["layers"]))
     prompts = bench.prompts(model, sizes["tokens"], sizes["prompts"], steps=0)
-    reference = bench.reference("lattice-f32", model, prompts, steps=0)
-    runs = [bench.run("lattice-f16", model, reference) for _ in range(rounds)]
+    reference = bench.reference("lattice-f32", model, prompts, steps=0, scores=scores)
+    runs = [bench.run("lattice-f32", model, reference, scores) for _ in range(rounds)]
     for run in runs:
+        run.trace = _disk(reference)
         run.require_positive()
     middle = statistics.median_low([run.seconds for run in runs])
     return next(run for run in runs if run.seconds == middle)
@@ -281,6 +294,7 @@ def _shape(hidden: int, layers: int) -> dict[str, Any]:
 
     return SHAPES["tiny"] | {
         "vocab_size": 2048,
+        "max_position_embeddings": 8192,
         "hidden_size": hidden,
         "intermediate_size": 3 * hidden,
         "num_hidden_layers": layers,
@@ -315,11 +329,12 @@ def short(bench: Bench) -> dict[str, Any]:
             if stage not in stages:
                 raise SystemExit(f"{name}: no time of the stage {stage!r} among {stages!r}")
     growth = growing(bench, SHORT, rounds=1)
-    for axis, values in growth.items():
+    rows = growing(bench, {"tokens": SHORT["tokens"]}, rounds=1, scores="rows:4")
+    for axis, values in [*growth.items(), *rows.items()]:
         if not all(math.isfinite(fit) for fit in values["exponents"].values()):
             raise SystemExit(f"{axis}: no exponent")
     print("\nevery figure is there")
-    return {"shape": shape, "growth": growth}
+    return {"shape": shape, "growth": growth, "long": rows}
 
 
 def main() -> None:
@@ -330,6 +345,7 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--shape", choices=["tiny", "0.8b"], help="the whole job on this shape")
     what.add_argument("--growth", action="store_true", help="along each axis")
+    what.add_argument("--long", action="store_true", help="along tokens, with some rows of scores")
     what.add_argument("--short", action="store_true", help="tiny sizes, every figure checked")
     add = parser.add_argument
     add("--binary", type=Path, default=ROOT / "target/release/layerdiff", metavar="FILE")
@@ -349,6 +365,9 @@ def main() -> None:
             found = {"shape": of_shape(bench, shape, options.tokens, options.steps)}
         elif options.growth:
             found = {"growth": growing(bench, GROWTH, options.rounds)}
+        elif options.long:
+            print(f"\n`--scores {LONG_ROWS}`")
+            found = {"long": growing(bench, LONG, options.rounds, LONG_ROWS)}
         else:
             found = short(bench)
     if options.json:

@@ -132,11 +132,11 @@ impl Engine for F16Engine {
         let all = [tokens, forced].concat();
         let (tokenizer, text) = text_for(&all)?;
         let ours = || self.with_model(|model| model.run(tokens, forced, hook));
-        let theirs = || {
-            let hidden = self.hidden_states(&all)?;
-            let generated = generate_f16(&self.weights, config, &tokenizer, rope, &text, &greedy_config(1));
-            Ok((hidden, generated.map_err(|e| engine_error("generate un-instrumented", &e))?))
+        let generate = || {
+            generate_f16(&self.weights, config, &tokenizer, rope, &text, &greedy_config(1))
+                .map_err(|e| engine_error("generate un-instrumented", &e))
         };
+        let theirs = || beside(|| self.hidden_states(&all), generate);
         let (pass, (hidden, generated)) = beside(ours, theirs)?;
         Ok(vec![
             evidence(
