@@ -24,7 +24,7 @@ from typing import Any
 # memory's settings are read when a process starts.
 SETTINGS = {
     "OMP_WAIT_POLICY": "passive",
-    "MALLOC_TRIM_THRESHOLD_": "268435456",
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
     "MALLOC_MMAP_THRESHOLD_": "33554432",
 }
 if __name__ == "__main__" and not SETTINGS.keys() <= os.environ.keys():

@@ -2,7 +2,7 @@
 
     python benches/scale.py --shape 0.8b      the shape of Qwen3.5-0.8B: 256 tokens, 8 decode steps
     python benches/scale.py --growth          tokens, layers, hidden size and prompts one by one
-    python benches/scale.py --long            up to 8,192 tokens, with 64 rows of attention's scores
+    python benches/scale.py --long            up to 8,191 tokens, with 64 rows of attention's scores
     python benches/scale.py --short           tiny sizes; checks that every figure is there
 
 Prints tables in Markdown; `--json FILE` also writes all figures. Needs a release build and, as
@@ -33,12 +33,13 @@ ENGINES = ("lattice-f16", "lattice-q4")
 # Of the models that grow: the shape of `tiny`, but with sizes that are whole multiples.
 BASE = {"tokens": 64, "layers": 4, "hidden": 128, "prompts": 1}
 GROWTH = {
-    "tokens": (32, 64, 128, 256, 512),
-    "layers": (4, 8, 16, 32),
-    "hidden": (64, 128, 256, 512),
-    "prompts": (1, 2, 4, 8, 16),
+    "tokens": (64, 128, 256, 512, 1024, 2048),
+    "layers": (4, 8, 16, 32, 64, 128),
+    "hidden": (64, 128, 256, 512, 1024, 2048),
+    "prompts": (1, 4, 16, 64, 256),
 }
-LONG = {"tokens": (1024, 2048, 4096, 8192)}
+# The longest that lattice takes.
+LONG = {"tokens": (1024, 2048, 4096, 8191)}
 LONG_ROWS = "rows:64"
 SHORT = {"tokens": (8, 16, 32), "layers": (4, 8), "hidden": (64, 128), "prompts": (1, 2)}
 # Seconds between two looks at a running command.
@@ -65,7 +66,8 @@ class Run:
     def require_positive(self) -> None:
         """Refuse a figure that is not there."""
         for name, value in asdict(self).items():
-            if not value:
+            # An engine that computes with the checkpoint's own weights writes nothing.
+            if not value and name != "peak_disk":
                 raise SystemExit(f"no figure for {name}: {self}")
 
 

@@ -70,11 +70,11 @@ const INSTALL: &str = "install the Python side: `pip install ./hooks` from layer
 /// How Python's process is set up unless the user says otherwise; no number depends on it.
 ///
 /// On a busy machine threads that spin while they wait cost minutes. Tensors that come and go get new pages from
-/// the system each time where glibc gives theirs back: up to a third of the time of a capture. It keeps 256 MiB, and
+/// the system each time where glibc gives theirs back: up to a third of the time of a capture. It keeps 1 GiB, and
 /// maps what is larger than 32 MiB, the most that it can be told.
 const SETTINGS: [(&str, &str); 3] = [
     ("OMP_WAIT_POLICY", "passive"),
-    ("MALLOC_TRIM_THRESHOLD_", "268435456"),
+    ("MALLOC_TRIM_THRESHOLD_", "1073741824"),
     ("MALLOC_MMAP_THRESHOLD_", "33554432"),
 ];
 
