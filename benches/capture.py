@@ -64,7 +64,8 @@ class Kept:
         """Nothing is written."""
 
     def abort(self) -> None:
-        """Nothing was begun."""
+        """Let go of all."""
+        self.tensors = []
 
 
 def model_of(hidden: int, layers: int, dtype: torch.dtype) -> Qwen3_5ForCausalLM:
@@ -96,11 +97,12 @@ def ways(model: Qwen3_5ForCausalLM, ids: Tensor, work: Path) -> dict[str, Callab
     layers = [f"model.layers.{i}" for i in range(model.config.num_hidden_layers)]
 
     def copies() -> object:
-        """What no way of keeping all points can do without: their bytes, copied."""
+        """A yardstick: the bytes of all points, copied at once after the call."""
         if not copied:
             kept = Kept()
+            tensors = kept.tensors
             watched("*", lambda *_: kept)
-            copied.extend(kept.tensors)
+            copied.extend(tensors)
         output = model(ids)
         return output, [tensor.clone() for tensor in copied]
 

@@ -3,8 +3,8 @@
     python benches/report.py                       everything: about half an hour on a quiet machine
     python benches/report.py --only compare        one section, the others as they are
 
-Sections: compare, memory, capture, pytorch, shape, growth, long, start; with `--cold`, start also
-builds from nothing.
+Sections: compare, memory, capture, pytorch, shape, replay, growth, long, start; with `--cold`,
+start also builds from nothing.
 Every figure of a section is from one run; only its ratios can be held against those of another.
 """
 
@@ -84,6 +84,7 @@ TITLES = {
     "capture": "Capturing lattice, against the engine without hooks",
     "pytorch": "Capturing PyTorch, against the model without hooks",
     "shape": "The whole job on the shape of Qwen3.5-0.8B",
+    "replay": "Replay, against lattice's f32 passes over the same tokens",
     "growth": "How the whole job grows",
     "long": "Long contexts",
     "start": "Start",
@@ -104,6 +105,7 @@ def sections(cold: bool) -> dict[str, Callable[[], str]]:
             ]
         ),
         "shape": lambda: script("scale", "--shape", "0.8b"),
+        "replay": lambda: bench("replay"),
         "growth": lambda: script("scale", "--growth"),
         "long": lambda: script("scale", "--long"),
         "start": lambda: start(cold),

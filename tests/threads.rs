@@ -23,7 +23,14 @@ fn reported(threads: &str, engine: &str) -> (BTreeMap<PathBuf, Option<Vec<u8>>>,
 #[test]
 fn one_thread_and_two_give_the_same_report_byte_for_byte() {
     // One that passes, and one whose faults are diagnosed.
-    for (engine, code) in [("lattice-f32", "pass"), ("lattice-q8_0", "fault")] {
+    let engines = [
+        ("lattice-f32", "pass"),
+        ("lattice-f16", "pass"),
+        ("lattice-q8", "pass"),
+        ("lattice-q4", "pass"),
+        ("lattice-q8_0", "fault"),
+    ];
+    for (engine, code) in engines {
         let ((one, json), (two, _)) = (reported("1", engine), reported("2", engine));
         assert_eq!(json["outcome"], code);
         assert!(json["ratios"].as_array().unwrap().len() > 20, "{engine}");

@@ -57,7 +57,7 @@ class Tasks:
     """The tasks of a release, and what becomes of them."""
 
     def __init__(self, job: Job, plan: dict[str, Any], options: Namespace) -> None:
-        """Begin all that is lacking and waits for nothing."""
+        """Begin all that is lacking and waits for no other."""
         self._job = ray.put(job)
         self._plan = plan
         self._options = options

@@ -28,8 +28,8 @@
 //! **Processes.** A trace belongs to the process that began it. A forked child records nothing, and its `finish`
 //! writes nothing and says so. Paths are those of the moment they are named: the engine may change its directory.
 //!
-//! **Memory.** Tensors wait in a file without a name beside the trace; in memory is one at a time, and one shard
-//! while the trace is written.
+//! **Memory.** Tensors wait in a file without a name beside the trace; in memory is one at a time, and a few
+//! shards while the trace is written.
 
 #[cfg(feature = "c")]
 mod c;

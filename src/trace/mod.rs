@@ -87,7 +87,8 @@
 //!
 //! ## Writing
 //!
-//! A writer keeps one shard in memory and no more. It writes into a hidden sibling directory and
+//! A writer keeps at most a few shards in memory: one that is filled, one that waits, and one that is written; a
+//! shard ends with the tensor, in Python with the layer, that makes it large enough. It writes into a hidden sibling directory and
 //! renames that to the trace's name when it is complete: a trace is there whole or not at all,
 //! and an existing one is never touched.
 

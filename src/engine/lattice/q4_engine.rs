@@ -89,6 +89,7 @@ impl Q4Engine {
     }
 }
 
+/// Of the parts, so that the oracle may run meanwhile.
 fn with_model<T>(
     weights: &Q4Weights,
     frame: &Frame,

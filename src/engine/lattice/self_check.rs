@@ -1,7 +1,7 @@
 //! Proof that the instrumented pass computes what the engine computes.
 
 use super::adapter::Slot;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hook::{At, Hook};
 use crate::model::{Component, Graph, Op};
 use crate::tensor::{Tensor, Values};
@@ -12,21 +12,35 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Runs the instrumented engine, and the un-instrumented one beside it on a thread of its own where there may be two.
+/// Runs the instrumented engine, and the un-instrumented one beside it: on a thread of its own, unless the user has
+/// allowed one thread only. Both may use all of the others too.
 ///
-/// Neither knows of the other: both only read the weights. What went wrong with ours is told first.
+/// Neither knows of the other: both only read the weights. What went wrong with ours is told first, but not before
+/// theirs has ended, since lattice cannot be stopped. Not for a thread of rayon's, which theirs may need.
 pub fn beside<A, B: Send>(
     ours: impl FnOnce() -> Result<A>,
     theirs: impl FnOnce() -> Result<B> + Send,
 ) -> Result<(A, B)> {
-    if rayon::current_num_threads() < 2 {
+    beside_on(rayon::current_num_threads(), ours, theirs)
+}
+
+fn beside_on<A, B: Send>(
+    threads: usize,
+    ours: impl FnOnce() -> Result<A>,
+    theirs: impl FnOnce() -> Result<B> + Send,
+) -> Result<(A, B)> {
+    if threads < 2 {
         return Ok((ours()?, theirs()?));
     }
     std::thread::scope(|scope| {
-        let theirs = scope.spawn(theirs);
+        let theirs = std::thread::Builder::new()
+            .name("un-instrumented".into())
+            .spawn_scoped(scope, theirs)
+            .map_err(|e| Error::new(format!("cannot start a thread: {e}")))?;
         let ours = ours();
-        let theirs = theirs.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok((ours?, theirs?))
+        let theirs = theirs.join();
+        let ours = ours?;
+        Ok((ours, theirs.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?))
     })
 }
 
@@ -269,7 +283,6 @@ impl Hook for GdnTap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
 
     #[test]
     fn a_negative_zero_is_not_bit_equal_to_a_positive_one() {
@@ -280,12 +293,31 @@ mod tests {
 
     #[test]
     fn an_error_of_ours_is_told_before_one_of_theirs() {
-        let error = |what: &str| Error::new(what);
-        assert_eq!(beside(|| Ok(1), || Ok(2)).unwrap(), (1, 2));
-        let both = beside(|| Err::<(), _>(error("ours")), || Err::<(), _>(error("theirs")));
-        assert!(both.unwrap_err().to_string().contains("ours"));
-        let theirs = beside(|| Ok(1), || Err::<(), _>(error("theirs")));
-        assert!(theirs.unwrap_err().to_string().contains("theirs"));
+        for threads in [1, 2] {
+            let error = |what: &str| Error::new(what);
+            assert_eq!(beside_on(threads, || Ok(1), || Ok(2)).unwrap(), (1, 2));
+            let both =
+                beside_on(threads, || Err::<(), _>(error("ours")), || Err::<(), _>(error("theirs")));
+            assert!(both.unwrap_err().to_string().contains("ours"));
+            let theirs = beside_on(threads, || Ok(1), || Err::<(), _>(error("theirs")));
+            assert!(theirs.unwrap_err().to_string().contains("theirs"));
+            let broken =
+                beside_on(threads, || Err::<(), _>(error("ours")), || -> Result<()> { panic!("theirs") });
+            assert!(broken.unwrap_err().to_string().contains("ours"));
+        }
+    }
+
+    #[test]
+    fn the_two_run_at_the_same_time_unless_one_thread_is_allowed() {
+        let here = std::thread::current().id();
+        for (threads, same) in [(1, true), (2, false)] {
+            let at = || Ok(std::thread::current().id());
+            let (ours, theirs) = beside_on(threads, at, at).unwrap();
+            assert_eq!((ours == here, theirs == here), (true, same));
+        }
+        // Each waits for the other.
+        let barrier = std::sync::Barrier::new(2);
+        beside_on(2, || Ok(barrier.wait()), || Ok(barrier.wait())).unwrap();
     }
 
     #[test]
