@@ -296,8 +296,7 @@ mod tests {
         for threads in [1, 2] {
             let error = |what: &str| Error::new(what);
             assert_eq!(beside_on(threads, || Ok(1), || Ok(2)).unwrap(), (1, 2));
-            let both =
-                beside_on(threads, || Err::<(), _>(error("ours")), || Err::<(), _>(error("theirs")));
+            let both = beside_on(threads, || Err::<(), _>(error("ours")), || Err::<(), _>(error("theirs")));
             assert!(both.unwrap_err().to_string().contains("ours"));
             let theirs = beside_on(threads, || Ok(1), || Err::<(), _>(error("theirs")));
             assert!(theirs.unwrap_err().to_string().contains("theirs"));
