@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use layerdiff::cli::Cli;
+use std::collections::HashSet;
 use std::process::Command;
 
 fn readme() -> &'static str {
@@ -40,6 +41,33 @@ fn every_file_that_the_readme_links_to_is_there() {
     for part in readme().split("](").skip(1) {
         let target = part.split(')').next().unwrap_or_default();
         assert!(target.starts_with("https://") || root.join(target).exists(), "{target}");
+    }
+}
+
+/// The figures of a text, without thousands' commas.
+fn figures(text: &str) -> HashSet<String> {
+    let text = text.replace(',', "");
+    let numbers = text.split(|c: char| !c.is_ascii_digit() && c != '.').map(|n| n.trim_matches('.'));
+    numbers.filter(|n| !n.is_empty()).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_figure_on_speed_in_the_readme_is_in_the_committed_report() {
+    // Of what the benches printed: not of the notes, which somebody wrote.
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("reports/speed");
+    let sections = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let printed = sections.filter(|path| !path.ends_with("notes.md") && !path.ends_with("report.md"));
+    let report = figures(&printed.map(|path| std::fs::read_to_string(path).unwrap()).collect::<String>());
+    let section = readme().split("## Speed and scale").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let rows: Vec<&str> = section.unwrap().lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() > 15, "{rows:?}");
+    for row in rows {
+        let measured = row.split('|').nth(3).unwrap();
+        // `f32` is a name.
+        let words = measured.split(' ').filter(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+        let stated: HashSet<String> = words.flat_map(figures).collect();
+        assert!(!stated.is_empty(), "{row}");
+        assert!(stated.is_subset(&report), "{row}: {:?}", stated.difference(&report));
     }
 }
 

@@ -147,6 +147,56 @@ def _environment(pid: str) -> list[str]:
     return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
 
 
+# What each of two processes does; the model is in the first argument.
+GATHERS = """
+import json, sys
+import torch, torch.distributed as dist
+from pathlib import Path
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from layerdiff_hooks import LayerdiffError
+from layerdiff_hooks.architecture import load_architecture
+from layerdiff_hooks.shares import Shares, gathered
+
+dist.init_process_group("gloo")
+mesh = init_device_mesh("cpu", (2,))
+config = json.loads((Path(sys.argv[1]) / "config.json").read_text())
+architecture = load_architecture("qwen3_5")
+plan = {"layers.*.self_attn.q_proj": "colwise"}
+shares = Shares(plan, architecture, architecture.sizes(config))
+points = {point.name: point for point in architecture.points(config)}
+scores, norm = points["model.layers.3.self_attn.scores"], points["model.norm"]
+
+whole = torch.arange(4.0 * 6 * 6).reshape(1, 4, 6, 6)
+for own in (shares, None):
+    split = distribute_tensor(whole, mesh, [Shard(1)])
+    assert split.to_local().shape == (1, 2, 6, 6)
+    assert torch.equal(gathered(split, scores, own), whole)
+    same = distribute_tensor(whole, mesh, [Replicate()])
+    assert torch.equal(gathered(same, norm, own), whole)
+    summed = DTensor.from_local(whole, mesh, [Partial()])
+    assert torch.equal(gathered(summed, norm, own), 2 * whole)
+assert shares.provenance()["split"] == {scores.name: {"axis": 0, "shares": [2, 2]}}
+try:
+    gathered(distribute_tensor(torch.ones(1, 6, 8), mesh, [Shard(2)]), norm, shares)
+except LayerdiffError as error:
+    print(f"refused: {error.message}", flush=True)
+dist.destroy_process_group()
+"""
+
+
+def test_a_value_that_pytorch_has_split_is_put_together_and_its_shares_are_noted(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "gathers.py"
+    script.write_text(GATHERS, encoding="utf-8")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launch += ["--nproc-per-node", "2", str(script), str(BUNDLED)]
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("refused: model.norm is split as") == 2
+
+
 def test_a_number_of_processes_that_does_not_divide_the_heads_is_refused() -> None:
     architecture = load_architecture("qwen3_5")
     sizes = architecture.sizes(tiny_model().config.to_dict())
