@@ -1,6 +1,6 @@
 """Makes the report on speed and scale anew: reports/speed/, one section for each bench.
 
-    python benches/report.py                       everything: about half an hour on a quiet machine
+    python benches/report.py --cold                everything: about an hour on a quiet machine
     python benches/report.py --only compare        one section, the others as they are
 
 Sections: compare, memory, capture, pytorch, shape, replay, growth, long, start; with `--cold`,
@@ -34,10 +34,12 @@ def said(command: Sequence[str]) -> str:
     return done.stdout.strip()
 
 
-def bench(name: str, *args: str) -> str:
+def bench(name: str, *args: str, threads: int | None = None) -> str:
     """The output of a bench in Rust, with the command that gives it."""
     command = ["cargo", "bench", "--quiet", "--bench", name, "--", *args]
-    shown = " ".join(command).replace(" --quiet", "").removesuffix(" --")
+    if threads:
+        command = ["env", f"RAYON_NUM_THREADS={threads}", *command]
+    shown = " ".join(command).replace(" --quiet", "").removesuffix(" --").removeprefix("env ")
     return f"`{shown}`\n\n```text\n{said(command)}\n```"
 
 
@@ -105,7 +107,7 @@ def sections(cold: bool) -> dict[str, Callable[[], str]]:
             ]
         ),
         "shape": lambda: script("scale", "--shape", "0.8b"),
-        "replay": lambda: bench("replay"),
+        "replay": lambda: bench("replay", threads=1),
         "growth": lambda: script("scale", "--growth"),
         "long": lambda: script("scale", "--long"),
         "start": lambda: start(cold),
@@ -144,7 +146,7 @@ def main() -> None:
     ]
     notes = OUT / "notes.md"
     said_of_it = notes.read_text(encoding="utf-8") if notes.exists() else ""
-    how = "Made by `python benches/report.py`; only ratios within a section count."
+    how = "Made by `python benches/report.py --cold`; only ratios within a section count."
     head = f"# Speed and scale\n\n{how}\n"
     (OUT / "report.md").write_text("\n".join([head, said_of_it, *parts]), encoding="utf-8")
 
