@@ -148,7 +148,11 @@ impl Page<'_> {
         let missing =
             if stops.iter().any(|s| s.unmeasured() > 0) { " ? some points not compared." } else { "" };
         let any_born = stops.iter().any(|s| s.born().next().is_some());
-        let born = if any_born { " > a fault is born at the point named." } else { "" };
+        let born = if any_born {
+            " > a fault is born at the point named, which stands there though others after it may err more."
+        } else {
+            ""
+        };
         let key = format!(
             "Relative L2 errors, the largest over prompts and steps{}. T: {}. # the point's, | its floor, ! not finite.{born}{missing}",
             if quantized { ": engine C−Q, price of quantization Q−T" } else { "" },

@@ -201,7 +201,10 @@ pub(super) fn arms(report: &Report) -> String {
         "total C−T {}; floor F−T {}; {quantization}{}",
         known(&arms.total, worst.and_then(|w| w.total)),
         if floors.is_empty() { "UNMEASURED".to_owned() } else { floors.join(", ") },
-        worst.map_or_else(String::new, |w| format!(" (at {})", tail(&w.point, 80)))
+        worst.map_or_else(String::new, |w| format!(
+            " (all at {}, where the error is largest)",
+            tail(&w.point, 80)
+        ))
     )
 }
 
