@@ -43,8 +43,12 @@ def command(model: Path, folder: Path, out: Path, *more: str) -> list[str]:
 
 
 def torchrun(arguments: list[str]) -> subprocess.Popen[str]:
+    return two_processes("-m", "layerdiff_hooks", *arguments)
+
+
+def two_processes(*program: str) -> subprocess.Popen[str]:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    launch += ["--nproc-per-node", "2", "-m", "layerdiff_hooks", *arguments]
+    launch += ["--nproc-per-node", "2", *program]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     return subprocess.Popen(launch, env=environment, stdout=pipe, stderr=pipe, text=True)
@@ -190,11 +194,10 @@ def test_a_value_that_pytorch_has_split_is_put_together_and_its_shares_are_noted
 ) -> None:
     script = tmp_path / "gathers.py"
     script.write_text(GATHERS, encoding="utf-8")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    launch += ["--nproc-per-node", "2", str(script), str(BUNDLED)]
-    done = subprocess.run(launch, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("refused: model.norm is split as") == 2
+    running = two_processes(str(script), str(BUNDLED))
+    said, talk = running.communicate(timeout=120)
+    assert running.returncode == 0, talk
+    assert said.count("refused: model.norm is split as") == 2
 
 
 def test_a_number_of_processes_that_does_not_divide_the_heads_is_refused() -> None:
