@@ -59,8 +59,6 @@ class Run:
     peak_resident: int = 0
     peak_anonymous: int = 0
     peak_disk: int = 0
-    # The reference's, on disk.
-    trace: int = 0
     stages: list[tuple[str, float]] = field(default_factory=list)
 
     def require_positive(self, but: str) -> None:
@@ -232,8 +230,6 @@ def of_shape(bench: Bench, shape: str, tokens: int, steps: int) -> dict[str, Any
     print(f"\n{shape}: {tokens} tokens, {steps} decode steps, all points; ", end="")
     print(f"weights {_mb(weights)} MB, the reference {_mb(_disk(reference))} MB")
     runs = {engine: bench.run(engine, model, reference) for engine in ENGINES}
-    for run in runs.values():
-        run.trace = _disk(reference)
     for engine, run in runs.items():
         print(f"\n| {engine} | seconds |\n|---|--:|")
         for stage, seconds in run.stages:
@@ -257,41 +253,42 @@ def growing(
     """Time, memory and the size of a trace along each axis, all else being equal."""
     found: dict[str, Any] = {}
     for axis, sizes in axes.items():
-        points = [_point(bench, {**BASE, axis: size}, rounds, scores) for size in sizes]
+        measurements = [_point(bench, {**BASE, axis: size}, rounds, scores) for size in sizes]
+        points, traces = zip(*measurements, strict=True)
         fits = {
             name: exponent(sizes, [getattr(run, name) for run in points])
-            for name in ("seconds", "cpu_seconds", "peak_anonymous", "trace")
+            for name in ("seconds", "cpu_seconds", "peak_anonymous")
         }
+        fits["trace"] = exponent(sizes, traces)
         others = ", ".join(f"{name} {size}" for name, size in BASE.items() if name != axis)
         print(f"\nlattice-f32 against itself, `--scores {scores}`")
         print(
             f"\n| {axis} ({others}) | seconds | CPU seconds | peak anonymous MB | trace MB |\n"
             "|---|--:|--:|--:|--:|"
         )
-        for size, run in zip(sizes, points, strict=True):
+        for size, run, trace in zip(sizes, points, traces, strict=True):
             print(
                 f"| {size} | {run.seconds:.3f} | {run.cpu_seconds:.3f} "
-                f"| {_mb(run.peak_anonymous)} | {_mb(run.trace)} |"
+                f"| {_mb(run.peak_anonymous)} | {_mb(trace)} |"
             )
         shown = " | ".join(f"{fit:.2f}" for fit in fits.values())
         print(f"| exponent, upper half | {shown} |")
         runs = [asdict(run) for run in points]
-        found[axis] = {"sizes": list(sizes), "runs": runs, "exponents": fits}
+        found[axis] = {"sizes": list(sizes), "runs": runs, "traces": traces, "exponents": fits}
     return found
 
 
-def _point(bench: Bench, sizes: dict[str, int], rounds: int, scores: str) -> Run:
-    """The run of median time of several."""
+def _point(bench: Bench, sizes: dict[str, int], rounds: int, scores: str) -> tuple[Run, int]:
+    """The run of median time of several, and the bytes of the reference's trace."""
     model = bench.model(_shape(sizes["hidden"], sizes["layers"]))
     prompts = bench.prompts(model, sizes["tokens"], sizes["prompts"], steps=0)
     reference = bench.reference("lattice-f32", model, prompts, steps=0, scores=scores)
     runs = [bench.run("lattice-f32", model, reference, scores) for _ in range(rounds)]
     for run in runs:
-        run.trace = _disk(reference)
         # This engine computes with the checkpoint's own weights, and writes nothing.
         run.require_positive(but="peak_disk")
     middle = statistics.median_low([run.seconds for run in runs])
-    return next(run for run in runs if run.seconds == middle)
+    return next(run for run in runs if run.seconds == middle), _disk(reference)
 
 
 def _shape(hidden: int, layers: int) -> dict[str, Any]:
