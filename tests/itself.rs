@@ -2,19 +2,19 @@
 
 mod common;
 
+use common::changed::Changed;
 use common::{Run, bundled_model, layerdiff};
 use layerdiff::basis::Gains;
 use layerdiff::capture::{Request, capture_fed, open_engine};
 use layerdiff::checkpoint::ModelDir;
 use layerdiff::engine::{CANDIDATES, Engine};
-use layerdiff::error::Result;
 use layerdiff::floor::Floor;
-use layerdiff::hook::{At, Chain, Hook};
+use layerdiff::hook::At;
 use layerdiff::model::PointFilter;
 use layerdiff::report::{Options, Outcome, Report, assemble};
 use layerdiff::split::{Feed, cut};
 use layerdiff::tensor::{Tensor, Values};
-use layerdiff::trace::{Evidence, Provenance, Trace};
+use layerdiff::trace::Trace;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -155,57 +155,13 @@ fn all_engines_against_one_of_them_are_the_others_and_replay_sees_what_quantizat
     assert_eq!(report["arms"]["quantization"]["status"], "unmeasured");
 }
 
-/// An engine whose decode steps compute something else at one point than its prefill.
-struct Forgetful<'a> {
-    engine: &'a mut dyn Engine,
-    point: &'a str,
-}
-
-struct Plant<'a>(&'a str);
-
-impl Hook for Plant<'_> {
-    fn wants(&self, point: &str) -> bool {
-        point == self.0
-    }
-
-    fn call(&mut self, at: At<'_>, mut tensor: Tensor) -> Result<Tensor> {
-        match &mut tensor.values {
-            _ if at.step == 0 => {}
-            Values::F32(values) => values.iter_mut().for_each(|v| *v *= 1.01),
-            // The token loses sight of the first.
-            Values::U8(values) => values[0] = 0,
-        }
-        Ok(tensor)
-    }
-}
-
-impl Engine for Forgetful<'_> {
-    fn provenance(&self) -> Provenance {
-        self.engine.provenance()
-    }
-
-    fn max_tokens(&self) -> usize {
-        self.engine.max_tokens()
-    }
-
-    fn rotation(&self) -> Option<u64> {
-        self.engine.rotation()
-    }
-
-    fn generate(
-        &self,
-        tokens: &[u32],
-        count: usize,
-        choose: &mut dyn FnMut(&[f32], usize) -> u32,
-        hook: &mut dyn Hook,
-    ) -> Result<Vec<u32>> {
-        self.engine.generate(tokens, count, choose, hook)
-    }
-
-    /// Its self-check would notice, and is not what is tested.
-    fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
-        let mut plant = Plant(self.point);
-        self.engine.run(tokens, forced, &mut Chain(vec![&mut plant, hook])).map(|_| Vec::new())
+/// What the decode steps of an engine compute in place of what its prefill does.
+fn forgetful(at: At<'_>, _: usize, tensor: &mut Tensor) {
+    match &mut tensor.values {
+        _ if at.step == 0 => {}
+        Values::F32(values) => values.iter_mut().for_each(|v| *v *= 1.01),
+        // The token loses sight of the first.
+        Values::U8(values) => values[0] = 0,
     }
 }
 
@@ -249,7 +205,7 @@ fn an_error_in_the_decode_step_alone_is_found_at_its_point() {
         let mut engine = open_engine(name, &model, None).unwrap();
         assert_eq!(judge(&model, engine.as_mut()).outcome, Outcome::Pass);
         for point in points() {
-            let report = judge(&model, &mut Forgetful { engine: engine.as_mut(), point });
+            let report = judge(&model, &mut Changed::new(engine.as_mut(), point, forgetful));
             let first = report.first_fault.unwrap_or_else(|| panic!("{name}: nothing found at {point}"));
             assert_eq!((first.point.as_str(), first.step), (point, 1), "{name}: {}", first.reason);
             assert_eq!(report.outcome, Outcome::Fault);

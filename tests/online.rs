@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::changed::Changed;
 use common::{bundled_model, finished, layerdiff};
 use layerdiff::basis::Gains;
 use layerdiff::capture::{Request, capture, open_engine, watch};
@@ -10,7 +11,6 @@ use layerdiff::engine::Engine;
 use layerdiff::error::Result;
 use layerdiff::faults::{FaultyEngine, named};
 use layerdiff::floor::Floor;
-use layerdiff::hook::{At, Chain, Hook};
 use layerdiff::model::PointFilter;
 use layerdiff::online::{Against, Online};
 use layerdiff::prompt::Prompt;
@@ -18,7 +18,7 @@ use layerdiff::replay::Held;
 use layerdiff::report::{Live, Options, Outcome, Report, Revisit, assemble};
 use layerdiff::split::Feed;
 use layerdiff::tensor::{Tensor, Values};
-use layerdiff::trace::{Evidence, Provenance, Trace};
+use layerdiff::trace::Trace;
 use serde_json::Value;
 use std::cell::RefCell;
 use std::path::Path;
@@ -223,72 +223,22 @@ impl Bench {
     }
 }
 
-/// What an engine gives at a point in its n-th run, from 0 on, counting each prompt.
-type Change = fn(point: &str, run: usize, values: &mut Vec<f32>);
-
-/// An engine whose tensors are changed.
-struct Changed {
-    engine: Box<dyn Engine>,
-    runs: usize,
-    change: Change,
-}
-
-struct Plant(Change, usize);
-
-impl Hook for Plant {
-    fn wants(&self, point: &str) -> bool {
-        point.starts_with("model.layers.")
-    }
-
-    fn call(&mut self, at: At<'_>, mut tensor: Tensor) -> Result<Tensor> {
-        if let Values::F32(values) = &mut tensor.values {
-            self.0(at.point, self.1, values);
-        }
-        Ok(tensor)
-    }
-}
-
-impl Engine for Changed {
-    fn provenance(&self) -> Provenance {
-        self.engine.provenance()
-    }
-
-    fn max_tokens(&self) -> usize {
-        self.engine.max_tokens()
-    }
-
-    fn generate(
-        &self,
-        tokens: &[u32],
-        count: usize,
-        choose: &mut dyn FnMut(&[f32], usize) -> u32,
-        hook: &mut dyn Hook,
-    ) -> Result<Vec<u32>> {
-        self.engine.generate(tokens, count, choose, hook)
-    }
-
-    fn run_unchecked(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<()> {
-        self.run(tokens, forced, hook).map(drop)
-    }
-
-    /// Its self-check would notice, and is not what is tested.
-    fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
-        let mut plant = Plant(self.change, self.runs);
-        self.runs += 1;
-        self.engine.run(tokens, forced, &mut Chain(vec![&mut plant, hook])).map(|_| Vec::new())
+/// The numbers of a tensor, which is none of integers.
+fn numbers(tensor: &mut Tensor) -> &mut Vec<f32> {
+    match &mut tensor.values {
+        Values::F32(values) => values,
+        Values::U8(_) => panic!("a mask"),
     }
 }
 
 #[test]
 fn numbers_that_are_not_finite_are_judged_as_from_stored_traces() {
     let bench = Bench::new();
-    let change: Change = |point, _, values| {
-        if point == "model.layers.2.mlp.act" {
-            values[3] = f32::NAN;
-        }
-    };
-    let [stored, online] =
-        bench.both("nan", &mut Changed { engine: bench.engine(), runs: 0, change }).map(Result::unwrap);
+    let mut engine = bench.engine();
+    let mut changed = Changed::new(engine.as_mut(), "model.layers.2.mlp.act", |_, _, tensor| {
+        numbers(tensor)[3] = f32::NAN;
+    });
+    let [stored, online] = bench.both("nan", &mut changed).map(Result::unwrap);
     assert_eq!(stored.outcome, Outcome::Fault);
     assert_eq!(stored.first_fault.as_ref().unwrap().point, "model.layers.2.mlp.act");
     assert!(serde_json::to_string(&stored).unwrap() == serde_json::to_string(&online).unwrap());
@@ -297,14 +247,11 @@ fn numbers_that_are_not_finite_are_judged_as_from_stored_traces() {
 #[test]
 fn two_layers_of_the_same_bytes_are_refused_while_the_engine_runs() {
     let bench = Bench::new();
-    let change: Change = |point, _, values| {
-        if ["model.layers.4", "model.layers.5"].contains(&point) {
-            values.fill(0.25);
-        }
-    };
-    let [stored, online] = bench
-        .both("same", &mut Changed { engine: bench.engine(), runs: 0, change })
-        .map(|report| report.unwrap_err().to_string());
+    let mut engine = bench.engine();
+    let mut changed = Changed::new(engine.as_mut(), "model.layers.{4,5}", |_, _, tensor| {
+        numbers(tensor).fill(0.25);
+    });
+    let [stored, online] = bench.both("same", &mut changed).map(|report| report.unwrap_err().to_string());
     for error in [stored, online] {
         assert!(error.contains("`model.layers.4` and `model.layers.5` are equal byte for byte"), "{error}");
     }
@@ -314,12 +261,11 @@ fn two_layers_of_the_same_bytes_are_refused_while_the_engine_runs() {
 fn an_engine_that_does_not_repeat_itself_is_refused_when_it_is_run_again() {
     let bench = Bench::new();
     // Two prompts are stored, two are watched, and then it changes.
-    let change: Change = |point, run, values| {
-        if point == "model.layers.2.mlp.act" {
-            values[3] += if run < 4 { 1.0 } else { 1.5 };
-        }
-    };
-    let [stored, online] = bench.both("fickle", &mut Changed { engine: bench.engine(), runs: 0, change });
+    let mut engine = bench.engine();
+    let mut changed = Changed::new(engine.as_mut(), "model.layers.2.mlp.act", |_, run, tensor| {
+        numbers(tensor)[3] += if run < 4 { 1.0 } else { 1.5 };
+    });
+    let [stored, online] = bench.both("fickle", &mut changed);
     assert_eq!(stored.unwrap().outcome, Outcome::Fault);
     let error = online.unwrap_err().to_string();
     assert!(error.contains("gave other numbers when it was run again, at model.layers.2.mlp.act"), "{error}");

@@ -3,6 +3,7 @@
 // Each test binary uses a part of it.
 #![allow(dead_code)]
 
+pub mod changed;
 pub mod planted;
 
 use half::{bf16, f16};
