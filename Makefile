@@ -5,24 +5,27 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 export LAYERDIFF_PYTHON := $(BIN)/python
 
-.PHONY: test lint rust-test python-test bench-short venv bundle reports clean
+.PHONY: test lint rust-lint rust-test python-test bench-short venv bundle reports clean
 
-# Every test; installs what it needs into the checkout.
-test: lint rust-test python-test bench-short
+# Every test; installs what it needs into the checkout, while the linter compiles.
+test:
+	$(MAKE) -j2 venv rust-lint
+	$(MAKE) lint rust-test python-test bench-short
 
-lint: venv
-	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
-	cargo clippy --no-default-features --lib -- -D warnings
-	cargo clippy --no-default-features --features c --lib -- -D warnings
-	cargo fmt --check --manifest-path tests/tap/engine/Cargo.toml
+lint: venv rust-lint
 	$(BIN)/ruff check hooks
 	$(BIN)/ruff check --config hooks/pyproject.toml tests/html benches
 	$(BIN)/ruff format --check --config hooks/pyproject.toml hooks tests/html benches
 
+rust-lint:
+	cargo fmt --check
+	cargo fmt --check --manifest-path tests/tap/engine/Cargo.toml
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy --no-default-features --lib -- -D warnings
+	cargo clippy --no-default-features --features c --lib -- -D warnings
+
 # The ignored tests need PyTorch, which the virtual environment has; those of the page Chromium too, and say so
-# where there is none. What they leave, such as models that
-# several tests share, they leave here.
+# where there is none. What they leave, such as models that several tests share, they leave here.
 SCRATCH := $(abspath target/tmp/scratch)
 rust-test: venv
 	rm -rf $(SCRATCH) && mkdir -p $(SCRATCH)
