@@ -25,7 +25,7 @@ pub(super) fn run(args: &InspectArgs, ui: Ui) -> Result<Outcome> {
             // A name means one point, also where a glob of the same letters would mean others.
             if trace.entries().iter().any(|e| e.point == point) || !is_glob(point) {
                 let entry = find(&trace, prompt, args.step, point)?;
-                let statistics = Statistics::of(&trace, entry);
+                let statistics = Statistics::of(&trace.view(entry));
                 if ui.json {
                     print_json(&document(entry, &statistics))?;
                 } else {
@@ -33,7 +33,7 @@ pub(super) fn run(args: &InspectArgs, ui: Ui) -> Result<Outcome> {
                 }
             } else {
                 let entries = matching(&trace, prompt, args.step, &PointFilter::new(point)?)?;
-                let rows: Vec<_> = entries.into_iter().map(|e| (e, Statistics::of(&trace, e))).collect();
+                let rows: Vec<_> = entries.into_iter().map(|e| (e, Statistics::of(&trace.view(e)))).collect();
                 if ui.json {
                     let points: Vec<_> = rows.iter().map(|(entry, s)| document(entry, s)).collect();
                     print_json(&json!({"points": points}))?;

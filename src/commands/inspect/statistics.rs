@@ -1,6 +1,6 @@
 //! What a tensor's values are like.
 
-use crate::trace::{Entry, Trace};
+use crate::tensor::TensorView;
 use serde::Serialize;
 
 /// What a tensor's values are like.
@@ -29,39 +29,90 @@ pub(super) struct Statistics {
 const BINS: usize = 16;
 const SHOWN: usize = 6;
 
+/// Values in memory at a time.
+const BLOCK: usize = 1 << 16;
+
 impl Statistics {
-    pub fn of(trace: &Trace, entry: &Entry) -> Self {
-        let values = trace.view(entry).to_f64();
-        let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
-        let min = finite.iter().copied().fold(f64::INFINITY, f64::min);
-        let max = finite.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let count = finite.len().max(1) as f64;
+    /// Of a tensor of any size: it is read twice, block by block.
+    pub fn of(view: &TensorView<'_>) -> Self {
+        let (mut nan, mut inf, mut zeros, mut count) = (0, 0, 0, 0usize);
+        let (mut min, mut max, mut sum, mut squares) = (f64::INFINITY, f64::NEG_INFINITY, 0.0, 0.0);
+        each(view, |v| {
+            nan += usize::from(v.is_nan());
+            inf += usize::from(v.is_infinite());
+            zeros += usize::from(v == 0.0);
+            if v.is_finite() {
+                count += 1;
+                (min, max) = (min.min(v), max.max(v));
+                sum += v;
+                squares += v * v;
+            }
+        });
         let width = (max - min) / BINS as f64;
         let mut counts = [0; BINS];
-        for value in &finite {
-            let bin = if width > 0.0 { ((value - min) / width) as usize } else { 0 };
-            counts[bin.min(BINS - 1)] += 1;
-        }
+        each(view, |v| {
+            if v.is_finite() {
+                let bin = if width > 0.0 { ((v - min) / width) as usize } else { 0 };
+                counts[bin.min(BINS - 1)] += 1;
+            }
+        });
         let bound = |i: usize| min + width * i as f64;
-        let used = if finite.is_empty() {
-            0
-        } else if width > 0.0 {
-            BINS
-        } else {
-            1
+        let used = match count {
+            0 => 0,
+            _ if width > 0.0 => BINS,
+            _ => 1,
         };
+        let mut ends = [vec![0.0; SHOWN.min(view.len())], vec![0.0; SHOWN.min(view.len())]];
+        view.read_into(0, &mut ends[0]);
+        view.read_into(view.len() - ends[1].len(), &mut ends[1]);
+        let [first, last] = ends;
+        let finite = count.max(1) as f64;
         Self {
-            elements: values.len(),
-            nan: values.iter().filter(|v| v.is_nan()).count(),
-            inf: values.iter().filter(|v| v.is_infinite()).count(),
-            zeros: values.iter().filter(|v| **v == 0.0).count(),
+            elements: view.len(),
+            nan,
+            inf,
+            zeros,
             min,
             max,
-            mean: finite.iter().sum::<f64>() / count,
-            rms: (finite.iter().map(|v| v * v).sum::<f64>() / count).sqrt(),
-            first: values.iter().copied().take(SHOWN).collect(),
-            last: values[values.len().saturating_sub(SHOWN)..].to_vec(),
+            mean: sum / finite,
+            rms: (squares / finite).sqrt(),
+            first,
+            last,
             histogram: (0..used).map(|i| (bound(i), bound(i + 1), counts[i])).collect(),
         }
+    }
+}
+
+/// Shows every value to `look`, in order.
+fn each(view: &TensorView<'_>, mut look: impl FnMut(f64)) {
+    let mut block = vec![0.0; BLOCK.min(view.len())];
+    for start in (0..view.len()).step_by(BLOCK) {
+        let values = &mut block[..BLOCK.min(view.len() - start)];
+        view.read_into(start, values);
+        values.iter().copied().for_each(&mut look);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::DType;
+
+    #[test]
+    fn a_tensor_of_several_blocks_is_counted_to_its_end() {
+        let n = 2 * BLOCK + 7;
+        let mut values: Vec<f32> = (0..n).map(|i| i as f32).collect();
+        // In the second block, and in the last.
+        (values[BLOCK], values[BLOCK + 1], values[n - 7]) = (f32::NAN, f32::INFINITY, 0.0);
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let found = Statistics::of(&TensorView { dtype: DType::F32, shape: &[n], bytes: &bytes });
+        assert_eq!((found.elements, found.nan, found.inf, found.zeros), (n, 1, 1, 2));
+        assert_eq!((found.min, found.max), (0.0, (n - 1) as f64));
+        let finite: Vec<f64> = values.iter().map(|v| f64::from(*v)).filter(|v| v.is_finite()).collect();
+        assert_eq!(found.mean, finite.iter().sum::<f64>() / finite.len() as f64);
+        assert_eq!(found.last, [n - 6, n - 5, n - 4, n - 3, n - 2, n - 1].map(|v| v as f64));
+        assert_eq!(found.first, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(found.histogram.iter().map(|(.., count)| count).sum::<usize>(), finite.len());
+        assert!(found.histogram.iter().all(|(.., count)| *count >= n / BINS - 3), "{:?}", found.histogram);
     }
 }
