@@ -159,3 +159,11 @@ pub struct InputArgs {
     #[command(flatten)]
     pub python: PythonArg,
 }
+
+impl InputArgs {
+    /// Every point of these prompts, without an adapter.
+    pub fn every_point(prompts: Option<PathBuf>, prompt: PromptArg, steps: usize, python: PythonArg) -> Self {
+        let (points, scores) = ("*".to_owned(), "auto".to_owned());
+        Self { prompts, prompt, steps: Some(steps), lora: None, points, scores, python }
+    }
+}

@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all.
 
 use crate::error::{Error, Result};
-use std::io::Write;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
@@ -132,13 +132,10 @@ pub fn replace_file(
     is_kind: impl Fn(&[u8]) -> bool,
     write: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
-    if target.symlink_metadata().is_ok() {
-        let start = std::fs::read(target).unwrap_or_default();
-        if !is_kind(&start) {
-            return Err(Error::new("the output exists and is no earlier one of the same kind")
-                .at(target)
-                .hint("only such a one is replaced: choose another name with --out"));
-        }
+    if target.symlink_metadata().is_ok() && !is_kind(&start_of(target)) {
+        return Err(Error::new("the output exists and is no earlier one of the same kind")
+            .at(target)
+            .hint("only such a one is replaced: choose another place with --out, or remove it"));
     }
     let name = target.file_name().ok_or_else(|| {
         Error::new("the output has no name").at(target).hint("name a file, in a directory or without one")
@@ -160,6 +157,13 @@ pub fn replace_file(
     file.persist(target).map_err(|e| Error::io("put the output in place", target, &e.error))?;
     drop(made);
     Ok(())
+}
+
+/// The first bytes of a file; none where they cannot be read.
+fn start_of(file: &Path) -> Vec<u8> {
+    let mut start = Vec::new();
+    let read = std::fs::File::open(file).and_then(|file| file.take(4096).read_to_end(&mut start));
+    read.map_or_else(|_| Vec::new(), |_| start)
 }
 
 /// A staged directory that may take the place of an earlier one of the same kind, known by `mark`.
@@ -211,17 +215,12 @@ impl ReplacedDir {
     }
 }
 
-/// Writes a file whole or not at all, in place of an earlier one; `what` it is for the error.
-pub fn write_whole(what: &str, path: &Path, bytes: &[u8]) -> Result<()> {
-    let io = |e: &std::io::Error| Error::io(&format!("write {what}"), path, e);
-    let mut builder = tempfile::Builder::new();
-    // A temporary file is private; what is written here is for all to read.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    let mut file = builder.tempfile_in(parent(path)).map_err(|e| io(&e))?;
-    file.write_all(bytes).map_err(|e| io(&e))?;
-    file.persist(path).map_err(|e| io(&e.error))?;
-    Ok(())
+/// Writes a file whole or not at all, in place of an earlier one of whatever kind; `what` it is for the error.
+pub fn write_whole(what: &str, target: &Path, bytes: &[u8]) -> Result<()> {
+    let write = |path: &Path| {
+        std::fs::write(path, bytes).map_err(|e| Error::io(&format!("write {what}"), target, &e))
+    };
+    replace_file(target, |_| true, write)
 }
 
 #[cfg(test)]

@@ -72,3 +72,22 @@ pub struct RunArgs {
     #[command(flatten)]
     pub format: FormatArg,
 }
+
+impl RunArgs {
+    /// `engine` against PyTorch, captured now, for a command that writes the report itself.
+    pub fn against_torch(model: ModelArg, engine: &str, path: Option<&str>, input: InputArgs) -> Self {
+        Self {
+            model,
+            reference: Some("torch".to_owned()),
+            engine: engine.to_owned(),
+            path: path.map(str::to_owned),
+            floor: Vec::new(),
+            quantized: Vec::new(),
+            weights: None,
+            keep: Keep::None,
+            out: PathBuf::new(),
+            format: FormatArg::default(),
+            input,
+        }
+    }
+}

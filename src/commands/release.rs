@@ -6,7 +6,7 @@ use super::tokens::{Candidate, Session, Setup, planted};
 use super::{Ui, command_line, print_result, run};
 use crate::bundle::Bundle;
 use crate::checkpoint::ModelDir;
-use crate::cli::{FormatArg, InputArgs, Keep, ReleaseArgs, RunArgs};
+use crate::cli::{InputArgs, ReleaseArgs, RunArgs};
 use crate::engine::{CANDIDATES, check_known};
 use crate::error::{Error, Result};
 use crate::faults::{Fault, named};
@@ -106,30 +106,12 @@ fn layers(args: &ReleaseArgs, fault: Planted, ui: Ui) -> Result<Vec<(String, Res
         (None, true) => Some(all.path().to_path_buf()),
         (None, false) => None,
     };
-    let run_args = RunArgs {
-        model: on.model.clone(),
-        reference: Some("torch".to_owned()),
-        engine: match args.engine.as_slice() {
-            [only] => only.clone(),
-            _ => "all".to_owned(),
-        },
-        path: None,
-        floor: Vec::new(),
-        quantized: Vec::new(),
-        weights: None,
-        keep: Keep::None,
-        out: "unused".into(),
-        format: FormatArg::default(),
-        input: InputArgs {
-            prompts,
-            prompt: on.prompt.clone(),
-            steps: Some(args.steps),
-            lora: None,
-            points: "*".to_owned(),
-            scores: "auto".to_owned(),
-            python: on.python.clone(),
-        },
+    let engine = match args.engine.as_slice() {
+        [only] => only,
+        _ => "all",
     };
+    let input = InputArgs::every_point(prompts, on.prompt.clone(), args.steps, on.python.clone());
+    let run_args = RunArgs::against_torch(on.model.clone(), engine, None, input);
     let open = |name: &str, model: &ModelDir, path: Option<&str>| {
         // Of several that are not all, the others end here, before anything of theirs has run.
         if !is_chosen(args, name) {

@@ -3,6 +3,7 @@
 use super::{Ui, print_json, print_text};
 use crate::cli::{Cli, CompletionsArgs, ManArgs};
 use crate::error::{Error, Result};
+use crate::files::replace_file;
 use crate::report::Outcome;
 use clap::CommandFactory;
 use serde_json::json;
@@ -39,8 +40,10 @@ pub(super) fn man(args: &ManArgs, ui: Ui) -> Result<Outcome> {
     let mut files = Vec::new();
     for (name, command) in pages(&command, NAME) {
         let path = dir.join(format!("{name}.1"));
-        refuse_other(&path)?;
-        crate::files::write_whole("the page", &path, page(command)?.as_bytes())?;
+        let text = page(command)?;
+        let write =
+            |file: &Path| std::fs::write(file, &text).map_err(|e| Error::io("write the page", &path, &e));
+        replace_file(&path, is_page, write)?;
         files.push(path);
     }
     if ui.json {
@@ -51,15 +54,9 @@ pub(super) fn man(args: &ManArgs, ui: Ui) -> Result<Outcome> {
     Ok(Outcome::Pass)
 }
 
-/// Refuses to replace what is no page of this command.
-fn refuse_other(path: &Path) -> Result<()> {
-    match std::fs::read_to_string(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Ok(text) if text.contains(&format!("\n.TH {NAME}")) => Ok(()),
-        _ => Err(Error::new("another file has the page's name")
-            .at(path)
-            .hint("only pages of layerdiff are replaced: choose another directory, or remove the file")),
-    }
+/// True for the beginning of a page of this command.
+fn is_page(start: &[u8]) -> bool {
+    String::from_utf8_lossy(start).contains(&format!("\n.TH {NAME}"))
 }
 
 /// The command and all below it, under the names of their pages.

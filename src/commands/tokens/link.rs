@@ -3,7 +3,7 @@
 use super::super::{Ui, run};
 use super::Candidate;
 use crate::checkpoint::ModelDir;
-use crate::cli::{FormatArg, InputArgs, Keep, ModelArg, PromptArg, PythonArg, RunArgs};
+use crate::cli::{InputArgs, ModelArg, PromptArg, PythonArg, RunArgs};
 use crate::error::{Error, Result};
 use crate::prompt::Prompt;
 use crate::tokens::{LayerLink, Record, WorstPrompt};
@@ -65,27 +65,11 @@ impl Link<'_> {
             .map_err(|e| Error::io("create a temporary file", std::env::temp_dir(), &e))?;
         let line = json!({"id": prompt.id, "token_ids": tokens, "step_token_ids": step});
         writeln!(file, "{line}").map_err(|e| Error::io("write the prompt", file.path(), &e))?;
-        let args = RunArgs {
-            model: ModelArg { dir: Some(self.model.path().to_path_buf()) },
-            reference: Some("torch".to_owned()),
-            engine: candidate.name.to_owned(),
-            path: candidate.path.map(str::to_owned),
-            floor: Vec::new(),
-            quantized: Vec::new(),
-            weights: None,
-            keep: Keep::None,
-            out: "unused".into(),
-            format: FormatArg::default(),
-            input: InputArgs {
-                prompts: Some(file.path().to_path_buf()),
-                prompt: PromptArg { ids: Vec::new() },
-                steps: Some(step.len()),
-                lora: None,
-                points: "*".to_owned(),
-                scores: "auto".to_owned(),
-                python: PythonArg { file: self.python.map(Path::to_path_buf) },
-            },
-        };
+        let prompts = Some(file.path().to_path_buf());
+        let python = PythonArg { file: self.python.map(Path::to_path_buf) };
+        let input = InputArgs::every_point(prompts, PromptArg { ids: Vec::new() }, step.len(), python);
+        let model = ModelArg { dir: Some(self.model.path().to_path_buf()) };
+        let args = RunArgs::against_torch(model, candidate.name, candidate.path, input);
         let open = |name: &str, model: &ModelDir, path: Option<&str>| candidate.open(name, model, path);
         let only = run::judge(&args, &open, self.ui)?.pop().map(|(_, report)| report);
         Ok(LayerLink::new(&only.ok_or_else(|| Error::new("no engine was run"))??))
