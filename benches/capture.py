@@ -158,7 +158,7 @@ def main() -> None:
     add("--hidden", type=int, default=1024)
     add("--layers", type=int, default=8)
     add("--tokens", type=int, default=256)
-    add("--rounds", type=int, default=9)
+    add("--rounds", type=int, default=25)
     add("--short", action="store_true", help="small and once, to see that it runs")
     options = parser.parse_args()
     if options.short:

@@ -7,7 +7,7 @@
 //! cargo bench --bench capture -- --short             small, to see that it runs
 //! ```
 //!
-//! Rounds are interleaved and medians are taken; beside the time stands, where the system tells, the CPU time of all
+//! Rounds are interleaved and medians are taken, of as many rounds as fit into some minutes; beside the time stands, where the system tells, the CPU time of all
 //! threads, which says more on a busy machine. lattice has no Q4 engine for the processor: there the pass without a
 //! hook is what the others are held against.
 
@@ -26,10 +26,13 @@ use serde_json::{Value, json};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Of each of them the median counts.
-const ROUNDS: usize = 7;
+/// Of each of them the median counts: of so many at least, and of so many where they end in time.
+const ROUNDS: [usize; 2] = [7, 25];
+
+/// How long the rounds of one engine may take once there are enough of them.
+const BUDGET: Duration = Duration::from_secs(400);
 
 /// As `capture` has it.
 const SHARD_BYTES: usize = 8 << 20;
@@ -48,7 +51,7 @@ fn main() {
         [model, tokens] => measure(Path::new(model), tokens.parse().unwrap(), ROUNDS),
         ["--short"] => {
             synthesize(&synthetic, 64, 4);
-            measure(&synthetic, 16, 1);
+            measure(&synthetic, 16, [1, 1]);
         }
         [] => {
             synthesize(&synthetic, 512, 8);
@@ -88,7 +91,7 @@ impl Hook for Copied {
 /// What is timed: its name, and the engine's work on a prompt.
 type Work<'a> = (&'a str, &'a dyn Fn(&mut dyn Engine));
 
-fn measure(dir: &Path, tokens: u32, rounds: usize) {
+fn measure(dir: &Path, tokens: u32, rounds: [usize; 2]) {
     let model = ModelDir::open(dir).unwrap();
     let vocabulary = model.graph().dim("vocab") as u32;
     let prompt = Prompt {
@@ -100,7 +103,7 @@ fn measure(dir: &Path, tokens: u32, rounds: usize) {
         step_token_ids: Vec::new(),
     };
     println!(
-        "{} layers, hidden {}, vocabulary {vocabulary}; {tokens} tokens, {} threads, medians of {rounds}",
+        "{} layers, hidden {}, vocabulary {vocabulary}; {tokens} tokens, {} threads",
         model.graph().components().iter().filter_map(|c| c.layer).max().map_or(0, |last| last + 1),
         model.graph().dim("hidden"),
         rayon::current_num_threads()
@@ -133,7 +136,6 @@ fn measure(dir: &Path, tokens: u32, rounds: usize) {
     ] {
         let mut engine = open_engine(name, &model, path).unwrap();
         to_disk(engine.as_mut(), "*", false);
-        println!("\n{name} {}: all points are {:.1} MB", path.unwrap_or_default(), bytes.get() as f64 / 1e6);
         let alone = engine.run_alone(ids, &[]).unwrap();
         let no_hook: Work<'_> = ("no hook", &|engine| hooked(engine, &mut NoHook));
         let base: Work<'_> =
@@ -151,7 +153,14 @@ fn measure(dir: &Path, tokens: u32, rounds: usize) {
             ("the same, with self-check", &|engine| to_disk(engine, "*", true)),
         ];
         works.extend(hooks);
-        print(&works, &interleaved(&works, engine.as_mut(), rounds));
+        let times = interleaved(&works, engine.as_mut(), rounds);
+        println!(
+            "\n{}: all points are {:.1} MB; medians of {}",
+            path.map_or_else(|| name.to_owned(), |path| format!("{name} {path}")),
+            bytes.get() as f64 / 1e6,
+            times[0].len()
+        );
+        print(&works, &times);
     }
 }
 
@@ -159,9 +168,13 @@ fn measure(dir: &Path, tokens: u32, rounds: usize) {
 type Times = [f64; 2];
 
 /// The times that each took, by round.
-fn interleaved(works: &[Work<'_>], engine: &mut dyn Engine, rounds: usize) -> Vec<Vec<Times>> {
+fn interleaved(works: &[Work<'_>], engine: &mut dyn Engine, rounds: [usize; 2]) -> Vec<Vec<Times>> {
     let mut times = vec![Vec::new(); works.len()];
-    for _ in 0..rounds {
+    let (begin, [least, most]) = (Instant::now(), rounds);
+    for round in 0..most {
+        if round >= least && begin.elapsed() > BUDGET {
+            break;
+        }
         for ((_, work), times) in works.iter().zip(&mut times) {
             let (start, cpu) = (Instant::now(), cpu_seconds());
             work(engine);
