@@ -2,72 +2,19 @@
 
 mod common;
 
+use common::changed::Changed;
 use common::{Draft, bundled_model, edit_manifest, layerdiff};
 use layerdiff::bundle::Bundle;
 use layerdiff::capture::{Request, capture, dequantized, open_engine};
 use layerdiff::checkpoint::ModelDir;
 use layerdiff::engine::Engine;
-use layerdiff::error::Result;
-use layerdiff::hook::{At, Chain, Hook};
 use layerdiff::model::PointFilter;
 use layerdiff::prompt::{Prompt, select};
-use layerdiff::tensor::{Tensor, Values};
-use layerdiff::trace::{Evidence, Provenance, Trace, TraceWriter, WriteOptions};
+use layerdiff::tensor::Values;
+use layerdiff::trace::{Trace, TraceWriter, WriteOptions};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-
-/// An engine that computes something else at one point.
-struct Faulty {
-    engine: Box<dyn Engine>,
-    point: &'static str,
-    change: fn(&mut f32),
-}
-
-struct Plant(&'static str, fn(&mut f32));
-
-impl Hook for Plant {
-    fn wants(&self, point: &str) -> bool {
-        point == self.0
-    }
-
-    fn call(&mut self, _at: At<'_>, mut tensor: Tensor) -> Result<Tensor> {
-        if let Values::F32(values) = &mut tensor.values {
-            values.iter_mut().for_each(self.1);
-        }
-        Ok(tensor)
-    }
-}
-
-impl Engine for Faulty {
-    fn provenance(&self) -> Provenance {
-        self.engine.provenance()
-    }
-
-    fn max_tokens(&self) -> usize {
-        self.engine.max_tokens()
-    }
-
-    fn rotation(&self) -> Option<u64> {
-        self.engine.rotation()
-    }
-
-    fn generate(
-        &self,
-        tokens: &[u32],
-        count: usize,
-        choose: &mut dyn FnMut(&[f32], usize) -> u32,
-        hook: &mut dyn Hook,
-    ) -> Result<Vec<u32>> {
-        self.engine.generate(tokens, count, choose, hook)
-    }
-
-    /// Its self-check would notice, and is not what is tested.
-    fn run(&mut self, tokens: &[u32], forced: &[u32], hook: &mut dyn Hook) -> Result<Vec<Evidence>> {
-        let mut plant = Plant(self.point, self.change);
-        self.engine.run(tokens, forced, &mut Chain(vec![&mut plant, hook])).map(|_| Vec::new())
-    }
-}
 
 /// A point, and what happens to each number there.
 type Fault = (&'static str, fn(&mut f32));
@@ -94,9 +41,18 @@ impl Traces {
         let mut opened = open_engine(engine, &model, None).unwrap();
         let weights = tempfile::tempdir().unwrap();
         let weights = dequantized(opened.as_ref(), &model, &weights.path().join("f32")).unwrap();
-        if let Some((point, change)) = fault {
-            opened = Box::new(Faulty { engine: opened, point, change });
-        }
+        let mut changed;
+        let running: &mut dyn Engine = match fault {
+            Some((point, change)) => {
+                changed = Changed::new(opened.as_mut(), point, move |_, _, tensor| {
+                    if let Values::F32(values) = &mut tensor.values {
+                        values.iter_mut().for_each(change);
+                    }
+                });
+                &mut changed
+            }
+            None => opened.as_mut(),
+        };
         let (points, prompts) = (PointFilter::default(), self.prompts());
         let request = Request {
             model: &model,
@@ -107,7 +63,7 @@ impl Traces {
             quiet: true,
         };
         let out = self.root.path().join(format!("{engine}-{}", fault.map_or("sound", |(point, _)| point)));
-        capture(opened.as_mut(), &request, &out).unwrap();
+        capture(running, &request, &out).unwrap();
         out
     }
 
@@ -415,8 +371,9 @@ fn weights_that_are_not_known_have_an_unmeasured_price_on_whichever_side_they_ar
         assert_eq!(status, ["unmeasured", "unmeasured"]);
         assert!(figures.iter().all(Value::is_null));
         assert!(
-            shown.contains("quantization Q−T UNMEASURED (what a side computed with is not known")
-                && shown.contains("engine C−Q UNMEASURED (what a side computed with is not known"),
+            shown.contains(
+                "quantization Q−T and engine C−Q UNMEASURED (what a side computed with is not known"
+            ),
             "{shown}"
         );
     }

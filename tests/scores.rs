@@ -179,7 +179,7 @@ fn a_healthy_run_passes_whichever_side_has_some_rows_only() {
         let coverage = &report["coverage"];
         assert_eq!(coverage["matched"], coverage["expected"]);
         let warnings = report["warnings"].to_string();
-        assert!(warnings.contains(&format!("of {kept} of 40 in prompt p")), "{warnings}");
+        assert!(warnings.contains(&format!("(in prompt p {kept} of 40)")), "{warnings}");
         let row = point(&report, &scores);
         assert_eq!(row["shape"], serde_json::json!([4, kept, 40]));
         assert_eq!(row["elements"], 4 * kept * 40);

@@ -188,23 +188,20 @@ pub(super) fn arms(report: &Report) -> String {
     });
     let floors: Vec<String> = floors.collect();
     let engine = known(&arms.engine, worst.and_then(|w| w.engine));
+    let price = known(&arms.quantization, worst.and_then(|w| w.quantization));
     let quantization = match arms.quantization.status.as_str() {
         // What the format does to the parameters is part of what is explained: an arm would add nothing.
         "stated" => format!("quantization Q−T and engine C−Q not needed: {}", arms.quantization.description),
         "exact" => format!("quantization Q−T 0 (the same weights); engine C−Q {engine}"),
-        _ => {
-            let price = known(&arms.quantization, worst.and_then(|w| w.quantization));
-            format!("quantization Q−T {price}; engine C−Q {engine}")
-        }
+        _ if price == engine => format!("quantization Q−T and engine C−Q {engine}"),
+        _ => format!("quantization Q−T {price}; engine C−Q {engine}"),
     };
     format!(
-        "total C−T {}; floor F−T {}; {quantization}{}",
+        "{}total C−T {}; floor F−T {}; {quantization}",
+        worst
+            .map_or_else(String::new, |w| format!("at {}, where the error is largest: ", tail(&w.point, 80))),
         known(&arms.total, worst.and_then(|w| w.total)),
         if floors.is_empty() { "UNMEASURED".to_owned() } else { floors.join(", ") },
-        worst.map_or_else(String::new, |w| format!(
-            " (all at {}, where the error is largest)",
-            tail(&w.point, 80)
-        ))
     )
 }
 
