@@ -7,9 +7,9 @@
 //! cargo bench --bench capture -- --short             small, to see that it runs
 //! ```
 //!
-//! Rounds are interleaved and medians are taken, of as many rounds as fit into some minutes; beside the time stands, where the system tells, the CPU time of all
-//! threads, which says more on a busy machine. lattice has no Q4 engine for the processor: there the pass without a
-//! hook is what the others are held against.
+//! Rounds are interleaved and medians are taken, of as many rounds as fit into some minutes; beside the time stands,
+//! where the system tells, the CPU time of all threads, which says more on a busy machine. lattice has no Q4 engine for
+//! the processor: there the pass without a hook is what the others are held against.
 
 use half::bf16;
 use layerdiff::capture::open_engine;
@@ -28,11 +28,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Of each of them the median counts: of so many at least, and of so many where they end in time.
-const ROUNDS: [usize; 2] = [7, 25];
+/// How many rounds there are, of which the median counts.
+#[derive(Clone, Copy)]
+struct Rounds {
+    least: usize,
+    most: usize,
+    /// How long those of one engine may take once there are enough of them.
+    time: Duration,
+}
 
-/// How long the rounds of one engine may take once there are enough of them.
-const BUDGET: Duration = Duration::from_secs(400);
+const ROUNDS: Rounds = Rounds { least: 7, most: 25, time: Duration::from_secs(400) };
+const ONCE: Rounds = Rounds { least: 1, most: 1, ..ROUNDS };
 
 /// As `capture` has it.
 const SHARD_BYTES: usize = 8 << 20;
@@ -51,7 +57,7 @@ fn main() {
         [model, tokens] => measure(Path::new(model), tokens.parse().unwrap(), ROUNDS),
         ["--short"] => {
             synthesize(&synthetic, 64, 4);
-            measure(&synthetic, 16, [1, 1]);
+            measure(&synthetic, 16, ONCE);
         }
         [] => {
             synthesize(&synthetic, 512, 8);
@@ -91,7 +97,7 @@ impl Hook for Copied {
 /// What is timed: its name, and the engine's work on a prompt.
 type Work<'a> = (&'a str, &'a dyn Fn(&mut dyn Engine));
 
-fn measure(dir: &Path, tokens: u32, rounds: [usize; 2]) {
+fn measure(dir: &Path, tokens: u32, rounds: Rounds) {
     let model = ModelDir::open(dir).unwrap();
     let vocabulary = model.graph().dim("vocab") as u32;
     let prompt = Prompt {
@@ -168,11 +174,12 @@ fn measure(dir: &Path, tokens: u32, rounds: [usize; 2]) {
 type Times = [f64; 2];
 
 /// The times that each took, by round.
-fn interleaved(works: &[Work<'_>], engine: &mut dyn Engine, rounds: [usize; 2]) -> Vec<Vec<Times>> {
+fn interleaved(works: &[Work<'_>], engine: &mut dyn Engine, rounds: Rounds) -> Vec<Vec<Times>> {
     let mut times = vec![Vec::new(); works.len()];
-    let (begin, [least, most]) = (Instant::now(), rounds);
-    for round in 0..most {
-        if round >= least && begin.elapsed() > BUDGET {
+    let begin = Instant::now();
+    for round in 0..rounds.most {
+        // An odd number of them has one in the middle.
+        if round >= rounds.least && round % 2 == 1 && begin.elapsed() > rounds.time {
             break;
         }
         for ((_, work), times) in works.iter().zip(&mut times) {

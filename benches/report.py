@@ -1,7 +1,8 @@
 """Makes the report on speed and scale anew: reports/speed/, one section for each bench.
 
-    python benches/report.py --cold                everything: about an hour on a quiet machine
+    python benches/report.py --cold                everything: an hour and a half, machine quiet
     python benches/report.py --only compare        one section, the others as they are
+    python benches/report.py --put-together        no section: what there is, with the notes anew
 
 Sections: compare, memory, capture, pytorch, shape, replay, growth, long, start; with `--cold`,
 start also builds from nothing.
@@ -129,9 +130,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", action="append", choices=TITLES, help="these sections alone")
-    parser.add_argument("--cold", action="store_true", help="also time a build from nothing")
+    add = parser.add_argument
+    add("--only", action="append", choices=TITLES, help="these sections alone")
+    add("--cold", action="store_true", help="also time a build from nothing")
+    add("--put-together", action="store_true", help="measure nothing, put the sections together")
     options = parser.parse_args()
+    if options.put_together:
+        return put_together()
     said(["cargo", "build", "--release", "--quiet"])
     OUT.mkdir(parents=True, exist_ok=True)
     for name, make in sections(options.cold).items():
@@ -139,6 +144,11 @@ def main() -> None:
             body = make().replace(str(ROOT) + "/", "").replace(tempfile.gettempdir(), "TMP")
             made = f"{date.today().isoformat()}, {machine()}."
             (OUT / f"{name}.md").write_text(f"{body}\n\n*{made}*\n", encoding="utf-8")
+    put_together()
+
+
+def put_together() -> None:
+    """Write the report of the sections that there are, and of the notes."""
     parts = [
         f"## {title}\n\n{(OUT / f'{name}.md').read_text(encoding='utf-8')}"
         for name, title in TITLES.items()
