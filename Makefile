@@ -5,14 +5,16 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 export LAYERDIFF_PYTHON := $(BIN)/python
 
-.PHONY: test lint rust-lint rust-test python-test bench-short venv bundle reports clean
+.PHONY: test lint rust-lint python-lint rust-test python-test bench-short venv bundle reports clean
 
 # Every test; installs what it needs into the checkout, while the linter compiles.
 test:
 	$(MAKE) -j2 venv rust-lint
-	$(MAKE) lint rust-test python-test bench-short
+	$(MAKE) python-lint rust-test python-test bench-short
 
-lint: venv rust-lint
+lint: rust-lint python-lint
+
+python-lint: venv
 	$(BIN)/ruff check hooks
 	$(BIN)/ruff check --config hooks/pyproject.toml tests/html benches
 	$(BIN)/ruff format --check --config hooks/pyproject.toml hooks tests/html benches
