@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all.
 
 use crate::error::{Error, Result};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
@@ -159,9 +159,13 @@ pub fn replace_file(
     Ok(())
 }
 
-/// The first bytes of a file; none where they cannot be read.
+/// The first bytes of a file; none of what is no file, such as a pipe that would have to be waited for, or
+/// cannot be read.
 fn start_of(file: &Path) -> Vec<u8> {
     let mut start = Vec::new();
+    if !file.is_file() {
+        return start;
+    }
     let read = std::fs::File::open(file).and_then(|file| file.take(4096).read_to_end(&mut start));
     read.map_or_else(|_| Vec::new(), |_| start)
 }
@@ -216,11 +220,17 @@ impl ReplacedDir {
 }
 
 /// Writes a file whole or not at all, in place of an earlier one of whatever kind; `what` it is for the error.
-pub fn write_whole(what: &str, target: &Path, bytes: &[u8]) -> Result<()> {
-    let write = |path: &Path| {
-        std::fs::write(path, bytes).map_err(|e| Error::io(&format!("write {what}"), target, &e))
-    };
-    replace_file(target, |_| true, write)
+pub fn write_whole(what: &str, path: &Path, bytes: &[u8]) -> Result<()> {
+    let io = |e: &std::io::Error| Error::io(&format!("write {what}"), path, e);
+    // `.tmpXXXXXX`: by this name a run that clears up behind a killed one knows it.
+    let mut builder = tempfile::Builder::new();
+    // A temporary file is private; what is written here is for all to read.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    let mut file = builder.tempfile_in(parent(path)).map_err(|e| io(&e))?;
+    file.write_all(bytes).map_err(|e| io(&e))?;
+    file.persist(path).map_err(|e| io(&e.error))?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -36,7 +36,6 @@ pub(super) fn man(args: &ManArgs, ui: Ui) -> Result<Outcome> {
         }
         return Ok(Outcome::Pass);
     };
-    std::fs::create_dir_all(dir).map_err(|e| Error::io("make the directory of the pages", dir, &e))?;
     let mut files = Vec::new();
     for (name, command) in pages(&command, NAME) {
         let path = dir.join(format!("{name}.1"));

@@ -27,8 +27,8 @@ pub(super) fn some_rows(rows: &[Row<'_>]) -> Option<String> {
     let points: Vec<&str> = points.into_iter().collect();
     let (all, tokens, prompt) = (part().count(), fewest.pair.tokens, fewest.pair.prompt);
     Some(format!(
-        "of {} ({}) only the rows of some query tokens were compared (in prompt {prompt} {kept} of {tokens}): the others \
-         were not captured (`--scores`), and nothing is said of them",
+        "of {} ({}) only the rows of some query tokens were compared (in prompt {prompt} {kept} of {tokens}): the other \
+         rows were not captured (`--scores`), and nothing is said of them",
         count(all, "tensor"),
         points.join(", ")
     ))

@@ -36,6 +36,7 @@ impl Document {
                     .hint("read its faults.md");
             }
             if e.kind() == std::io::ErrorKind::NotFound {
+                // An error has one hint, and `Error::io` would have its own.
                 return Error::new(format!("cannot read the report: {e}")).at(&path).hint(
                     "check the path; `layerdiff run` writes a report, to reports/latest without --out",
                 );

@@ -193,7 +193,9 @@ pub(super) fn arms(report: &Report) -> String {
         // What the format does to the parameters is part of what is explained: an arm would add nothing.
         "stated" => format!("quantization Q−T and engine C−Q not needed: {}", arms.quantization.description),
         "exact" => format!("quantization Q−T 0 (the same weights); engine C−Q {engine}"),
-        _ if price == engine => format!("quantization Q−T and engine C−Q {engine}"),
+        "unmeasured" if arms.quantization == arms.engine => {
+            format!("quantization Q−T and engine C−Q {price}")
+        }
         _ => format!("quantization Q−T {price}; engine C−Q {engine}"),
     };
     format!(

@@ -151,7 +151,6 @@ fn a_command_line_that_cannot_be_parsed_is_one_json_document_too() {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn an_interrupted_run_leaves_nothing_behind() {
     let root = tempfile::tempdir().unwrap();

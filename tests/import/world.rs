@@ -91,9 +91,7 @@ macro_rules! refused {
         $crate::world::refused!($world, "import dumps --reference reference --out out")
     };
     ($world:expr, $line:expr) => {
-        insta::with_settings!({
-            omit_expression => true, prepend_module_to_snapshot => false, snapshot_path => "../snapshots"
-        }, {
+        insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
             insta::assert_snapshot!($world.refusal($line))
         })
     };

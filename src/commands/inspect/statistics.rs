@@ -115,4 +115,19 @@ mod tests {
         assert_eq!(found.histogram.iter().map(|(.., count)| count).sum::<usize>(), finite.len());
         assert!(found.histogram.iter().all(|(.., count)| *count >= n / BINS - 3), "{:?}", found.histogram);
     }
+
+    #[test]
+    fn of_nothing_and_of_nan_alone_there_is_no_histogram() {
+        for values in [&[][..], &[f32::NAN; 3]] {
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            let found =
+                Statistics::of(&TensorView { dtype: DType::F32, shape: &[values.len()], bytes: &bytes });
+            assert_eq!(
+                (found.elements, found.nan, found.last.len()),
+                (values.len(), values.len(), values.len())
+            );
+            assert_eq!((found.min, found.max, found.mean), (f64::INFINITY, f64::NEG_INFINITY, 0.0));
+            assert!(found.histogram.is_empty());
+        }
+    }
 }
