@@ -110,8 +110,15 @@ fn the_manual_has_a_page_for_each_command() {
     for command in commands() {
         let page = read(&format!("layerdiff-{command}.1"));
         assert!(page.contains(&format!("layerdiff\\-{command}")) && page.contains("\\-\\-json"), "{command}");
+        assert!(page.contains(".SH EXAMPLES\n.nf\n  layerdiff"), "{command} has no examples: {page}");
     }
-    assert!(read("layerdiff-faults-run.1").contains("Examples"));
+    // Examples are shown a line each, and not filled.
+    let page = read("layerdiff-faults-run.1");
+    let (_, examples) = page.split_once("\n.SH EXAMPLES\n.nf\n").unwrap_or_else(|| panic!("{page}"));
+    let (examples, rest) = examples.split_once("\n.fi\n").unwrap();
+    assert!(examples.lines().count() > 1 && !examples.contains(".SH"), "{examples}");
+    assert!(examples.lines().all(|line| line.starts_with("  layerdiff faults run")), "{examples}");
+    assert!(!rest.contains("layerdiff faults run"), "{rest}");
     assert_eq!(layerdiff(&["man"]).stdout.trim_end(), read("layerdiff.1").trim_end());
     // Earlier pages are replaced, and nothing else is.
     assert_eq!(layerdiff(&["man", "--out", out.to_str().unwrap()]).code, 0);

@@ -7,6 +7,10 @@ use std::path::PathBuf;
 
 /// Arguments of `faults`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  layerdiff faults list
+  layerdiff faults run --fault rope-interleaved")]
 pub struct FaultsArgs {
     /// What to do.
     #[command(subcommand)]
@@ -24,7 +28,12 @@ pub enum FaultsCommand {
 
 /// Arguments of `faults list`.
 #[derive(Debug, Args)]
-#[command(after_help = Weight::LEGEND)]
+#[command(after_help = format!("\
+{}.
+
+Examples:
+  layerdiff faults list
+  layerdiff faults list --model DIR --json", Weight::LEGEND))]
 pub struct FaultsListArgs {
     /// The model whose components are named [default: the bundled model].
     #[arg(long, value_name = "DIR")]

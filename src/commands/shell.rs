@@ -72,5 +72,21 @@ fn page(command: clap::Command) -> Result<String> {
     let failed = |e: std::io::Error| Error::new(format!("cannot make the page: {e}"));
     let version = concat!("layerdiff ", env!("CARGO_PKG_VERSION"));
     clap_mangen::Man::new(command).source(version).render(&mut page).map_err(failed)?;
-    Ok(String::from_utf8_lossy(&page).into_owned())
+    Ok(with_examples(&String::from_utf8_lossy(&page)))
+}
+
+/// The page with its examples in a section of their own, a line a command: `clap_mangen` has them in one with the
+/// notes, where `man` fills lines and spaces them out.
+fn with_examples(page: &str) -> String {
+    let Some((before, rest)) = page.split_once(".SH EXTRA\n") else { return page.to_owned() };
+    let end = rest.find(".SH ").unwrap_or(rest.len());
+    let (extra, after) = rest.split_at(end);
+    let (notes, examples) = extra.split_once("Examples:\n").unwrap_or((extra, ""));
+    let section = |name: &str, text: &str| {
+        let text = text.trim_end();
+        if text.is_empty() { String::new() } else { format!(".SH {name}\n{text}\n") }
+    };
+    let examples = section("EXAMPLES\n.nf", examples);
+    let examples = if examples.is_empty() { examples } else { examples + ".fi\n" };
+    [before, &section("NOTES", notes), &examples, after].concat()
 }

@@ -16,8 +16,8 @@ mod softmax;
 use super::Fault;
 use crate::error::{Error, Result, nearest};
 
-/// Where a fault is known from: the list that the project started with.
-const LIST: &str = "the project's list of shipped bugs (faults.md)";
+/// Where a fault is known from, of those that the project started with: their list was not a public one.
+const LIST: &str = "bugs that engines have shipped, as this project has gathered them";
 
 /// All faults, and after them what must not be reported.
 pub fn catalogue() -> impl Iterator<Item = &'static Fault> {
