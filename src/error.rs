@@ -12,7 +12,15 @@ pub struct Error {
     message: String,
     expected: Option<(String, String)>,
     path: Option<PathBuf>,
-    hint: Option<String>,
+    hint: Option<Hint>,
+}
+
+/// What the user can do.
+#[derive(Clone, PartialEq, Eq)]
+enum Hint {
+    /// As good as can be said without knowing what it was about; a better one takes its place.
+    Usual(&'static str),
+    Own(String),
 }
 
 /// The result of all fallible functions of this crate.
@@ -38,7 +46,19 @@ impl Error {
 
     /// Adds what the user can do, unless a deeper place has already said it.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint.get_or_insert_with(|| hint.into());
+        if !matches!(self.hint, Some(Hint::Own(_))) {
+            self.hint = Some(Hint::Own(hint.into()));
+        }
+        self
+    }
+
+    /// Names what is, or lies in, `to` where the error names it in `from`: what is being written has another name
+    /// until it is complete.
+    pub fn moved(mut self, from: &Path, to: &Path) -> Self {
+        let rest = self.path.as_deref().and_then(|path| path.strip_prefix(from).ok());
+        if let Some(rest) = rest {
+            self.path = Some(if rest.as_os_str().is_empty() { to.to_path_buf() } else { to.join(rest) });
+        }
         self
     }
 
@@ -55,10 +75,12 @@ impl Error {
 
     /// An error of the operating system while doing `what` with `path`.
     pub fn io(what: &str, path: impl AsRef<Path>, source: &std::io::Error) -> Self {
-        let error = Self::new(format!("cannot {what}: {source}")).at(path);
+        let mut error = Self::new(format!("cannot {what}: {source}")).at(path);
         match source.kind() {
             std::io::ErrorKind::NotFound => {
-                error.hint("check the path; relative paths start at the current directory")
+                error.hint =
+                    Some(Hint::Usual("check the path; relative paths start at the current directory"));
+                error
             }
             std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists => {
                 error.hint("a file is in the way: a part of this path has to be a directory")
@@ -67,7 +89,7 @@ impl Error {
                 "choose a file that you may read and a place where you may write, or change the permissions",
             ),
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                error.hint("free some disk space, or choose fewer points with --points")
+                error.hint("free some disk space; a trace needs less with fewer --points")
             }
             _ => error,
         }
@@ -83,10 +105,11 @@ impl fmt::Display for Error {
         if let Some(path) = &self.path {
             write!(f, "\n      path: {}", plain(&path.display().to_string()))?;
         }
-        if let Some(hint) = &self.hint {
-            write!(f, "\n  hint: {hint}")?;
+        match &self.hint {
+            Some(Hint::Usual(hint)) => write!(f, "\n  hint: {hint}"),
+            Some(Hint::Own(hint)) => write!(f, "\n  hint: {hint}"),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -166,6 +189,23 @@ mod tests {
     #[test]
     fn a_text_of_strangers_is_on_one_line_and_commands_no_terminal() {
         assert_eq!(plain("a\n\x1b[31mb\u{202e}é"), "a\\n\\u{1b}[31mb\\u{202e}é");
+    }
+
+    #[test]
+    fn what_is_being_written_is_called_as_it_will_be() {
+        let error = |path: &str| Error::new("full").at(path).moved(Path::new("a/.b.x"), Path::new("a/b"));
+        for (path, shown) in [("a/.b.x", "a/b"), ("a/.b.x/c", "a/b/c"), ("a/c", "a/c")] {
+            assert_eq!(error(path).to_string(), format!("full\n      path: {shown}"));
+        }
+    }
+
+    #[test]
+    fn a_hint_takes_the_place_of_the_usual_one_for_a_missing_file() {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let error = Error::io("read it", "a", &missing);
+        assert!(error.to_string().contains("hint: check the path"));
+        let error = error.hint("first").hint("second").to_string();
+        assert!(error.ends_with("hint: first"), "{error}");
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub fn staging_dir(target: &Path) -> Result<StagedDir> {
     if target.symlink_metadata().is_ok() {
         return Err(Error::new("the output already exists")
             .at(target)
-            .hint("nothing is ever overwritten: choose another name, or remove it first"));
+            .hint("it is not overwritten: choose another name, or remove it first"));
     }
     let staged = stage_beside(target)?;
     remove_on_interrupt(staged.path());
@@ -147,7 +147,7 @@ pub fn replace_file(
         .suffix(&ending)
         .tempfile_in(parent(target))
         .map_err(|e| Error::io("create the output", target, &e))?;
-    write(file.path())?;
+    write(file.path()).map_err(|e| e.moved(file.path(), target))?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -198,6 +198,11 @@ impl ReplacedDir {
     /// Where to write.
     pub fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Has something written into it; an error names the place where it would have been.
+    pub fn write<T>(&self, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+        write(self.path()).map_err(|e| e.moved(self.path(), &self.target))
     }
 
     /// Puts the new directory in place; the old one is there until then.

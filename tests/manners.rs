@@ -53,7 +53,7 @@ fn the_doctor_names_what_is_wrong_with_a_model() {
         run.stdout
     );
     assert!(
-        run.stdout.contains("config.json") && run.stdout.contains("hint: check the path"),
+        run.stdout.contains("config.json") && run.stdout.contains("hint: --model wants"),
         "{}",
         run.stdout
     );

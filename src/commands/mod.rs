@@ -113,7 +113,7 @@ fn print_text(text: &str) -> Result<()> {
 fn publish(report: &Report, out: Option<ReplacedDir>, target: Option<&Path>, ui: Ui) -> Result<Outcome> {
     if let Some(staged) = out {
         let _stage = crate::progress::stage("writing the report");
-        write_all(report, staged.path())?;
+        staged.write(|dir| write_all(report, dir))?;
         staged.publish()?;
     }
     let files: Vec<PathBuf> =
@@ -131,7 +131,7 @@ fn publish(report: &Report, out: Option<ReplacedDir>, target: Option<&Path>, ui:
 /// Prints the reports of several engines and writes them.
 fn publish_set(set: &ReportSet, out: ReplacedDir, target: &Path, ui: Ui) -> Result<Outcome> {
     let stage = crate::progress::stage("writing the report");
-    set.write_all(out.path())?;
+    out.write(|dir| set.write_all(dir))?;
     drop(stage);
     out.publish()?;
     let files = ["report.md", "report.html"].map(|name| target.join(name));

@@ -69,7 +69,7 @@ pub(super) fn run(args: &ReleaseArgs, ui: Ui) -> Result<Outcome> {
         }
         release.add(EngineRelease::new(name, (tokens.as_ref(), by_layer.as_ref()), errors));
     }
-    release.write(out.path())?;
+    out.write(|dir| release.write(dir))?;
     out.publish()?;
     let files = [args.out.join("report.md")];
     print_result(ui, &release, || release.github(), |width| release.terminal(width), &files)?;

@@ -35,13 +35,8 @@ impl Document {
                     .at(&path)
                     .hint("read its faults.md");
             }
-            if e.kind() == std::io::ErrorKind::NotFound {
-                // An error has one hint, and `Error::io` would have its own.
-                return Error::new(format!("cannot read the report: {e}")).at(&path).hint(
-                    "check the path; `layerdiff run` writes a report, to reports/latest without --out",
-                );
-            }
             Error::io("read the report", &path, &e)
+                .hint("check the path; `layerdiff run` writes a report, to reports/latest without --out")
         })?;
         let head: Head = serde_json::from_str(&text).map_err(|e| malformed(&path, &e))?;
         if head.version != VERSION {

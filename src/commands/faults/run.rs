@@ -96,11 +96,13 @@ pub(super) fn run(args: &FaultsRunArgs, ui: Ui) -> Result<Outcome> {
     let text = scores.iter().map(table::text).collect::<Vec<_>>().join("\n\n");
     if let Some(out) = out {
         let files = [("faults.json", json::digest(&scores)), ("faults.md", markdown::report(&scores))];
-        for (name, text) in files {
-            let path = out.path().join(name);
-            std::fs::write(&path, text).map_err(|e| Error::io("write the score", &path, &e))?;
-        }
-        crate::report::junit::write(&junit::suites(&scores), out.path())?;
+        out.write(|dir| {
+            for (name, text) in files {
+                let path = dir.join(name);
+                std::fs::write(&path, text).map_err(|e| Error::io("write the score", &path, &e))?;
+            }
+            crate::report::junit::write(&junit::suites(&scores), dir)
+        })?;
         out.publish()?;
     }
     if ui.json {

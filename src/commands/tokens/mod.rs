@@ -46,7 +46,7 @@ pub(super) fn run(args: &TokensArgs, ui: Ui) -> Result<Outcome> {
     let candidate =
         Candidate { name: &args.engine, path: args.path.as_deref(), fault: fault.map(|f| (f, args.layer)) };
     let report = session.judge(&candidate, &profile)?;
-    write_tokens(&report, out.path())?;
+    out.write(|dir| write_tokens(&report, dir))?;
     out.publish()?;
     let files = [args.out.join("report.md")];
     print_result(ui, &report, || tokens_github(&report), |width| tokens_terminal(&report, width), &files)?;

@@ -70,12 +70,14 @@ pub(crate) fn png(scene: &Scene, path: &Path) -> Result<()> {
         backend.present().map_err(|e| failed(&e))?;
     }
     let small = averaged(&pixels, width, height);
-    let io = |e: &dyn std::fmt::Display| {
-        Error::io("write the picture", path, &std::io::Error::other(e.to_string()))
+    // What the system says of a full disk does not come through the library: writing as much says it again.
+    let refused = |e: &dyn std::fmt::Display| match std::fs::write(path, &small) {
+        Err(io) => Error::io("write the picture", path, &io),
+        Ok(()) => failed(e),
     };
     let mut backend = BitMapBackend::new(path, size);
-    backend.blit_bitmap((0, 0), size, &small).map_err(|e| io(&e))?;
-    backend.present().map_err(|e| io(&e))
+    backend.blit_bitmap((0, 0), size, &small).map_err(|e| failed(&e))?;
+    backend.present().map_err(|e| refused(&e))
 }
 
 fn failed(error: &dyn std::fmt::Display) -> Error {
