@@ -4,7 +4,7 @@ The trace is the faulty candidate of the sample report in `reports/planted-norm-
 
     python hooks/scripts/planted_norm_eps.py OUT
     cd src/bundle
-    layerdiff compare reference OUT --prompt code-01 --floor floors/float64.json
+    layerdiff compare reference OUT --prompt code-01 --model model --floor floors/float64.json
 """
 
 import json
