@@ -50,7 +50,7 @@ pub struct Cli {
     /// One JSON document on stdout instead of text.
     #[arg(long, global = true)]
     pub json: bool,
-    /// No progress bars, and no talk but errors.
+    /// No progress bars and no talk but errors: the result alone.
     #[arg(long, short, global = true)]
     pub quiet: bool,
     /// Say on stderr what is done and how long it took; twice, also what Python says.

@@ -8,8 +8,8 @@ mod set;
 use super::escape::{code, plain, prose};
 use super::stops::{self, Stop, kinds, stops};
 use super::text::{
-    arms, coverage, ignored_adapter, maybe, multiple, number, outcomes, runs, self_check, short_headline,
-    sides, tail, warnings, word,
+    arms, coverage, ignored_adapter, maybe, multiple, number, outcomes, ratios_of, runs, self_check,
+    short_headline, sides, tail, warnings, word,
 };
 use super::{PromptReport, Report, State};
 use super::{ratios, replays};
@@ -269,8 +269,10 @@ fn faults(report: &Report, most: usize, chars: usize) -> Vec<String> {
         String::new(),
         format!("**Faults**{left_out}"),
         String::new(),
-        "| point | largest rel L2 | largest ratio, × explained | which is at | prompts and steps | why |"
-            .to_owned(),
+        format!(
+            "| point | largest rel L2 | largest ratio, × {} | which is at | prompts and steps | why |",
+            ratios_of(report)
+        ),
         "|---|---|---|---|---|---|".to_owned(),
     ];
     lines.extend(points.iter().take(most).map(|point| {

@@ -6,7 +6,7 @@ mod set;
 use super::replays;
 use super::stops::{self, Stop, kinds, stops};
 use super::text::{
-    arms, clean, coverage, ignored_adapter, maybe, multiple, number, outcomes, runs, self_check,
+    arms, clean, coverage, ignored_adapter, maybe, multiple, number, outcomes, ratios_of, runs, self_check,
     short_headline, sides, tail, warnings, word, wrap,
 };
 use super::{Outcome, Report};
@@ -165,7 +165,7 @@ impl Page<'_> {
     /// The points where an error is born, each once, with its largest error and ratio and how often.
     fn faults(&self) -> String {
         let points = stops::faulty_points(self.report);
-        let than = if self.report.verdict.rests_on == "replay" { "rounding" } else { "explained" };
+        let than = ratios_of(self.report);
         let list = points.iter().take(5).map(|point| {
             let often = match point.often {
                 1 => String::new(),

@@ -198,13 +198,22 @@ pub(super) fn arms(report: &Report) -> String {
         }
         _ => format!("quantization Q−T {price}; engine C−Q {engine}"),
     };
+    // The point is that of the largest C − Q where that is known, whatever C − T is elsewhere.
+    let why = match worst.and_then(|w| w.engine) {
+        Some(_) if arms.quantization.status == "measured" => "where the engine adds most",
+        _ => "where the error is largest",
+    };
     format!(
         "{}total C−T {}; floor F−T {}; {quantization}",
-        worst
-            .map_or_else(String::new, |w| format!("at {}, where the error is largest: ", tail(&w.point, 80))),
+        worst.map_or_else(String::new, |w| format!("at {}, {why}: ", tail(&w.point, 80))),
         known(&arms.total, worst.and_then(|w| w.total)),
         if floors.is_empty() { "UNMEASURED".to_owned() } else { floors.join(", ") },
     )
+}
+
+/// What the ratios of a report's faults are multiples of.
+pub(super) fn ratios_of(report: &Report) -> &'static str {
+    if report.verdict.rests_on == "replay" { "rounding" } else { "explained" }
 }
 
 /// How many of a set's engines have its outcome: `1 of 6 engines`.

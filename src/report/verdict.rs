@@ -286,11 +286,25 @@ fn unmeasured(rows: &[Row<'_>]) -> Vec<String> {
     let sentence = |(pair, note): &(&Pair<'_>, &str)| {
         format!("{} (prompt {}, step {}): {note}.", pair.point, pair.prompt, pair.step)
     };
-    let mut sentences: Vec<String> = missing.iter().take(5).map(sentence).collect();
+    let mut sentences: Vec<String> = without_prompts(rows).into_iter().collect();
+    sentences.extend(missing.iter().take(5).map(sentence));
     if missing.len() > 5 {
         sentences.push(format!("{} more are in report.json.", missing.len() - 5));
     }
     sentences
+}
+
+/// That there are prompts of which nothing was compared, beside others.
+fn without_prompts(rows: &[Row<'_>]) -> Option<String> {
+    let all: BTreeSet<&str> = rows.iter().map(|row| row.pair.prompt).collect();
+    let compared: BTreeSet<&str> =
+        rows.iter().filter(|row| row.total.is_some()).map(|row| row.pair.prompt).collect();
+    let without: Vec<&str> = all.difference(&compared).copied().collect();
+    let first = without.first().filter(|_| !compared.is_empty())?;
+    let more = if without.len() > 1 { format!(" and {} more", without.len() - 1) } else { String::new() };
+    Some(format!(
+        "Nothing was compared of prompt {first}{more}: `--prompt` chooses those that both sides have."
+    ))
 }
 
 /// The largest error of the kind that `of` takes from a row, with its place.

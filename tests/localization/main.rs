@@ -315,6 +315,8 @@ fn a_prompt_that_a_side_lacks_is_unmeasured() {
         let outcomes: Vec<&Value> =
             report.json["prompts"].as_array().unwrap().iter().map(|p| &p["outcome"]).collect();
         assert_eq!(outcomes, ["pass", "unmeasured"]);
+        let reasons = report.json["verdict"]["reasoning"].to_string();
+        assert!(reasons.contains("Nothing was compared of prompt two: `--prompt` chooses"), "{reasons}");
     }
 }
 

@@ -47,6 +47,7 @@ pub(super) fn figure<'a>(
         unit: REL_L2,
         outcome,
         faults: &[],
+        ratios_of: "explained",
         labels,
         growth: None,
         stops: all.iter().collect(),

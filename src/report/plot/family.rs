@@ -4,6 +4,7 @@ use super::figure::{Figure, REL_L2, title, value};
 use super::series::{Series, Value};
 use super::theme;
 use crate::report::stops::{self, Kind, Stop};
+use crate::report::text::ratios_of;
 use crate::report::{PointReport, Report};
 
 /// The points of one family, or all of a report that has only a few, a curve for each kind of point.
@@ -27,6 +28,7 @@ pub(super) fn figure<'a>(
         unit: REL_L2,
         outcome: report.outcome,
         faults: &report.faults,
+        ratios_of: ratios_of(report),
         labels: Vec::new(),
         growth: report.growth.first_point.as_deref(),
         stops,

@@ -28,6 +28,8 @@ pub(super) struct Figure<'a> {
     pub outcome: Outcome,
     /// The faults; the first that the picture shows is called out.
     pub faults: &'a [Fault],
+    /// What their ratios are multiples of.
+    pub ratios_of: &'static str,
     /// Marks that are named where they stand.
     pub labels: Vec<Label>,
     /// Where the error starts to grow, called out where there is no fault.
@@ -179,7 +181,7 @@ impl Figure<'_> {
         let fault = |fault: &Fault| {
             let spot = find(&fault.point)?;
             let ratio = multiple(largest_at(fault, self.faults, |f| f.ratio));
-            let size = format!("largest error {}, ratio {ratio} × explained", number(spot.error));
+            let size = format!("largest error {}, ratio {ratio} × {}", number(spot.error), self.ratios_of);
             Some((spot, vec![format!("born: {}", short(&fault.point)), size]))
         };
         if let Some(callout) = self.faults.iter().find_map(fault) {

@@ -4,6 +4,7 @@ use super::figure::{Figure, REL_L2, title};
 use super::series::{Dash, Marker, Series, Style, Value};
 use super::theme;
 use crate::report::stops::{self, Kind, Stop};
+use crate::report::text::ratios_of;
 use crate::report::{PointReport, Report};
 
 const NOT_COMPARED: Style =
@@ -66,6 +67,7 @@ pub(super) fn figure<'a>(report: &'a Report, all: &'a [Stop<'a>], kinds: &'a [Ki
         unit: REL_L2,
         outcome: report.outcome,
         faults: &report.faults,
+        ratios_of: ratios_of(report),
         labels: Vec::new(),
         growth: report.growth.first_point.as_deref(),
         stops: all.iter().collect(),

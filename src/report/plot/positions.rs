@@ -38,6 +38,7 @@ pub(super) fn curves(
         unit,
         outcome,
         faults: &[],
+        ratios_of: "explained",
         labels: Vec::new(),
         growth: None,
         stops: stops.iter().collect(),

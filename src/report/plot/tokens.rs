@@ -33,6 +33,7 @@ pub(super) fn scene(report: &Report) -> Scene {
         unit: REL_L2,
         outcome: report.outcome,
         faults: &[],
+        ratios_of: "explained",
         labels: Vec::new(),
         growth: None,
         stops: stops.iter().collect(),
