@@ -62,10 +62,10 @@ pub(super) fn run(args: &ReleaseArgs, ui: Ui) -> Result<Outcome> {
         let tokens = tokens.map_err(|e| errors.push(format!("tokens: {e}"))).ok();
         let by_layer = by_layer.map_err(|e| errors.push(format!("layers: {e}"))).ok();
         if let Some(report) = &tokens {
-            write_into(&dir.join("tokens"), |dir| write_tokens(report, dir))?;
+            out.write(|_| write_into(&dir.join("tokens"), |dir| write_tokens(report, dir)))?;
         }
         if let Some(report) = &by_layer {
-            write_into(&dir.join("layers"), |dir| write_all(report, dir).map(drop))?;
+            out.write(|_| write_into(&dir.join("layers"), |dir| write_all(report, dir).map(drop)))?;
         }
         release.add(EngineRelease::new(name, (tokens.as_ref(), by_layer.as_ref()), errors));
     }

@@ -82,11 +82,10 @@ fn with_examples(page: &str) -> String {
     let end = rest.find(".SH ").unwrap_or(rest.len());
     let (extra, after) = rest.split_at(end);
     let (notes, examples) = extra.split_once("Examples:\n").unwrap_or((extra, ""));
-    let section = |name: &str, text: &str| {
+    // Maps and tables stand among the notes too.
+    let unfilled = |name: &str, text: &str| {
         let text = text.trim_end();
-        if text.is_empty() { String::new() } else { format!(".SH {name}\n{text}\n") }
+        if text.is_empty() { String::new() } else { format!(".SH {name}\n.nf\n{text}\n.fi\n") }
     };
-    let examples = section("EXAMPLES\n.nf", examples);
-    let examples = if examples.is_empty() { examples } else { examples + ".fi\n" };
-    [before, &section("NOTES", notes), &examples, after].concat()
+    [before, &unfilled("NOTES", notes), &unfilled("EXAMPLES", examples), after].concat()
 }

@@ -129,10 +129,8 @@ impl Arms {
 
 fn stated(candidate: &Provenance) -> String {
     let worst = candidate.parameter_error.values().copied().max_by(f64::total_cmp).unwrap_or(0.0);
-    let changed = count(candidate.parameter_error.len(), "tensor");
-    format!(
-        "16 bits change {changed} of weights, by a relative L2 of at most {worst:.1e}, which is allowed for"
-    )
+    let changed = count(candidate.parameter_error.len(), "weight tensor");
+    format!("16 bits change {changed} by a relative L2 of at most {worst:.1e}, which is allowed for")
 }
 
 /// The errors of a row, as far as they are known; `quantized` says whether the candidate is.

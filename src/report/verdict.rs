@@ -303,7 +303,7 @@ fn without_prompts(rows: &[Row<'_>]) -> Option<String> {
     let first = without.first().filter(|_| !compared.is_empty())?;
     let more = if without.len() > 1 { format!(" and {} more", without.len() - 1) } else { String::new() };
     Some(format!(
-        "Nothing was compared of prompt {first}{more}: `--prompt` chooses those that both sides have."
+        "Nothing was compared of prompt {first}{more}: if a side lacks it, `--prompt` chooses others."
     ))
 }
 

@@ -316,7 +316,10 @@ fn a_prompt_that_a_side_lacks_is_unmeasured() {
             report.json["prompts"].as_array().unwrap().iter().map(|p| &p["outcome"]).collect();
         assert_eq!(outcomes, ["pass", "unmeasured"]);
         let reasons = report.json["verdict"]["reasoning"].to_string();
-        assert!(reasons.contains("Nothing was compared of prompt two: `--prompt` chooses"), "{reasons}");
+        assert!(
+            reasons.contains("Nothing was compared of prompt two: if a side lacks it, `--prompt` chooses"),
+            "{reasons}"
+        );
     }
 }
 

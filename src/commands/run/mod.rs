@@ -47,19 +47,13 @@ pub(super) fn run(args: &RunArgs, ui: Ui) -> Result<Outcome> {
     let out = ReplacedDir::stage(&args.out, "report.json")?;
     let mut set = ReportSet::new(command_line());
     let mut only = None;
-    each(args, reference, &open_engine, Some(out.path()), ui, |engine, report| match report {
-        report if args.engine != ALL => {
-            only = Some(report?);
-            Ok(())
+    each(args, reference, &open_engine, Some(out.path()), ui, |engine, report| {
+        match report.map_err(|e| e.moved(out.path(), &args.out)) {
+            report if args.engine != ALL => only = Some(report?),
+            Ok(report) => set.add(report),
+            Err(error) => set.add_error(engine, &error.to_string()),
         }
-        Ok(report) => {
-            set.add(report);
-            Ok(())
-        }
-        Err(error) => {
-            set.add_error(engine, &error.to_string());
-            Ok(())
-        }
+        Ok(())
     })?;
     let outcome = match only {
         Some(report) => publish(&report, Some(out), Some(&args.out), ui),

@@ -3,8 +3,8 @@
 use super::super::json::{Diagnosis, Fault, Outcome, PromptReport};
 use super::super::set::EngineResult;
 use super::super::text::{
-    arms, compared_with, coverage, ignored_adapter, runs, self_check, share, short_headline, sides, warnings,
-    word,
+    arms, compared_with, coverage, ignored_adapter, ratios_of, runs, self_check, share, short_headline,
+    sides, warnings, word,
 };
 use super::super::{Report, ReportSet, first_diagnosis, replays};
 use super::formula::formula;
@@ -53,6 +53,8 @@ struct View<'a> {
     warnings: Vec<&'a str>,
     first_fault: Option<&'a Fault>,
     faults: &'a [Fault],
+    /// What their ratios are multiples of.
+    ratios_of: &'static str,
     diagnosis: &'a [Diagnosis],
     command: &'a [String],
     columns: &'static [&'static str],
@@ -120,6 +122,7 @@ fn view(report: &Report) -> View<'_> {
         warnings: warnings(report),
         first_fault: report.first_fault.as_ref(),
         faults: &report.faults,
+        ratios_of: ratios_of(report),
         diagnosis: &report.diagnosis,
         command: &report.provenance.command,
         columns: &COLUMNS,

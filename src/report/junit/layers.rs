@@ -1,7 +1,7 @@
 //! The cases of a comparison by layer: one for each layer and each point before and after them.
 
 use super::super::stops::{Faulty, Kind, Stop, faulty_points, kinds, stops};
-use super::super::text::{check_status, multiple, number, self_check, short_headline, sides};
+use super::super::text::{check_status, multiple, number, ratios_of, self_check, short_headline, sides};
 use super::super::{Diagnosis, Report, ReportSet, State};
 use super::{Case, Found, Suite};
 use crate::trace::Status;
@@ -13,7 +13,7 @@ pub(crate) fn of_report(report: &Report) -> Suite {
     for stop in stops(report) {
         let here: Vec<&Faulty<'_>> =
             faulty.iter().filter(|f| stop.points.iter().any(|p| p.point == f.worst.point)).collect();
-        cases.push(Case::new(name(&stop, &kinds), found(&stop, &here, &report.diagnosis)));
+        cases.push(Case::new(name(&stop, &kinds), found(&stop, &here, report)));
     }
     cases.push(Case::outcome(report.outcome, short_headline(report)));
     Suite { name: sides(report), cases }
@@ -37,17 +37,18 @@ fn name(stop: &Stop<'_>, kinds: &[Kind]) -> String {
     }
 }
 
-fn found(stop: &Stop<'_>, faulty: &[&Faulty<'_>], diagnosis: &[Diagnosis]) -> Found {
+fn found(stop: &Stop<'_>, faulty: &[&Faulty<'_>], report: &Report) -> Found {
     if let Some(first) = faulty.first() {
-        let lines: Vec<String> = faulty.iter().map(|f| described(f, diagnosis)).collect();
+        let lines: Vec<String> = faulty.iter().map(|f| described(f, &report.diagnosis)).collect();
         let more = match faulty.len() - 1 {
             0 => String::new(),
             n => format!(", and at {n} more"),
         };
         let said = format!(
-            "an error is born at {}{more}: {} × what is explained",
+            "an error is born at {}{more}: {} × {}",
             first.worst.point,
-            multiple(first.worst.ratio)
+            multiple(first.worst.ratio),
+            ratios_of(report)
         );
         return Found::Failure(said, lines.join("\n"));
     }

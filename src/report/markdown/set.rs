@@ -40,7 +40,7 @@ pub(super) fn overview(set: &ReportSet, links: Links, chars: usize) -> Vec<Strin
     lines.extend(set.engines.iter().map(|engine| row(engine, links)));
     lines.extend([
         String::new(),
-        "Relative L2 errors at the point where the engine adds most. T: the reference; F: the same in the precision named; Q: the same on the engine's dequantized weights; C: the engine. – is UNMEASURED or not needed: an engine's own report says which.".to_owned(),
+        "Relative L2 errors at the point where the engine adds most (the largest total where that is not known). T: the reference; F: the same in the precision named; Q: the same on the engine's dequantized weights; C: the engine. – is UNMEASURED or not needed: an engine's own report says which.".to_owned(),
     ]);
     lines
 }

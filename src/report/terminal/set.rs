@@ -28,7 +28,7 @@ pub fn terminal_set(set: &ReportSet, colour: bool, width: usize) -> String {
     for engine in &set.engines {
         lines.push(row(engine, colour, point));
     }
-    let key = "Relative L2 errors where the engine adds most: total C−T, PyTorch in bfloat16 F−T, price of quantization Q−T, engine C−Q; – is UNMEASURED or not needed: an engine's own report says which.";
+    let key = "Relative L2 errors where the engine adds most (the largest total where that is not known): total C−T, PyTorch in bfloat16 F−T, price of quantization Q−T, engine C−Q; – is UNMEASURED or not needed: an engine's own report says which.";
     lines.extend(wrap(key, width));
     lines.push(String::new());
     for engine in &set.engines {

@@ -57,7 +57,7 @@ function enginesSection(set, reports, page) {
     el(
       "table",
       { class: "numbers" },
-      el("caption", {}, "Relative L2 errors where the engine adds most; – is UNMEASURED or not needed: an engine's own report says which"),
+      el("caption", {}, "Relative L2 errors where the engine adds most (the largest total where that is not known); – is UNMEASURED or not needed: an engine's own report says which"),
       headRow(heads),
       el("tbody", {}, rows),
     ),

@@ -112,7 +112,7 @@ function faultsSection(report, page) {
       el(
         "table",
         { class: "numbers" },
-        headRow(["point", "relative L2", "of what is explained", "first in", "prompts and steps"]),
+        headRow(["point", "relative L2", `× ${report.ratios_of}`, "first in", "prompts and steps"]),
         el("tbody", {}, rows),
       ),
     ),
