@@ -203,7 +203,7 @@ fn of_some_rows_of_scores_the_same_is_said_as_of_all() {
         assert_eq!(report["coverage"]["matched"], report["coverage"]["expected"]);
         assert_eq!(report["verdict"]["rests_on"], "replay");
         let warnings = report["warnings"].to_string();
-        assert!(warnings.contains("of 6 of 23 in prompt long"), "{warnings}");
+        assert!(warnings.contains("(in prompt long 6 of 23)"), "{warnings}");
     }
     for (fault, components) in planted {
         let (code, report) = family.compare(fault);
