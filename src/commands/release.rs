@@ -52,7 +52,6 @@ pub(super) fn run(args: &ReleaseArgs, ui: Ui) -> Result<Outcome> {
     let mut release =
         Release::new(command_line(), fault.map(planted).map(|said| said.trim_start().to_owned()));
     for (name, profile) in chosen.iter().zip(&profiles) {
-        let dir = out.path().join(name);
         let candidate = Candidate { name, path: None, fault };
         let (tokens, by_layer) = match &mut source {
             Source::Live(session, layers) => (session.judge(&candidate, profile), of_engine(layers, name)),
@@ -62,10 +61,12 @@ pub(super) fn run(args: &ReleaseArgs, ui: Ui) -> Result<Outcome> {
         let tokens = tokens.map_err(|e| errors.push(format!("tokens: {e}"))).ok();
         let by_layer = by_layer.map_err(|e| errors.push(format!("layers: {e}"))).ok();
         if let Some(report) = &tokens {
-            out.write(|_| write_into(&dir.join("tokens"), |dir| write_tokens(report, dir)))?;
+            out.write(|out| write_into(&out.join(name).join("tokens"), |dir| write_tokens(report, dir)))?;
         }
         if let Some(report) = &by_layer {
-            out.write(|_| write_into(&dir.join("layers"), |dir| write_all(report, dir).map(drop)))?;
+            out.write(|out| {
+                write_into(&out.join(name).join("layers"), |dir| write_all(report, dir).map(drop))
+            })?;
         }
         release.add(EngineRelease::new(name, (tokens.as_ref(), by_layer.as_ref()), errors));
     }

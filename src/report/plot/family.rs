@@ -4,7 +4,6 @@ use super::figure::{Figure, REL_L2, title, value};
 use super::series::{Series, Value};
 use super::theme;
 use crate::report::stops::{self, Kind, Stop};
-use crate::report::text::ratios_of;
 use crate::report::{PointReport, Report};
 
 /// The points of one family, or all of a report that has only a few, a curve for each kind of point.
@@ -27,10 +26,8 @@ pub(super) fn figure<'a>(
         title: title(report, &subject),
         unit: REL_L2,
         outcome: report.outcome,
-        faults: &report.faults,
-        ratios_of: ratios_of(report),
+        called_out: Some(report),
         labels: Vec::new(),
-        growth: report.growth.first_point.as_deref(),
         stops,
         kinds,
         axis: "layer",

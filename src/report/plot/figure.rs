@@ -8,7 +8,7 @@ use super::scene::{Anchor, Area, Place, Scene};
 use super::series::{Series, Value};
 use super::theme::{self, EDGE, HEIGHT, INK, MARGIN, PAPER, TITLE, WIDTH};
 use crate::report::stops::{Kind, Stop};
-use crate::report::text::{multiple, number, word};
+use crate::report::text::{multiple, number, ratios_of, word};
 use crate::report::verdict::largest_at;
 use crate::report::{Fault, Outcome, PointReport, Report, stops};
 
@@ -26,14 +26,10 @@ pub(super) struct Figure<'a> {
     /// What stands on the upright axis.
     pub unit: &'static str,
     pub outcome: Outcome,
-    /// The faults; the first that the picture shows is called out.
-    pub faults: &'a [Fault],
-    /// What their ratios are multiples of.
-    pub ratios_of: &'static str,
+    /// Whose first fault that the picture shows is called out, or where its error starts to grow; none for no callout.
+    pub called_out: Option<&'a Report>,
     /// Marks that are named where they stand.
     pub labels: Vec<Label>,
-    /// Where the error starts to grow, called out where there is no fault.
-    pub growth: Option<&'a str>,
     pub stops: Vec<&'a Stop<'a>>,
     pub kinds: &'a [Kind],
     /// What the stops are.
@@ -172,6 +168,7 @@ impl Figure<'_> {
 
     /// The first fault, or else the point where the error starts to grow.
     fn callout(&self) -> Option<(Spot<'_>, Vec<String>)> {
+        let report = self.called_out?;
         let find = |name: &str| {
             self.stops.iter().enumerate().find_map(|(slot, stop)| {
                 stop.at_worst(name).filter(|p| (self.shows)(p)).and_then(|p| Spot::new(slot, p))
@@ -180,14 +177,14 @@ impl Figure<'_> {
         let short = |name: &str| name.strip_prefix("model.").unwrap_or(name).to_owned();
         let fault = |fault: &Fault| {
             let spot = find(&fault.point)?;
-            let ratio = multiple(largest_at(fault, self.faults, |f| f.ratio));
-            let size = format!("largest error {}, ratio {ratio} × {}", number(spot.error), self.ratios_of);
+            let ratio = multiple(largest_at(fault, &report.faults, |f| f.ratio));
+            let size = format!("largest error {}, ratio {ratio} × {}", number(spot.error), ratios_of(report));
             Some((spot, vec![format!("born: {}", short(&fault.point)), size]))
         };
-        if let Some(callout) = self.faults.iter().find_map(fault) {
+        if let Some(callout) = report.faults.iter().find_map(fault) {
             return Some(callout);
         }
-        let name = self.growth.filter(|_| self.faults.is_empty())?;
+        let name = report.growth.first_point.as_deref().filter(|_| report.faults.is_empty())?;
         let spot = find(name)?;
         let size = format!("error {}", number(spot.error));
         Some((spot, vec![format!("grows from: {}", short(name)), size]))

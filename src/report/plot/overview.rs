@@ -4,7 +4,6 @@ use super::figure::{Figure, REL_L2, title};
 use super::series::{Dash, Marker, Series, Style, Value};
 use super::theme;
 use crate::report::stops::{self, Kind, Stop};
-use crate::report::text::ratios_of;
 use crate::report::{PointReport, Report};
 
 const NOT_COMPARED: Style =
@@ -66,10 +65,8 @@ pub(super) fn figure<'a>(report: &'a Report, all: &'a [Stop<'a>], kinds: &'a [Ki
         title: title(report, "Error by layer"),
         unit: REL_L2,
         outcome: report.outcome,
-        faults: &report.faults,
-        ratios_of: ratios_of(report),
+        called_out: Some(report),
         labels: Vec::new(),
-        growth: report.growth.first_point.as_deref(),
         stops: all.iter().collect(),
         kinds,
         axis: "layer",
