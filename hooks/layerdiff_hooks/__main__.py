@@ -16,4 +16,10 @@ def _terminated(*_: object) -> NoReturn:
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _terminated)
     # layerdiff has more commands for this process than the one on its command line.
-    sys.exit(stay(sys.argv[1:]) if os.environ.pop("LAYERDIFF_STAY", None) else main())
+    code = stay(sys.argv[1:]) if os.environ.pop("LAYERDIFF_STAY", None) else main()
+    # Set by torchrun; without it nothing here needs torch.
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from layerdiff_hooks.processes import leave
+
+        leave(code)
+    sys.exit(code)

@@ -21,6 +21,8 @@ from layerdiff_hooks.shares import require_divisible
 
 ROOT = Path(__file__).parents[2]
 BUNDLED = ROOT / "src" / "bundle" / "model"
+# Aborts each process whose interpreter is taken down.
+EXITS = str(Path(__file__).parent / "exits")
 LINE = {"id": "a", "token_ids": [5, 17, 200, 3, 45, 99]}
 STEPS = 1
 # Nothing before the first sum over processes, with one exception: a linear of few rows, such as
@@ -49,7 +51,7 @@ def torchrun(arguments: list[str]) -> subprocess.Popen[str]:
 def two_processes(*program: str) -> subprocess.Popen[str]:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launch += ["--nproc-per-node", "2", *program]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": EXITS}
     pipe = subprocess.PIPE
     return subprocess.Popen(launch, env=environment, stdout=pipe, stderr=pipe, text=True)
 
@@ -160,6 +162,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from layerdiff_hooks import LayerdiffError
 from layerdiff_hooks.architecture import load_architecture
+from layerdiff_hooks.processes import leave
 from layerdiff_hooks.shares import Shares, gathered
 
 dist.init_process_group("gloo")
@@ -186,6 +189,7 @@ try:
 except LayerdiffError as error:
     print(f"refused: {error.message}", flush=True)
 dist.destroy_process_group()
+leave(0)
 """
 
 
