@@ -105,36 +105,49 @@ fn a_softmax_stays_within_its_bound_in_one_pass_and_in_blocks() {
     ratios.print("softmax", 0.1);
 }
 
+/// Holds the kernels' context of these scores and values against its bound: with stored probabilities where `block`
+/// is 0, else with those of a softmax in blocks.
+fn judge_context(ratios: &Ratios, tokens: usize, s: Rows, v: Rows, block: usize, rising: bool) {
+    let (dim, plain) = (8, KERNELS[0]);
+    let mut s = s.take(HEADS * tokens * tokens);
+    if rising {
+        s.iter_mut().enumerate().for_each(|(i, s)| *s = *s * 1e-3 + (i % tokens) as f32 * 0.3);
+    }
+    let s = masked(s, tokens);
+    let v = v.take(tokens * dim);
+    let p: Vec<f32> = s.chunks_exact(tokens).flat_map(|row| softmax(plain, row, 0)).collect();
+    ratios.add(&lab(dim, tokens).all(CONTEXT, &Inputs::new(&[&p, &v]), |kernel| {
+        let mut out = Vec::new();
+        for t in 0..tokens {
+            for h in 0..HEADS {
+                let at = (h * tokens + t) * tokens..(h * tokens + t + 1) * tokens;
+                let p = if block == 0 { p[at].to_vec() } else { softmax(kernel, &s[at], block) };
+                for i in 0..dim {
+                    let column: Vec<f32> = (0..tokens).map(|u| v[u * dim + i]).collect();
+                    out.push(kernel.dot(&p, &column));
+                }
+            }
+        }
+        out
+    }));
+}
+
 #[test]
 fn a_context_stays_within_its_bound_though_its_probabilities_were_never_stored() {
     let ratios = Ratios::new();
     proptest!(ProptestConfig::with_cases(64), |(
         tokens in 1_usize..60, s in rows(-3..2), v in rows(-12..12), block in 0_usize..20, rising: bool,
     )| {
-        let (dim, plain) = (8, KERNELS[0]);
-        let mut s = s.take(HEADS * tokens * tokens);
-        if rising {
-            s.iter_mut().enumerate().for_each(|(i, s)| *s = *s * 1e-3 + (i % tokens) as f32 * 0.3);
-        }
-        let s = masked(s, tokens);
-        let v = v.take(tokens * dim);
-        let p: Vec<f32> = s.chunks_exact(tokens).flat_map(|row| softmax(plain, row, 0)).collect();
-        ratios.add(&lab(dim, tokens).all(CONTEXT, &Inputs::new(&[&p, &v]), |kernel| {
-            let mut out = Vec::new();
-            for t in 0..tokens {
-                for h in 0..HEADS {
-                    let at = (h * tokens + t) * tokens..(h * tokens + t + 1) * tokens;
-                    let p = if block == 0 { p[at].to_vec() } else { softmax(kernel, &s[at], block) };
-                    for i in 0..dim {
-                        let column: Vec<f32> = (0..tokens).map(|u| v[u * dim + i]).collect();
-                        out.push(kernel.dot(&p, &column));
-                    }
-                }
-            }
-            out
-        }));
+        judge_context(&ratios, tokens, s, v, block, rising);
     });
     ratios.print("context", 0.02);
+}
+
+#[test]
+fn each_term_of_a_context_may_be_too_small_for_a_kernel() {
+    let s = Rows { kind: Kind::Wide, scale: 0.01, seed: 10_351_197_811_354_727_092 };
+    let v = Rows { kind: Kind::Sparse, scale: 0.001, seed: 3_098_600_597_439_571_570 };
+    judge_context(&Ratios::new(), 43, s, v, 0, false);
 }
 
 #[test]

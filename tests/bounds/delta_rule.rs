@@ -211,6 +211,16 @@ fn the_delta_rule_in_chunks_stays_within_its_bound() {
     states.print("its state", 0.05);
 }
 
+/// Here a column of 1000 fades to 1e-37 within a chunk, by a decay that a kernel may put to 0.
+#[test]
+fn a_decay_that_is_lost_in_a_chunk_is_counted_with_what_has_not_faded() {
+    let (rules, states) = (Ratios::new(), Ratios::new());
+    let x = Rows { kind: Kind::Even, scale: 1.0, seed: 14_900_164_785_614_702_844 };
+    let v = Rows { kind: Kind::Sparse, scale: 1000.0, seed: 6_226_661_329_587_365_353 };
+    let head = Head::random(116, 1, 5, x, v, true, false);
+    judged(&head, 116, false, [&rules, &states], |kernel| head.chunked(kernel, 16));
+}
+
 #[test]
 fn a_state_in_bf16_is_beyond_the_bound_after_many_tokens_too() {
     let even = Rows { kind: Kind::Even, scale: 1.0, seed: 11 };

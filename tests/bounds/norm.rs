@@ -34,7 +34,8 @@ fn normed(kernel: Kernel, x: &[f32], w: &[f32]) -> Vec<f32> {
 #[test]
 fn a_norm_stays_within_its_bound() {
     let ratios = Ratios::new();
-    proptest!(ProptestConfig::with_cases(64), |(
+    // Few rows come near the bound: of 64 drawings all stay below a tenth of it now and then.
+    proptest!(ProptestConfig::with_cases(160), |(
         width in 1_usize..300, tokens in 1_usize..4, x in rows(-20..10), w in rows(-3..3), near_minus_one: bool,
     )| {
         let (x, mut w) = (x.take(tokens * width), w.take(width));

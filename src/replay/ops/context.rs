@@ -20,7 +20,7 @@ use super::attention::{Group, ONLINE, ScoreBound, grouped, mask, norm, of_a_prob
 use super::sized;
 use crate::model::{Component, Op};
 use crate::replay::judge::Judge;
-use crate::replay::precision::Precision;
+use crate::replay::precision::{Precision, SMALLEST};
 use crate::replay::step::{Replayed, Rows, Step, Stop};
 
 /// `Σ p v` over the tokens of the cache.
@@ -42,11 +42,12 @@ pub(crate) fn context_by(step: &Step<'_>, judge: &mut Judge<'_>, group: Group) -
     sized("the context", judge.len(), n * heads * d)?;
     let precision = step.precision()?;
     let gamma = precision.gamma((ONLINE + 1) * seen);
+    let lost = lost(precision, seen);
     for (place, t) in rows.iter().enumerate() {
         for h in 0..heads {
             let row = &p[(h * rows.len() + place) * seen..][..seen];
             let (mut out, mut size) = (vec![0.0; d], vec![0.0; d]);
-            let mut least = vec![precision.least; d];
+            let mut least = vec![lost; d];
             for (u, p) in row.iter().enumerate() {
                 let value = &v[(u * kv + group(h, heads, kv)) * d..][..d];
                 // A probability below the smallest number may be 0 here and not 0 in a kernel that kept none.
@@ -76,6 +77,11 @@ pub(crate) fn context_by(step: &Step<'_>, judge: &mut Judge<'_>, group: Group) -
         }
     }
     Ok(())
+}
+
+/// What a sum of so many products loses that are too small, and what its result loses when it is stored.
+fn lost(precision: Precision, products: usize) -> f64 {
+    SMALLEST * products as f64 + precision.least
 }
 
 /// What a component's probabilities are made of.
@@ -179,6 +185,7 @@ impl<'a> Behind<'a> {
         let gamma = precision.gamma((ONLINE + 1) * seen).max(self.precision.gamma((ONLINE + 1) * seen));
         let unit = precision.sum.max(self.precision.sum);
         let kept = precision.kept().max(self.precision.kept()).max(self.precision.stored);
+        let lost = lost(precision, seen);
         let mut row = Row::default();
         for t in (0..step.tokens()).filter(|t| rows.place(*t).is_none()) {
             for h in 0..heads {
@@ -190,7 +197,7 @@ impl<'a> Behind<'a> {
                     continue;
                 }
                 let (mut out, mut size) = (vec![0.0; d], vec![0.0; d]);
-                let mut least = vec![precision.least; d];
+                let mut least = vec![lost; d];
                 for (u, (p, drift)) in row.probs.iter().zip(&row.drift).enumerate() {
                     let value = &v[(u * kv + group(h, heads, kv)) * d..][..d];
                     least.iter_mut().zip(value).for_each(|(least, v)| *least += precision.least * v.abs());

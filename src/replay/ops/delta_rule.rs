@@ -107,14 +107,16 @@ pub(super) const CHUNK: usize = 64;
 ///
 /// Their errors are measured as multiples of a unit of what is added up; the largest multiple of all rows up
 /// to the end of the chunk counts, at the least 1, since an error that was reached once may be reached again.
+/// Beside them stands what is `lost` of numbers that are too small.
 fn bounds(
     exact: &[f64],
     single: [&[f64]; 2],
     sizes: &[Bound],
     width: usize,
-    least: f64,
-    unit: f64,
+    lost: f64,
+    precision: Precision,
 ) -> Vec<f64> {
+    let least = lost + precision.least;
     let mut reached = 1.0f64;
     let mut bounds = Vec::with_capacity(exact.len());
     for (c, chunk) in exact.chunks(CHUNK * width).enumerate() {
@@ -132,17 +134,20 @@ fn bounds(
         }
         let bound = |of: &Bound| match reached {
             f64::INFINITY => reached,
-            // A factor that is lost below the smallest number is multiplied with numbers of this size.
-            _ => MARGIN * reached * unit * of.size + of.logs + least * (1.0 + of.size),
+            _ => {
+                let rounded = MARGIN * reached * precision.unit * of.size + of.logs;
+                rounded + lost * of.lost + precision.least * (1.0 + of.size)
+            }
         };
         bounds.extend(sizes[c * CHUNK * width..][..chunk.len()].iter().map(bound));
     }
     bounds
 }
 
-/// What numbers lose that are too small for 32 bits, in every sum of every token.
-fn least(s: Sizes, precision: Precision) -> f64 {
-    SMALLEST * (s.dk * s.tokens) as f64 + precision.least
+/// What numbers lose that are too small for 32 bits: for every token and key dimension a term of the memory, one
+/// where the state fades and one where it is written.
+fn lost(s: Sizes) -> f64 {
+    SMALLEST * (3 * s.dk * s.tokens) as f64
 }
 
 /// The rule's output.
@@ -158,12 +163,11 @@ pub(crate) fn output_by(step: &Step<'_>, judge: &mut Judge<'_>, rule: &Rule) -> 
     sized("the queries", x.q.as_deref().map_or(0, <[f64]>::len), s.tokens * s.key_heads * s.dk)?;
     sized("the output", judge.len(), s.tokens * s.heads * s.dv)?;
     let precision = step.precision()?;
-    let unit = precision.unit;
     for h in 0..s.heads {
-        let mut extent = Extent::new(s.dv, unit);
+        let mut extent = Extent::new(s.dv, precision.unit);
         let (exact, _) = measured::<f64>(&x, s, h, rule, Some(&mut extent));
         let [a, b] = orders(rule).map(|rule| head::<f32>(&x, s, h, &rule).0);
-        let bounds = bounds(&exact, [&a, &b], extent.outputs(), s.dv, least(s, precision), unit);
+        let bounds = bounds(&exact, [&a, &b], extent.outputs(), s.dv, lost(s), precision);
         for t in 0..s.tokens {
             let row = t * s.dv..(t + 1) * s.dv;
             judge.check((t * s.heads + h) * s.dv, &exact[row.clone()], &bounds[row]);
@@ -188,13 +192,12 @@ pub(crate) fn state_by(step: &Step<'_>, judge: &mut Judge<'_>, rule: &Rule) -> R
     let size = s.dk * s.dv;
     sized("the state", judge.len(), s.heads * size)?;
     let precision = step.precision()?;
-    let unit = precision.unit;
     for h in 0..s.heads {
-        let mut extent = Extent::new(s.dv, unit);
+        let mut extent = Extent::new(s.dv, precision.unit);
         let (_, exact) = measured::<f64>(&x, s, h, rule, Some(&mut extent));
         let [a, b] = orders(rule).map(|rule| head::<f32>(&x, s, h, &rule).1);
         let sizes = extent.state(s.dk);
-        judge.check(h * size, &exact, &bounds(&exact, [&a, &b], &sizes, size, least(s, precision), unit));
+        judge.check(h * size, &exact, &bounds(&exact, [&a, &b], &sizes, size, lost(s), precision));
     }
     Ok(())
 }

@@ -12,6 +12,8 @@ pub(super) struct Extent {
     unit: f64,
     /// The largest that was added up so far, as it fades.
     size: Vec<f64>,
+    /// The largest so far, unfaded.
+    largest: Vec<f64>,
     /// The error of decays that are kept as logarithms.
     logs: Vec<f64>,
     /// Logarithm of the decay since the chunk began, and the number of tokens so far.
@@ -25,6 +27,9 @@ pub(super) struct Extent {
 pub(super) struct Bound {
     pub size: f64,
     pub logs: f64,
+    /// By how much a factor that is lost below the smallest number may be enlarged. In chunks that factor may be
+    /// the decay since an earlier token, and what it is multiplied with has not faded.
+    pub lost: f64,
 }
 
 /// The length of a vector.
@@ -35,7 +40,15 @@ pub(super) fn length(x: &[f64]) -> f64 {
 impl Extent {
     pub fn new(columns: usize, unit: f64) -> Self {
         let zeros = || vec![0.0; columns];
-        Self { unit, size: zeros(), logs: zeros(), log: 0.0, tokens: 0, outputs: Vec::new() }
+        Self {
+            unit,
+            size: zeros(),
+            largest: zeros(),
+            logs: zeros(),
+            log: 0.0,
+            tokens: 0,
+            outputs: Vec::new(),
+        }
     }
 
     /// Takes a token in, before the state has changed.
@@ -64,12 +77,24 @@ impl Extent {
             *size = (g * *size).max(kept + written);
             *logs = g * *logs + self.unit * (2.0 * self.log + 1.0) * kept * (1.0 + beta * k * k);
         }
+        let grown = self.largest.iter_mut().zip(&self.size);
+        grown.for_each(|(largest, size)| *largest = largest.max(*size));
+    }
+
+    /// Each column's, of what is read with a factor of this size.
+    fn columns(&self, factor: f64) -> impl Iterator<Item = Bound> {
+        let columns = self.size.iter().zip(&self.logs).zip(&self.largest);
+        columns.map(move |((size, logs), largest)| Bound {
+            size: factor * size,
+            logs: factor * logs,
+            lost: (1.0 + factor) * (1.0 + largest),
+        })
     }
 
     /// The token's output, for a query of a length after its scale.
     pub fn read(&mut self, query: f64) {
-        let columns = self.size.iter().zip(&self.logs);
-        self.outputs.extend(columns.map(|(size, logs)| Bound { size: query * size, logs: query * logs }));
+        let bounds: Vec<Bound> = self.columns(query).collect();
+        self.outputs.extend(bounds);
     }
 
     /// Those of the outputs `[tokens, columns]`.
@@ -79,8 +104,7 @@ impl Extent {
 
     /// Those of a state of so many lines.
     pub fn state(&self, lines: usize) -> Vec<Bound> {
-        let columns = self.size.iter().zip(&self.logs);
-        let line: Vec<Bound> = columns.map(|(size, logs)| Bound { size: *size, logs: *logs }).collect();
+        let line: Vec<Bound> = self.columns(1.0).collect();
         line.repeat(lines)
     }
 }
