@@ -5,12 +5,10 @@ only the first writes and talks. When one fails the others end too, and one of t
 """
 
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -96,18 +94,6 @@ def joined(options: Namespace) -> Iterator[None]:
             "one was killed, or took longer than --rank-timeout; nothing is written",
         ) from error
     dist.destroy_process_group()
-
-
-def leave(code: int) -> NoReturn:
-    """End a process of several without taking the interpreter down.
-
-    Threads of a group may still hold tensors when all is written, whatever has been destroyed. One
-    that drops its tensor while the interpreter goes down aborts the process (pytorch issue 190489),
-    and torchrun would call a whole trace a failure.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _tell_once(store: dist.Store) -> None:

@@ -51,7 +51,9 @@ def torchrun(arguments: list[str]) -> subprocess.Popen[str]:
 def two_processes(*program: str) -> subprocess.Popen[str]:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launch += ["--nproc-per-node", "2", *program]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": EXITS}
+    places = [EXITS, *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = os.pathsep.join(places)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     pipe = subprocess.PIPE
     return subprocess.Popen(launch, env=environment, stdout=pipe, stderr=pipe, text=True)
 
@@ -162,7 +164,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from layerdiff_hooks import LayerdiffError
 from layerdiff_hooks.architecture import load_architecture
-from layerdiff_hooks.processes import leave
+from layerdiff_hooks.leave import leave
 from layerdiff_hooks.shares import Shares, gathered
 
 dist.init_process_group("gloo")
@@ -202,6 +204,16 @@ def test_a_value_that_pytorch_has_split_is_put_together_and_its_shares_are_noted
     said, talk = running.communicate(timeout=120)
     assert running.returncode == 0, talk
     assert said.count("refused: model.norm is split as") == 2
+
+
+def test_who_cannot_write_what_it_says_leaves_with_an_error() -> None:
+    said = "from layerdiff_hooks.leave import leave; print('done'); leave(0)"
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("there is no /dev/full here")
+    with full.open("w") as nowhere:
+        ended = subprocess.run([sys.executable, "-c", said], stdout=nowhere, check=False)
+    assert ended.returncode == 120
 
 
 def test_a_number_of_processes_that_does_not_divide_the_heads_is_refused() -> None:

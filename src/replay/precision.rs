@@ -51,8 +51,8 @@ pub(crate) struct Precision {
     pub sum: f64,
     /// One rounding to the output's own type, where that is coarser than the sums.
     pub stored: f64,
-    /// What a number too small for a normal one may lose, in the type with the least range: of 16 bits half
-    /// the distance of subnormal numbers, else [`SMALLEST`].
+    /// What a number too small for a normal one may lose, in the type with the least range: of f16 half the
+    /// distance of subnormal numbers wherever a kernel stores it on the way, else [`SMALLEST`].
     pub least: f64,
 }
 
@@ -62,7 +62,7 @@ impl Precision {
         let stored = output.unit_roundoff();
         let all: Vec<DType> = inputs.chain([output]).collect();
         let unit = all.iter().copied().map(DType::unit_roundoff).fold(stored, f64::max);
-        let least = if all.contains(&DType::F16) { 2f64.powi(-25) } else { SMALLEST };
+        let least = if all.contains(&DType::F16) { STORED * 2f64.powi(-25) } else { SMALLEST };
         let sum = unit.min(single);
         // The replay itself rounds to 64 bits.
         let own = DType::F64.unit_roundoff();
@@ -97,6 +97,10 @@ impl Precision {
         if nu < 1.0 { nu / (1.0 - nu) } else { f64::INFINITY }
     }
 }
+
+/// How often a kernel of 16 bits stores what it computes, of formulas that are a few operations: the output, and what
+/// two of them left.
+const STORED: f64 = 3.0;
 
 /// λ of [`Precision::likely`].
 const LAMBDA: f64 = 10.0;

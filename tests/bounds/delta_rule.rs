@@ -211,7 +211,7 @@ fn the_delta_rule_in_chunks_stays_within_its_bound() {
     states.print("its state", 0.05);
 }
 
-/// Here a column of 1000 fades to 1e-37 within a chunk, by a decay that a kernel may put to 0.
+/// Here what was 1000 fades below all numbers within a chunk, by decays that a kernel may put to 0.
 #[test]
 fn a_decay_that_is_lost_in_a_chunk_is_counted_with_what_has_not_faded() {
     let (rules, states) = (Ratios::new(), Ratios::new());
@@ -219,6 +219,18 @@ fn a_decay_that_is_lost_in_a_chunk_is_counted_with_what_has_not_faded() {
     let v = Rows { kind: Kind::Sparse, scale: 1000.0, seed: 6_226_661_329_587_365_353 };
     let head = Head::random(116, 1, 5, x, v, true, false);
     judged(&head, 116, false, [&rules, &states], |kernel| head.chunked(kernel, 16));
+}
+
+#[test]
+fn a_decay_that_is_lost_takes_with_it_a_whole_state_of_the_step_before() {
+    let (rules, states) = (Ratios::new(), Ratios::new());
+    for dk in [1, 16] {
+        let even = Rows { kind: Kind::Even, scale: 1.0, seed: 3 };
+        let mut head = Head::random(1, dk, 4, even, Rows { scale: 1e4, ..even }, false, true);
+        // Too small for a normal number.
+        head.decay[0] = 1.1e-38;
+        judged(&head, 1, true, [&rules, &states], |kernel| head.chunked(kernel, 64));
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Gates, activations, sums, the decay, and the convolution.
 
 use crate::kernel::{KERNELS, Kernel};
-use crate::lab::{Inputs, Lab, Ratios};
+use crate::lab::{Inputs, Lab, Ratios, rounded};
 use crate::numbers::{Rows, rows};
+use layerdiff::tensor::DType;
 use proptest::prelude::*;
 
 const ACT: &str = "model.layers.0.mlp.act";
@@ -38,6 +39,22 @@ fn gates_and_activations_stay_within_their_bounds() {
     acts.print("silu · up", 0.2);
     gates.print("sigmoid gate", 0.2);
     betas.print("sigmoid", 0.2);
+}
+
+#[test]
+fn an_activation_in_16_bits_may_be_stored_before_it_is_multiplied() {
+    proptest!(ProptestConfig::with_cases(48), |(n in 1_usize..200, a in rows(-8..2), b in rows(-4..2))| {
+        for dtype in [DType::F16, DType::BF16] {
+            let short = |v: Vec<f32>| rounded(dtype, v.into_iter().map(|v| v.clamp(-100.0, 100.0)).collect());
+            let (x, y) = (short(a.take(2 * n)), short(b.take(2 * n)));
+            let mut lab = Lab::new(&[("intermediate_size", n)], 2);
+            (lab.input, lab.output) = (dtype, dtype);
+            let silu = rounded(dtype, x.iter().map(|g| KERNELS[0].silu(*g)).collect());
+            let out = rounded(dtype, zip(&silu, &y, |g, u| g * u));
+            let ratio = lab.ratio(ACT, &Inputs::new(&[&x, &y]), out);
+            assert!(ratio <= 1.0, "{dtype:?}: {ratio}");
+        }
+    });
 }
 
 #[test]

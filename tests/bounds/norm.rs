@@ -50,6 +50,24 @@ fn a_norm_stays_within_its_bound() {
 }
 
 #[test]
+fn a_norm_in_16_bits_may_store_what_it_multiplies_with_its_gain() {
+    proptest!(ProptestConfig::with_cases(24), |(
+        width in 1_usize..300, tokens in 1_usize..4, x in rows(-5..4), w in rows(-3..1),
+    )| {
+        for dtype in [DType::F16, DType::BF16] {
+            let x = rounded(dtype, x.take(tokens * width).into_iter().map(|v| v.clamp(-1e4, 1e4)).collect());
+            let w = rounded(dtype, w.take(width).into_iter().map(|w| w.clamp(-10.0, 10.0)).collect());
+            let mut lab = rms(width, tokens, &w);
+            (lab.input, lab.output) = (dtype, dtype);
+            let plain = rounded(dtype, normed(KERNELS[0], &x, &vec![0.0; width]));
+            let gained = plain.iter().enumerate().map(|(i, v)| v * (1.0 + w[i % width])).collect();
+            let ratio = lab.ratio(RMS, &Inputs::new(&[&x]), rounded(dtype, gained));
+            assert!(ratio <= 1.0, "{dtype:?}: {ratio}");
+        }
+    });
+}
+
+#[test]
 fn a_norm_with_its_gain_in_bf16_is_beyond_its_bound() {
     let even = Rows { kind: Kind::Even, scale: 1.0, seed: 5 };
     for width in [64, 256, 1024, 4096] {

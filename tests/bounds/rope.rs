@@ -1,8 +1,9 @@
 //! Rotation and its tables.
 
 use crate::kernel::Kernel;
-use crate::lab::{Inputs, Lab, Ratios};
+use crate::lab::{Inputs, Lab, Ratios, rounded};
 use crate::numbers::rows;
+use layerdiff::tensor::DType;
 use proptest::prelude::*;
 
 const COS: &str = "model.rotary_emb.cos";
@@ -65,10 +66,11 @@ fn a_rotation_stays_within_its_bound() {
                 for j in 0..half {
                     let (c, s) = (cos[i / 2 * half + j], sin[i / 2 * half + j]);
                     let (a, b) = (head[j], head[half + j]);
+                    let times = |a: f32, b: f32| kernel.keep(a * b);
                     (head[j], head[half + j]) = if kernel.fused {
-                        (a.mul_add(c, -(b * s)), b.mul_add(c, a * s))
+                        (a.mul_add(c, -times(b, s)), b.mul_add(c, times(a, s)))
                     } else {
-                        (a * c - b * s, b * c + a * s)
+                        (times(a, c) - times(b, s), times(b, c) + times(a, s))
                     };
                 }
             }
@@ -76,4 +78,30 @@ fn a_rotation_stays_within_its_bound() {
         }));
     });
     ratios.print("rope", 0.3);
+}
+
+#[test]
+fn a_rotation_in_16_bits_may_store_both_products() {
+    proptest!(ProptestConfig::with_cases(24), |(half in 1_usize..40, tokens in 1_usize..6, x in rows(-8..3))| {
+        for dtype in [DType::F16, DType::BF16] {
+            let short = |v: Vec<f32>| rounded(dtype, v);
+            let store = |v: f32| rounded(dtype, vec![v])[0];
+            let (dim, plain) = (8 * half, crate::kernel::KERNELS[0]);
+            let x = short(x.take(tokens * 2 * dim).into_iter().map(|v| v.clamp(-1e4, 1e4)).collect());
+            let [cos, sin] = [false, true].map(|sine| short(table(plain, half, 0, tokens, sine)));
+            let mut lab = lab(half, tokens);
+            (lab.input, lab.output) = (dtype, dtype);
+            let mut out = x.clone();
+            for (i, head) in out.chunks_exact_mut(dim).enumerate() {
+                for j in 0..half {
+                    let (c, s) = (cos[i / 2 * half + j], sin[i / 2 * half + j]);
+                    let (a, b) = (head[j], head[half + j]);
+                    (head[j], head[half + j]) =
+                        (store(store(a * c) - store(b * s)), store(store(b * c) + store(a * s)));
+                }
+            }
+            let ratio = lab.ratio(QUERY, &Inputs::new(&[&x, &cos, &sin]), out);
+            assert!(ratio <= 1.0, "{dtype:?}: {ratio}");
+        }
+    });
 }

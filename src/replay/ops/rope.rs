@@ -163,12 +163,12 @@ pub(crate) fn rotate_by<F: Fn(usize, usize) -> (f64, f64, f64)>(
             let (cos, sin, error) = (turn.angle)(t, j);
             let (a, b) = (head[first], head[second]);
             (out[first], out[second]) = (a * cos - b * sin, b * cos + a * sin);
-            // Two products and a sum; the output is rounded to its type.
+            // Two products, each of which may be too small, and a sum; the output is rounded to its type.
             let size = |p: f64, q: f64, y: f64| {
                 2.0 * precision.unit * (p.abs() + q.abs())
                     + error * (a.abs() + b.abs())
                     + precision.stored * y.abs()
-                    + precision.least
+                    + 2.0 * precision.least
             };
             bounds[first] = size(a * cos, b * sin, out[first]);
             bounds[second] = size(b * cos, a * sin, out[second]);

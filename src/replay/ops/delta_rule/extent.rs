@@ -12,7 +12,7 @@ pub(super) struct Extent {
     unit: f64,
     /// The largest that was added up so far, as it fades.
     size: Vec<f64>,
-    /// The largest so far, unfaded.
+    /// The largest that has been there so far, unfaded.
     largest: Vec<f64>,
     /// The error of decays that are kept as logarithms.
     logs: Vec<f64>,
@@ -69,16 +69,15 @@ impl Extent {
         }
         // A wrong rule may have any decay.
         let (k, beta, g) = (length(k), beta.abs(), g.abs());
-        for ((v, squares), (size, logs)) in
-            v.iter().zip(squares).zip(self.size.iter_mut().zip(&mut self.logs))
-        {
-            let kept = g * squares.sqrt();
+        let columns = self.size.iter_mut().zip(&mut self.logs).zip(&mut self.largest);
+        for ((v, squares), ((size, logs), largest)) in v.iter().zip(squares).zip(columns) {
+            let old = squares.sqrt();
+            let kept = g * old;
             let written = beta * k * (v.abs() + kept * k);
             *size = (g * *size).max(kept + written);
+            *largest = largest.max(old).max(*size);
             *logs = g * *logs + self.unit * (2.0 * self.log + 1.0) * kept * (1.0 + beta * k * k);
         }
-        let grown = self.largest.iter_mut().zip(&self.size);
-        grown.for_each(|(largest, size)| *largest = largest.max(*size));
     }
 
     /// Each column's, of what is read with a factor of this size.
