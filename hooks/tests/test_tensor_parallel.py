@@ -212,7 +212,10 @@ def test_who_cannot_write_what_it_says_leaves_with_an_error() -> None:
     if not full.exists():
         pytest.skip("there is no /dev/full here")
     with full.open("w") as nowhere:
-        ended = subprocess.run([sys.executable, "-c", said], stdout=nowhere, check=False)
+        buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+        ended = subprocess.run(
+            [sys.executable, "-c", said], stdout=nowhere, env=buffered, check=False
+        )
     assert ended.returncode == 120
 
 
