@@ -86,6 +86,11 @@ impl Precision {
         (LAMBDA * n64.sqrt() * u + n64 * u * u / (1.0 - u)).exp_m1().min(self.gamma(n))
     }
 
+    /// What a sum of so many products loses that are too small, and what its result loses when it is stored.
+    pub fn lost(self, products: usize) -> f64 {
+        SMALLEST * products as f64 + self.least
+    }
+
     /// True where sums are in 32 bits.
     pub fn sums_in_32_bits(self) -> bool {
         self.sum >= DType::F32.unit_roundoff()

@@ -2,7 +2,7 @@
 
 use super::sized;
 use crate::replay::judge::Judge;
-use crate::replay::precision::{Precision, SMALLEST, within_range};
+use crate::replay::precision::{Precision, within_range};
 use crate::replay::step::{Replayed, Rows, Step, Stop};
 
 /// Which key head a query head reads, of query and key heads.
@@ -108,11 +108,7 @@ pub(super) struct ScoreBound {
 impl ScoreBound {
     /// That of heads of `d` numbers.
     pub fn new(precision: Precision, d: usize, scale: f64) -> Self {
-        Self {
-            factor: precision.gamma(d + 3) * scale,
-            stored: precision.stored,
-            least: SMALLEST * d as f64 + precision.least,
-        }
+        Self { factor: precision.gamma(d + 3) * scale, stored: precision.stored, least: precision.lost(d) }
     }
 
     /// For a query and a key whose norms multiply to `size`.

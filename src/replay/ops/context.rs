@@ -20,7 +20,7 @@ use super::attention::{Group, ONLINE, ScoreBound, grouped, mask, norm, of_a_prob
 use super::sized;
 use crate::model::{Component, Op};
 use crate::replay::judge::Judge;
-use crate::replay::precision::{Precision, SMALLEST};
+use crate::replay::precision::Precision;
 use crate::replay::step::{Replayed, Rows, Step, Stop};
 
 /// `Σ p v` over the tokens of the cache.
@@ -42,7 +42,7 @@ pub(crate) fn context_by(step: &Step<'_>, judge: &mut Judge<'_>, group: Group) -
     sized("the context", judge.len(), n * heads * d)?;
     let precision = step.precision()?;
     let gamma = precision.gamma((ONLINE + 1) * seen);
-    let lost = lost(precision, seen);
+    let lost = precision.lost(seen);
     for (place, t) in rows.iter().enumerate() {
         for h in 0..heads {
             let row = &p[(h * rows.len() + place) * seen..][..seen];
@@ -77,11 +77,6 @@ pub(crate) fn context_by(step: &Step<'_>, judge: &mut Judge<'_>, group: Group) -
         }
     }
     Ok(())
-}
-
-/// What a sum of so many products loses that are too small, and what its result loses when it is stored.
-fn lost(precision: Precision, products: usize) -> f64 {
-    SMALLEST * products as f64 + precision.least
 }
 
 /// What a component's probabilities are made of.
@@ -185,7 +180,7 @@ impl<'a> Behind<'a> {
         let gamma = precision.gamma((ONLINE + 1) * seen).max(self.precision.gamma((ONLINE + 1) * seen));
         let unit = precision.sum.max(self.precision.sum);
         let kept = precision.kept().max(self.precision.kept()).max(self.precision.stored);
-        let lost = lost(precision, seen);
+        let lost = precision.lost(seen);
         let mut row = Row::default();
         for t in (0..step.tokens()).filter(|t| rows.place(*t).is_none()) {
             for h in 0..heads {

@@ -3,7 +3,7 @@
 use super::sized;
 use super::tried::Tried;
 use crate::replay::judge::Judge;
-use crate::replay::precision::{Precision, SMALLEST, within_range};
+use crate::replay::precision::{Precision, within_range};
 use crate::replay::step::{Replayed, Step, Stop};
 use crate::tensor::TensorView;
 use candle_core::{Device, Tensor};
@@ -198,7 +198,7 @@ impl<'a, 'b, 'c> Part<'a, 'b, 'c> {
     fn check(&mut self, t: usize, chunk: &Chunk, out: &[f64]) {
         let [n, k] = self.shape;
         let (precision, norm) = (self.rows.precision, self.rows.norms[t]);
-        let least = SMALLEST * k as f64 + precision.least;
+        let least = precision.lost(k);
         let beside = |y: f64| precision.stored * y.abs() + least;
         let bound = |(size, y): (&Size, &f64)| {
             within_range(size.weights * norm, self.likely.of(*size, norm) + beside(*y))
